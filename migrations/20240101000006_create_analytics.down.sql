@@ -1,0 +1,9 @@
+DROP TABLE IF EXISTS funnel_conversions;
+DROP TABLE IF EXISTS funnels;
+DROP TABLE IF EXISTS analytics_sessions;
+DROP TABLE IF EXISTS dashboard_metrics;
+DROP TABLE IF EXISTS feature_usage;
+DROP TABLE IF EXISTS user_activity;
+DROP TABLE IF EXISTS metric_aggregates;
+DROP TABLE IF EXISTS metrics;
+DROP TABLE IF EXISTS analytics_events;

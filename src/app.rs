@@ -1,0 +1,177 @@
+//! The worker, wired together, and how it stops. No SQL, no subjects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::http::{self, Health};
+use crate::nats::{self, DeadLetters, Instance, NatsError, Source};
+use crate::pipeline::{Pipeline, PipelineError};
+use crate::store::{self, Lock, StoreError, WriterThread};
+use crate::telemetry::Telemetry;
+
+// A graceful stop takes 5 s at most: finish the batch, commit, acknowledge, drain. Together these are less.
+/// How long the stop waits for another process's write lock before the batch is left in the stream.
+const STOP_BUSY_PATIENCE: Duration = Duration::from_millis(2_500);
+/// How long a batch may then still take.
+const ABANDON_PATIENCE: Duration = Duration::from_millis(500);
+/// How long dead letters that are not published yet may take; the rest wait for the next start.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(750);
+const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
+/// How long closing the database may take; a WAL that is left behind is read at the next start.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(5);
+
+/// What ends a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// NATS.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The HTTP address.
+    #[error("cannot listen on {address} (http.listen): {source}; is another streamgauge running?")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread or a task.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<PipelineError> for AppError {
+    fn from(error: PipelineError) -> Self {
+        match error {
+            PipelineError::Nats(error) => Self::Nats(error),
+            PipelineError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Runs a worker until `stop`: takes the lock, migrates the file, reads the stream, serves HTTP.
+///
+/// # Errors
+/// Where going on needs somebody to do something. Nothing is lost: the stream holds what the database does not.
+pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Result<(), AppError> {
+    let lock = Lock::acquire(&config.database_path, "run").await?;
+    let health = Arc::new(Health::default());
+    let telemetry = Arc::new(Telemetry::default());
+    let serving = serve(&config, &health, &telemetry, &stop).await?;
+    let writer = store::open_writer(&lock).await?;
+    let pool = store::open_reader(lock.database()).await?;
+    health.set_migrated();
+    let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
+
+    let worker = Worker { config, new_epoch, health, telemetry, writer, pool: pool.clone(), stop: stop.clone() };
+    let result = worker.run(&lock).await;
+
+    // The last handle of the writer is gone: its thread ends and its connection closes, which empties the WAL.
+    pool.close().await;
+    let closed = async {
+        while !thread.is_finished() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    stop.cancel();
+    let _ = tokio::time::timeout(FLUSH_PATIENCE, serving).await;
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, closed).await;
+    result
+}
+
+async fn serve(
+    config: &Config,
+    health: &Arc<Health>,
+    telemetry: &Arc<Telemetry>,
+    stop: &CancellationToken,
+) -> Result<tokio::task::JoinHandle<()>, AppError> {
+    let address = config.http.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })?;
+    let bound = listener.local_addr().map_err(|source| AppError::Listen { address, source })?;
+    tracing::info!("listening on http://{bound}");
+    let router = http::router(Arc::clone(health), Arc::clone(telemetry), config.http.token.clone());
+    Ok(tokio::spawn(http::serve(listener, router, stop.clone())))
+}
+
+/// What a worker works with, once the database is open.
+struct Worker {
+    config: Config,
+    new_epoch: bool,
+    health: Arc<Health>,
+    telemetry: Arc<Telemetry>,
+    writer: WriterThread,
+    pool: sqlx::SqlitePool,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    /// Connects, and reads until the stop.
+    async fn run(self, lock: &Lock) -> Result<(), AppError> {
+        let connection = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            connection = nats::connect(&self.config.nats) => connection?,
+        };
+        self.health.set_connection(connection.clone());
+        let stream = &self.config.stream;
+        if let Err(error) = nats::ensure_dead_letters(&connection, stream).await {
+            tracing::warn!("dead letters will wait in the database: {error}");
+        }
+        let (committed, commits) = watch::channel(0);
+        let instance = Instance::new(lock.database());
+        let pipeline = Pipeline {
+            source: Source::new(connection.clone(), stream.clone(), self.config.batch, instance),
+            writer: self.writer.clone(),
+            prefix: stream.prefix.clone(),
+            limits: self.config.limits.clone(),
+            batch: self.config.batch,
+            new_epoch: self.new_epoch,
+            committed,
+            telemetry: Arc::clone(&self.telemetry),
+        };
+        let dead_letters = DeadLetters::new(connection.clone(), stream.clone(), self.pool.clone(), self.writer.clone());
+        let result = self.read_and_publish(pipeline, dead_letters, commits).await;
+        connection.flush(FLUSH_PATIENCE).await;
+        result
+    }
+
+    async fn read_and_publish(
+        &self,
+        pipeline: Pipeline,
+        dead_letters: DeadLetters,
+        commits: watch::Receiver<u64>,
+    ) -> Result<(), AppError> {
+        let reading_ended = CancellationToken::new();
+        let mut publishing = tokio::spawn(dead_letters.run(commits, reading_ended.clone()));
+        let result = tokio::select! {
+            result = pipeline.run(self.stop.clone()) => result.map_err(AppError::from),
+            ended = &mut publishing => Err(match ended {
+                Ok(Err(error)) => AppError::Store(error),
+                other => AppError::Internal(format!("publishing dead letters ended: {other:?}")),
+            }),
+            () = self.overdue() => {
+                tracing::warn!("stopping without the batch that is being written; the stream still has it");
+                Ok(())
+            }
+        };
+        reading_ended.cancel();
+        let _ = tokio::time::timeout(DRAIN_PATIENCE, &mut publishing).await;
+        publishing.abort();
+        result
+    }
+
+    /// Ready when a stop has taken too long.
+    async fn overdue(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(STOP_BUSY_PATIENCE).await;
+        self.writer.stop_waiting();
+        tokio::time::sleep(ABANDON_PATIENCE).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! What one transaction takes: judged messages in stream order, the gaps between them, and where it began.
+//!
+//! Architecture invariant: a batch knows nothing of NATS, of time, or of SQL.
+
+use crate::config;
+use crate::judge::Verdict;
+use crate::position::{Gap, GapReason, Position};
+
+/// Bytes that a message takes beside its payload, for the limit.
+const OVERHEAD_BYTES: usize = 256;
+
+/// Messages that are written together.
+#[derive(Debug)]
+pub struct Batch {
+    /// The position that the first message follows: what the transaction compares with.
+    pub after: Position,
+    /// The messages, in stream order.
+    pub verdicts: Vec<Verdict>,
+    /// Sequences between them that the stream does not hold.
+    pub gaps: Vec<Gap>,
+    size_bytes: usize,
+}
+
+impl Batch {
+    /// An empty batch after a position.
+    pub fn after(position: Position) -> Self {
+        Self { after: position, verdicts: Vec::new(), gaps: Vec::new(), size_bytes: 0 }
+    }
+
+    /// The position once this batch is written.
+    pub fn end(&self) -> Position {
+        let last = self.verdicts.last().map(|verdict| &verdict.delivery);
+        last.map_or_else(
+            || self.after.clone(),
+            |last| Position { last_seq: last.stream_sequence, last_recv_ns: last.recv_ns, ..self.after.clone() },
+        )
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.verdicts.is_empty()
+    }
+
+    /// Whether it has reached a limit.
+    pub fn is_full(&self, limits: config::Batch) -> bool {
+        self.verdicts.len() >= limits.max_messages || self.size_bytes >= limits.max_bytes
+    }
+
+    /// Adds the next message of the stream. Where sequences are missing before it, the stream does not hold them.
+    pub fn push(&mut self, verdict: Verdict) {
+        let previous_seq =
+            self.verdicts.last().map_or(self.after.last_seq, |previous| previous.delivery.stream_sequence);
+        let seq = verdict.delivery.stream_sequence;
+        debug_assert!(seq > previous_seq, "{seq} after {previous_seq}");
+        if seq > previous_seq + 1 {
+            self.gaps.push(Gap { first_seq: previous_seq + 1, last_seq: seq - 1, reason: GapReason::Deleted });
+        }
+        self.size_bytes += verdict.delivery.payload.len() + OVERHEAD_BYTES;
+        self.verdicts.push(verdict);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::decode::Delivery;
+    use crate::rejection::{Reason, Rejection};
+
+    fn position(last_seq: u64) -> Position {
+        let stream = "S".into();
+        Position { stream, epoch: 1, stream_created_ns: 0, first_seq: 1, last_seq, last_recv_ns: 0 }
+    }
+
+    fn verdict(stream_sequence: u64, bytes: usize) -> Verdict {
+        let payload = Bytes::from(vec![b'x'; bytes]);
+        let recv_ns = i64::try_from(stream_sequence).unwrap() * 10;
+        Verdict {
+            delivery: Delivery { subject: "s".into(), payload, stream_sequence, recv_ns },
+            kind: None,
+            outcome: Err(Rejection::message(Reason::UnknownSubject, "x")),
+        }
+    }
+
+    #[test]
+    fn gaps_between_messages_are_seen_and_the_position_follows_the_last() {
+        let mut batch = Batch::after(position(4));
+        assert_eq!(batch.end(), position(4));
+        for seq in [5, 8, 9, 11] {
+            batch.push(verdict(seq, 1));
+        }
+        let gaps: Vec<_> = batch.gaps.iter().map(|gap| (gap.first_seq, gap.last_seq)).collect();
+        assert_eq!(gaps, [(6, 7), (10, 10)]);
+        assert_eq!(batch.end(), Position { last_recv_ns: 110, ..position(11) });
+    }
+
+    #[test]
+    fn a_batch_is_full_by_count_or_by_bytes() {
+        let limits = config::Batch { max_messages: 3, max_bytes: 10_000, max_delay: Duration::ZERO };
+        let mut batch = Batch::after(position(0));
+        for (seq, full) in [(1, false), (2, false), (3, true)] {
+            batch.push(verdict(seq, 10));
+            assert_eq!(batch.is_full(limits), full);
+        }
+        let mut batch = Batch::after(position(0));
+        batch.push(verdict(1, 10_000));
+        assert!(batch.is_full(limits));
+    }
+}

@@ -1,0 +1,46 @@
+//! `streamgauge migrate`
+
+use super::Failure;
+use crate::config::Config;
+use crate::store::{self, Lock, Migrations};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Apply what is missing; creates the file where there is none
+    Up,
+    /// Revert the last migration, with all that its tables hold
+    Down,
+    /// List migrations and whether the file has them
+    Status,
+}
+
+pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
+    let path = &config.database_path;
+    match args.action {
+        Action::Up => {
+            let lock = Lock::acquire(path, "migrate up").await.map_err(Failure::failed)?;
+            Migrations::of(&lock).up().await.map_err(Failure::failed)?;
+            eprintln!("{} is up to date", path.display());
+        }
+        Action::Down => {
+            let lock = Lock::acquire(path, "migrate down").await.map_err(Failure::failed)?;
+            match Migrations::of(&lock).down().await.map_err(Failure::failed)? {
+                Some(migration) => eprintln!("reverted {} {}", migration.version, migration.description),
+                None => eprintln!("nothing to revert"),
+            }
+        }
+        Action::Status => {
+            for migration in store::migration_status(path).await.map_err(Failure::failed)? {
+                let state = if migration.is_applied { "applied" } else { "missing" };
+                println!("{state}  {}  {}", migration.version, migration.description);
+            }
+        }
+    }
+    Ok(())
+}

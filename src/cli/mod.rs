@@ -1,0 +1,121 @@
+//! The command line: one file a command. Data goes to stdout, messages to stderr.
+//!
+//! Exit status: 0 done; 1 failed, or differs; 2 usage or configuration.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands print")]
+
+mod check;
+mod digest;
+mod migrate;
+mod publish;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigError, Sources, raw};
+
+/// Exact, live analytics from NATS JetStream in one SQLite file.
+#[derive(Debug, Parser)]
+#[command(name = "streamgauge", version, propagate_version = true)]
+pub struct Cli {
+    /// Configuration file; else STREAMGAUGE_CONFIG, else streamgauge.toml where it is there
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// NATS servers, with commas between (nats.url)
+    #[arg(long, global = true, value_name = "URL")]
+    nats: Option<String>,
+    /// The SQLite file (database.url)
+    #[arg(long, global = true, value_name = "URL")]
+    database: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read the stream into the database, until SIGTERM or SIGINT
+    Run(run::Args),
+    /// Publish lines of JSON
+    Publish(publish::Args),
+    /// Tell how far the database is, and what waits
+    Status(status::Args),
+    /// Hash the public tables: equal digests, equal tables
+    Digest(digest::Args),
+    /// Apply, revert or list migrations
+    Migrate(migrate::Args),
+    /// Parse the configuration and print what results, secrets hidden
+    Check,
+}
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Exit status 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Exit status 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Exit status 1, and what there is to say has been said.
+    #[error("failed")]
+    Reported,
+}
+
+impl Failure {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    pub async fn execute(self) -> ExitCode {
+        match self.dispatch().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failure::Reported) => ExitCode::from(1),
+            Err(failure) => {
+                eprintln!("streamgauge: {failure}");
+                ExitCode::from(if matches!(failure, Failure::Config(_)) { 2 } else { 1 })
+            }
+        }
+    }
+
+    async fn dispatch(self) -> Result<(), Failure> {
+        let (raw, config) = self.load()?;
+        match self.command {
+            Command::Run(args) => {
+                warn_of_sections_without_effect(&raw);
+                run::execute(args, config).await
+            }
+            Command::Publish(args) => publish::execute(args, config).await,
+            Command::Status(args) => status::execute(args, config).await,
+            Command::Digest(args) => digest::execute(args, config).await,
+            Command::Migrate(args) => migrate::execute(args, config).await,
+            Command::Check => {
+                warn_of_sections_without_effect(&raw);
+                check::execute(raw)
+            }
+        }
+    }
+
+    fn load(&self) -> Result<(raw::Config, Config), ConfigError> {
+        let flags = [("nats.url", &self.nats), ("database.url", &self.database)];
+        config::load(&Sources {
+            file: self.config.clone(),
+            // A variable that is not Unicode is none of ours.
+            env: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            flags: flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
+        })
+    }
+}
+
+fn warn_of_sections_without_effect(raw: &raw::Config) {
+    for section in raw.without_effect() {
+        tracing::warn!("[[{section}]] in the configuration has no effect: this version does not compute them yet");
+    }
+}

@@ -1,0 +1,106 @@
+//! `streamgauge status`
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Failure;
+use crate::config::Config;
+use crate::nats;
+use crate::store::{self, StreamStatus};
+
+/// How long NATS may take to answer before its numbers are left out.
+const NATS_PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What NATS says of the configured stream.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    last_seq: u64,
+    lag: u64,
+}
+
+pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
+    let path: &Path = &config.database_path;
+    let pool = store::open_reader(path).await.map_err(Failure::failed)?;
+    let mut status = store::status(&pool, path).await.map_err(Failure::failed)?;
+    pool.close().await;
+    let name = &config.stream.name;
+    if !status.streams.iter().any(|stream| stream.name == *name) {
+        status.streams.push(StreamStatus::unread(name));
+    }
+    let applied_seq = status.streams.iter().find(|stream| stream.name == *name).map_or(0, |stream| stream.applied_seq);
+    let live = tokio::time::timeout(NATS_PATIENCE, ask_nats(&config, applied_seq)).await.ok().flatten();
+    if args.json {
+        println!("{}", as_json(&status, name, live));
+    } else {
+        print_text(&status, name, live);
+    }
+    Ok(())
+}
+
+async fn ask_nats(config: &Config, applied_seq: u64) -> Option<Live> {
+    let connection = nats::connect_once(&config.nats).await.ok()?;
+    let last_seq = nats::last_sequence(&connection, &config.stream.name).await.ok()?;
+    let lag = nats::lag(&connection, &config.stream, applied_seq).await.ok()?;
+    Some(Live { last_seq, lag })
+}
+
+fn as_json(status: &store::Status, configured: &str, live: Option<Live>) -> serde_json::Value {
+    let streams: Vec<_> = status
+        .streams
+        .iter()
+        .map(|stream| {
+            let live = live.filter(|_| stream.name == configured);
+            json!({
+                "name": stream.name,
+                "epoch": stream.epoch,
+                "applied_seq": stream.applied_seq,
+                "last_seq": live.map(|live| live.last_seq),
+                "lag": live.map(|live| live.lag),
+                "stored": stream.stored,
+                "duplicates": stream.duplicates,
+            })
+        })
+        .collect();
+    json!({
+        "streams": streams,
+        "dead_letters": status.dead_letters,
+        "unpublished_dead_letters": status.unpublished_dead_letters,
+        "gaps": status.gaps,
+        "missing_messages": status.missing_messages,
+        "gap_ranges": status.gap_ranges,
+        "rebuilding": [],
+        "database": {"size_bytes": status.size_bytes, "wal_bytes": status.wal_bytes},
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
+    for stream in &status.streams {
+        let live = live.filter(|_| stream.name == configured);
+        let or_unknown = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
+        println!("stream        {} (epoch {})", stream.name, stream.epoch);
+        println!("  applied     {} of {}", stream.applied_seq, or_unknown(live.map(|live| live.last_seq)));
+        println!("  lag         {}", or_unknown(live.map(|live| live.lag)));
+        println!("  stored      {}", stream.stored);
+        println!("  duplicates  {}", stream.duplicates);
+    }
+    println!("dead letters  {} open, {} not published yet", status.dead_letters, status.unpublished_dead_letters);
+    println!("gaps          {} with {} messages", status.gaps, status.missing_messages);
+    for gap in &status.gap_ranges {
+        println!(
+            "  {} epoch {}: {} to {}, {}, found {}",
+            gap.stream, gap.epoch, gap.first_seq, gap.last_seq, gap.reason, gap.found_at
+        );
+    }
+    println!("database      {} bytes, write-ahead log {} bytes", status.size_bytes, status.wal_bytes);
+    println!("version       {}", env!("CARGO_PKG_VERSION"));
+}

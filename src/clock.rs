@@ -1,0 +1,20 @@
+//! The one place that reads the clock and makes random ids.
+//!
+//! Architecture invariant: no public table depends on this module. Rules judge a message against its own `recv`;
+//! the clock serves producers (a builder's default timestamp and id), internal bookkeeping and logs.
+#![allow(clippy::disallowed_methods)]
+
+use chrono::Utc;
+use uuid::Uuid;
+
+use crate::model::Timestamp;
+
+/// The wall clock, floored to milliseconds.
+pub fn now() -> Timestamp {
+    Timestamp::from(Utc::now())
+}
+
+/// A new UUIDv7. Its first 48 bits are the time, so ids made one after another sit side by side in an index.
+pub fn new_id() -> Uuid {
+    Uuid::now_v7()
+}

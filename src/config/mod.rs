@@ -1,0 +1,116 @@
+//! Configuration: defaults, then the file, then the environment, then flags; each overrides the one before.
+//!
+//! [`raw`] is what may be written, with the only defaults; [`Config`] is what was checked.
+
+mod checked;
+mod quantity;
+pub mod raw;
+
+use std::path::{Path, PathBuf};
+
+use ::config::{ConfigError as LayerError, File, FileFormat};
+
+pub use checked::{Batch, Config, Http, Nats, NatsTls, Stream};
+pub use quantity::{HumanDuration, HumanSize};
+
+/// The file that is read where none is named.
+pub const DEFAULT_FILE: &str = "streamgauge.toml";
+const ENV_PREFIX: &str = "STREAMGAUGE_";
+const ENV_FILE: &str = "STREAMGAUGE_CONFIG";
+const ENV_SEPARATOR: &str = "__";
+
+/// The usual variables of NATS and SQL tools, and the keys that they set.
+const USUAL_ENV: [(&str, &str); 9] = [
+    ("NATS_URL", "nats.url"),
+    ("NATS_CREDS", "nats.credentials"),
+    ("NATS_NKEY", "nats.nkey"),
+    ("NATS_USER", "nats.user"),
+    ("NATS_PASSWORD", "nats.password"),
+    ("NATS_CA", "nats.ca"),
+    ("NATS_CERT", "nats.cert"),
+    ("NATS_KEY", "nats.key"),
+    ("DATABASE_URL", "database.url"),
+];
+
+/// What is wrong with the configuration. Exit status 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A layer does not parse, or has a key that there is not.
+    #[error("configuration{}: {source}", .path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
+    Layer {
+        /// The file, if there is one.
+        path: Option<PathBuf>,
+        /// What is wrong, with the key.
+        source: Box<LayerError>,
+    },
+    /// A value that does not make sense.
+    #[error("configuration: {key}: {error}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        error: String,
+    },
+}
+
+/// Where configuration comes from. No IO happens until [`load`].
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// `--config`
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: Vec<(String, String)>,
+    /// Keys that flags set, such as `nats.url`.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Reads the layers, and checks what results.
+///
+/// # Errors
+/// [`ConfigError`] names the key or the file.
+pub fn load(sources: &Sources) -> Result<(raw::Config, Config), ConfigError> {
+    let file = find_file(sources);
+    let mut builder = ::config::Config::builder();
+    if let Some(path) = &file {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.clone(), source })?;
+        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+    }
+    let layer_error = |source: LayerError| ConfigError::Layer { path: file.clone(), source: Box::new(source) };
+    for (key, value) in overrides(sources) {
+        builder = builder.set_override(key, value).map_err(layer_error)?;
+    }
+    let raw: raw::Config = builder.build().and_then(::config::Config::try_deserialize).map_err(layer_error)?;
+    let checked = raw.clone().check()?;
+    Ok((raw, checked))
+}
+
+fn find_file(sources: &Sources) -> Option<PathBuf> {
+    let from_env = || sources.env.iter().find(|(name, _)| name == ENV_FILE).map(|(_, path)| PathBuf::from(path));
+    let default = || Path::new(DEFAULT_FILE).is_file().then(|| PathBuf::from(DEFAULT_FILE));
+    sources.file.clone().or_else(from_env).or_else(default)
+}
+
+/// The keys that environment and flags set, weakest first.
+fn overrides(sources: &Sources) -> Vec<(String, String)> {
+    let of_env = |wanted: &str| sources.env.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+    let usual = USUAL_ENV
+        .iter()
+        .filter_map(|(name, key)| Some(((*key).to_owned(), of_env(name).filter(|value| !value.is_empty())?)));
+    let own = sources.env.iter().filter_map(|(name, value)| {
+        let key = name.strip_prefix(ENV_PREFIX).filter(|key| key.contains(ENV_SEPARATOR))?;
+        Some((key.to_ascii_lowercase().replace(ENV_SEPARATOR, "."), value.clone()))
+    });
+    let flags = sources.flags.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    usual.chain(own).chain(flags).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Streamgauge reads analytics messages from NATS JetStream and keeps exact, live analytics in one SQLite file.
+//!
+//! # The way of a message
+//! ```text
+//! stream -> nats::source     durable pull consumer, positioned from the database, gap check
+//!        -> judge            subject -> kind; decode: bytes -> typed message; validate: limits and rules
+//!        -> batch            what is decoded when the writer is free; under backlog it waits to fill
+//!        -> store::writer    one transaction: raw rows, ledger of rejections, gaps, position
+//!        -> ack              once, for the last message, after the commit
+//!        -> nats::dead_letter   drains the ledger to ANALYTICS_DLQ
+//! ```
+//! [`pipeline`] shows the whole of it on one screen. The modules below stand in reading order.
+//!
+//! # The promises
+//! - **Exactly once in effect.** A batch's rows and the stream position commit in one transaction or not at all.
+//! - **Nothing disappears in silence.** Every message ends as stored, as a duplicate, or in the ledger of rejections with
+//!   its reason; what the stream lost before it was read is in the gap ledger.
+//! - **The database is the authority**, not the consumer: a restored file catches up by itself.
+//! - **Bounded.** Every queue, batch and retry has a named limit.
+
+pub mod clock;
+pub mod config;
+pub mod model;
+
+pub mod app;
+pub mod pipeline;
+
+pub mod nats;
+
+pub mod decode;
+pub mod judge;
+pub mod rejection;
+pub mod validate;
+
+pub mod batch;
+pub mod position;
+
+pub mod duplicate;
+pub mod store;
+
+pub mod cli;
+pub mod http;
+pub mod telemetry;

@@ -1,0 +1,16 @@
+//! Arguments and logging; the rest is the library's.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use streamgauge::cli::Cli;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("streamgauge=info,async_nats=error,warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    cli.execute().await
+}

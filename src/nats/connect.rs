@@ -1,0 +1,196 @@
+//! The connection: options from the configuration, and its state for whoever asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, jetstream};
+
+use super::{Backoff, NatsError, REQUEST_TIMEOUT};
+use crate::config;
+
+/// The first nats-server that can reset a consumer.
+const MIN_SERVER_VERSION: (u64, u64) = (2, 14);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Acks that a publisher may have outstanding; async-nats blocks beyond it.
+const MAX_ACK_INFLIGHT: usize = 16_384;
+
+/// A connection that reconnects by itself.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub(super) client: Client,
+    pub(super) jetstream: jetstream::Context,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_connected: AtomicBool,
+    connects: AtomicU64,
+}
+
+impl Connection {
+    /// Whether the server is reached now.
+    pub fn is_connected(&self) -> bool {
+        self.state.is_connected.load(Ordering::Relaxed)
+    }
+
+    /// How often the connection was made.
+    pub(super) fn connects(&self) -> u64 {
+        self.state.connects.load(Ordering::Relaxed)
+    }
+
+    /// Sends what is buffered, for as long as `patience`.
+    pub async fn flush(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.client.flush()).await;
+    }
+}
+
+/// Connects, and tries again for as long as the server cannot be reached.
+///
+/// # Errors
+/// Where trying again cannot help: credentials, TLS, addresses, a server that is too old.
+pub async fn connect(config: &config::Nats) -> Result<Connection, NatsError> {
+    let mut backoff = Backoff::default();
+    loop {
+        match connect_once(config).await {
+            Ok(connection) => return Ok(connection),
+            Err(NatsError::Transient(error)) => {
+                let delay = backoff.next_delay();
+                tracing::warn!(retry_in_ms = delay.as_millis(), "{error}");
+                tokio::time::sleep(delay).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Connects, or not.
+///
+/// # Errors
+/// [`NatsError::Transient`] where the server cannot be reached.
+pub async fn connect_once(config: &config::Nats) -> Result<Connection, NatsError> {
+    let state = Arc::new(State::default());
+    let options = options(config, &state).await?;
+    let urls: Vec<&str> = config.url.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+    let client = options.connect(urls).await.map_err(|error| {
+        let text = format!("cannot connect to NATS at {}: {error}", without_secrets(&config.url));
+        match error.kind() {
+            ConnectErrorKind::ServerParse
+            | ConnectErrorKind::Authentication
+            | ConnectErrorKind::AuthorizationViolation
+            | ConnectErrorKind::Tls => NatsError::Fatal(text),
+            _ => NatsError::Transient(text),
+        }
+    })?;
+    state.is_connected.store(true, Ordering::Relaxed);
+    check_version(&client.server_info().version)?;
+    let jetstream = jetstream::ContextBuilder::new()
+        .timeout(REQUEST_TIMEOUT)
+        .ack_timeout(REQUEST_TIMEOUT)
+        .max_ack_inflight(MAX_ACK_INFLIGHT)
+        .build(client.clone());
+    Ok(Connection { client, jetstream, state })
+}
+
+async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOptions, NatsError> {
+    let state = Arc::clone(state);
+    let mut options = ConnectOptions::new()
+        .name("streamgauge")
+        .connection_timeout(CONNECT_TIMEOUT)
+        .reconnect_delay_callback(|attempt| Duration::from_millis(100 * attempt.clamp(1, 20) as u64))
+        .event_callback(move |event| {
+            on_event(&state, &event);
+            std::future::ready(())
+        });
+    if let Some((user, password)) = &config.user {
+        options = options.user_and_password(user.clone(), password.clone());
+    }
+    if let Some(nkey) = &config.nkey {
+        options = options.nkey(read_seed(nkey)?);
+    }
+    if let Some(path) = &config.credentials {
+        options = options
+            .credentials_file(path)
+            .await
+            .map_err(|error| NatsError::Fatal(format!("cannot read nats.credentials {}: {error}", path.display())))?;
+    }
+    if let Some(ca) = &config.tls.ca {
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    if let Some((cert, key)) = &config.tls.client {
+        options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
+    }
+    Ok(options)
+}
+
+fn on_event(state: &State, event: &Event) {
+    match event {
+        Event::Connected => {
+            state.connects.fetch_add(1, Ordering::Relaxed);
+            state.is_connected.store(true, Ordering::Relaxed);
+            tracing::info!("connected to NATS");
+        }
+        Event::Disconnected => {
+            state.is_connected.store(false, Ordering::Relaxed);
+            tracing::warn!("connection to NATS lost; reconnecting");
+        }
+        Event::ServerError(error) => {
+            tracing::warn!("NATS refuses something, perhaps for want of a permission: {error}")
+        }
+        other => tracing::debug!("NATS: {other}"),
+    }
+}
+
+/// A seed, or the first line with one in the file that is named.
+fn read_seed(nkey: &str) -> Result<String, NatsError> {
+    if nkey.starts_with("SU") {
+        return Ok(nkey.to_owned());
+    }
+    let text = std::fs::read_to_string(nkey)
+        .map_err(|error| NatsError::Fatal(format!("cannot read nats.nkey {nkey}: {error}")))?;
+    let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
+    seed.map(str::to_owned).ok_or_else(|| NatsError::Fatal(format!("nats.nkey {nkey} holds no user seed (SU...)")))
+}
+
+fn check_version(version: &str) -> Result<(), NatsError> {
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u64>().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found >= MIN_SERVER_VERSION {
+        return Ok(());
+    }
+    let (major, minor) = MIN_SERVER_VERSION;
+    Err(NatsError::Fatal(format!(
+        "nats-server {version} is too old: {major}.{minor} or later is needed, which can reset a consumer"
+    )))
+}
+
+/// A URL list without user and password, for messages.
+pub(crate) fn without_secrets(urls: &str) -> String {
+    let hide = |url: &str| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        (None, Some(at)) => format!("***{}", &url[at..]),
+        _ => url.to_owned(),
+    };
+    urls.split(',').map(|url| hide(url.trim())).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_servers_are_refused() {
+        for (version, is_fine) in
+            [("2.15.1", true), ("2.14.0", true), ("2.14.0-RC.1", true), ("3.0.0", true), ("2.13.9", false), ("", false)]
+        {
+            assert_eq!(check_version(version).is_ok(), is_fine, "{version}");
+        }
+    }
+
+    #[test]
+    fn secrets_stay_out_of_messages() {
+        assert_eq!(without_secrets("nats://u:p@host:1, tls://host:2"), "nats://***@host:1,tls://host:2");
+        assert_eq!(without_secrets("token@host"), "***@host");
+    }
+}

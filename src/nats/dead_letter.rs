@@ -1,0 +1,229 @@
+//! Dead letters: from the ledger to the stream, each once within the duplicate window.
+
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use sqlx::SqlitePool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Backoff, Connection, NatsError, stream, subject};
+use crate::config;
+use crate::model::Timestamp;
+use crate::store::{self, DeadLetter, DeadLetterKey, StoreError, WriterThread};
+
+/// Rows looked up at once; they are marked together.
+const PAGE_ROWS: u32 = 256;
+/// Publishes in flight. Each holds one payload, 1 MiB at most by nats-server's default.
+const MAX_IN_FLIGHT: usize = 16;
+/// Longer header values are cut: they explain, the body and the database have the rest.
+const MAX_HEADER_CHARS: usize = 1024;
+
+/// Publishes rows of the ledger once they are committed.
+#[derive(Debug)]
+pub struct DeadLetters {
+    connection: Connection,
+    config: config::Stream,
+    pool: SqlitePool,
+    writer: WriterThread,
+}
+
+/// What one pass over the outbox did.
+#[derive(Debug, Default)]
+struct Pass {
+    published: usize,
+    failed: usize,
+    last_error: Option<String>,
+}
+
+impl DeadLetters {
+    /// A publisher from a database to a stream.
+    pub fn new(connection: Connection, config: config::Stream, pool: SqlitePool, writer: WriterThread) -> Self {
+        Self { connection, config, pool, writer }
+    }
+
+    /// Publishes what is there, then whenever `committed` tells of more, until `stop`; then once more what is left.
+    ///
+    /// # Errors
+    /// Where the database fails. NATS failing is no error: rows wait in the ledger.
+    pub async fn run(self, mut committed: watch::Receiver<u64>, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut backoff = Backoff::default();
+        loop {
+            committed.mark_unchanged();
+            let pass = self.publish_all().await?;
+            if pass.failed == 0 {
+                backoff.reset();
+            }
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                changed = committed.changed() => if changed.is_err() { stop.cancelled().await },
+                () = tokio::time::sleep(backoff.next_delay()), if pass.failed > 0 => {}
+            }
+        }
+    }
+
+    /// One pass over the outbox, in stream order. A row that fails stays, and the rows after it go on.
+    async fn publish_all(&self) -> Result<Pass, StoreError> {
+        let mut pass = Pass::default();
+        let mut after = None;
+        loop {
+            let keys = store::unpublished(&self.pool, after, PAGE_ROWS).await?;
+            let Some(last) = keys.last() else { break };
+            after = Some(*last);
+            let published = self.publish_page(&keys, &mut pass).await?;
+            if !published.is_empty() {
+                self.writer.run(move |writer| writer.mark_published(&published)).await?;
+            }
+        }
+        if let Some(error) = &pass.last_error {
+            tracing::warn!(
+                failed = pass.failed,
+                published = pass.published,
+                "dead letters wait in the database, to be published later: {error}"
+            );
+            if let Err(error) = stream::ensure_dead_letters(&self.connection, &self.config).await {
+                tracing::debug!("{error}");
+            }
+        }
+        Ok(pass)
+    }
+
+    async fn publish_page(&self, keys: &[DeadLetterKey], pass: &mut Pass) -> Result<Vec<DeadLetterKey>, StoreError> {
+        let mut in_flight = FuturesUnordered::new();
+        let mut published = Vec::new();
+        let mut keys = keys.iter().copied();
+        loop {
+            while in_flight.len() < MAX_IN_FLIGHT
+                && let Some(key) = keys.next()
+            {
+                if let Some(row) = store::dead_letter(&self.pool, key).await? {
+                    in_flight.push(async move { (key, self.publish(row).await) });
+                }
+            }
+            let Some((key, result)) = in_flight.next().await else { break };
+            match result {
+                Ok(()) => published.push(key),
+                Err(error) => {
+                    pass.failed += 1;
+                    pass.last_error = Some(error.to_string());
+                }
+            }
+        }
+        pass.published += published.len();
+        Ok(published)
+    }
+
+    async fn publish(&self, row: DeadLetter) -> Result<(), NatsError> {
+        let subject = subject::dead_letter(&self.config.prefix, &row.kind, &row.reason);
+        let what = format!("cannot publish dead letter {}:{}:{}", row.stream, row.epoch, row.stream_seq);
+        let max_bytes = self.connection.client.server_info().max_payload;
+        let (headers, body) = message(row, max_bytes);
+        let publish = PublishMessage::build().headers(headers).payload(body);
+        let ack = self
+            .connection
+            .jetstream
+            .send_publish(subject, publish)
+            .await
+            .map_err(|error| NatsError::transient(&what, error))?;
+        ack.await.map(|_| ()).map_err(|error| NatsError::transient(&what, error))
+    }
+}
+
+/// Headers and body. Where both together exceed the server's maximum the body is cut; the database keeps it whole.
+fn message(row: DeadLetter, max_bytes: usize) -> (HeaderMap, Bytes) {
+    let mut headers = HeaderMap::new();
+    let recv = Timestamp::from_millis(row.recv_ms).to_string();
+    let id = format!("{}:{}:{}", row.stream, row.epoch, row.stream_seq);
+    let seq = row.stream_seq.to_string();
+    for (name, value) in [
+        ("Nats-Msg-Id", Some(id.as_str())),
+        ("Dlq-Reason", Some(&row.reason)),
+        ("Dlq-Error", Some(&row.error)),
+        ("Dlq-Field", row.field.as_deref()),
+        ("Dlq-Subject", Some(&row.subject)),
+        ("Dlq-Stream", Some(&row.stream)),
+        ("Dlq-Stream-Seq", Some(&seq)),
+        ("Dlq-Time", Some(&recv)),
+    ] {
+        if let Some(value) = value {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from(ascii(value)));
+        }
+    }
+    let mut body = Bytes::from(row.payload);
+    if wire_bytes(&headers) + body.len() > max_bytes {
+        headers.insert(HeaderName::from_static("Dlq-Truncated"), HeaderValue::from(body.len().to_string()));
+        body.truncate(max_bytes.saturating_sub(wire_bytes(&headers)));
+    }
+    (headers, body)
+}
+
+/// `NATS/1.0`, a line each, an empty line.
+fn wire_bytes(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name_bytes = AsRef::<str>::as_ref(name).len();
+        values.iter().map(move |value| name_bytes + value.as_str().len() + ": \r\n".len())
+    });
+    lines.sum::<usize>() + "NATS/1.0\r\n\r\n".len()
+}
+
+/// Printable ASCII as it is; everything else escaped, so that a value is one line in any client.
+fn ascii(text: &str) -> String {
+    let escaped = text.chars().flat_map(|c| {
+        let is_plain = matches!(c, ' '..='~');
+        let plain = is_plain.then_some(c);
+        let unicode = (!is_plain).then(|| c.escape_unicode());
+        plain.into_iter().chain(unicode.into_iter().flatten())
+    });
+    escaped.take(MAX_HEADER_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(payload: Vec<u8>) -> DeadLetter {
+        DeadLetter {
+            stream: "ANALYTICS".into(),
+            epoch: 2,
+            stream_seq: 77,
+            kind: "events".into(),
+            reason: "too_deep".into(),
+            field: Some("properties.é\n".into()),
+            error: "x".repeat(5000),
+            subject: "analytics.events".into(),
+            recv_ms: 1_769_860_800_123,
+            payload,
+        }
+    }
+
+    fn value<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
+        headers.get(name).map(|value| value.as_str())
+    }
+
+    #[test]
+    fn headers_are_short_ascii_lines() {
+        let (headers, body) = message(row(b"abc".to_vec()), 1 << 20);
+        assert_eq!(&body[..], b"abc");
+        assert_eq!(value(&headers, "Nats-Msg-Id"), Some("ANALYTICS:2:77"));
+        assert_eq!(value(&headers, "Dlq-Field"), Some(r"properties.\u{e9}\u{a}"));
+        assert_eq!(value(&headers, "Dlq-Time"), Some("2026-01-31T12:00:00.123Z"));
+        assert_eq!(value(&headers, "Dlq-Error").map(str::len), Some(MAX_HEADER_CHARS));
+        assert_eq!(value(&headers, "Dlq-Truncated"), None);
+    }
+
+    #[test]
+    fn a_body_is_cut_only_where_it_does_not_fit() {
+        let whole = vec![b'x'; 10_000];
+        let overhead = wire_bytes(&message(row(whole.clone()), usize::MAX).0);
+        let (headers, body) = message(row(whole.clone()), 10_000 + overhead);
+        assert_eq!((value(&headers, "Dlq-Truncated"), body.len()), (None, 10_000));
+        let (headers, body) = message(row(whole), 10_000 + overhead - 1);
+        assert_eq!(value(&headers, "Dlq-Truncated"), Some("10000"));
+        assert_eq!(body.len() + wire_bytes(&headers), 10_000 + overhead - 1);
+    }
+}

@@ -1,0 +1,209 @@
+//! Publishes lines of JSON, with acks pipelined.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use bytes::Bytes;
+
+use super::{Backoff, Connection, NatsError, subject};
+use crate::clock;
+use crate::model::Kind;
+
+/// Acks outstanding at once.
+const MAX_IN_FLIGHT: usize = 4_000;
+/// Tries for a line before it is given up: with the back-off, some 30 s of no server.
+const MAX_TRIES: u32 = 10;
+/// A failure that lasts longer than this many lines is reported by count alone.
+const MAX_FAILED_LINES: usize = 1_000;
+
+/// A line that was not published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// Why.
+    pub error: String,
+}
+
+/// How it went.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Lines that the stream stored.
+    pub stored: u64,
+    /// Lines that the stream knew already by their id.
+    pub duplicates: u64,
+    /// Lines that were given up.
+    pub failed: u64,
+    /// The first of them.
+    pub failed_lines: Vec<FailedLine>,
+}
+
+/// Publishes lines. A line that brings no id gets one, so that trying again never counts it twice.
+#[derive(Debug)]
+pub struct LinePublisher {
+    connection: Connection,
+    subject: String,
+    kind: Kind,
+    in_flight: VecDeque<InFlight>,
+    published: Published,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    line: u64,
+    message: Outgoing,
+    ack: Result<PublishAckFuture, async_nats::jetstream::context::PublishError>,
+}
+
+#[derive(Debug, Clone)]
+struct Outgoing {
+    payload: Bytes,
+    /// `<kind>:<id>`; none where the line is no object, and so goes to the dead letters.
+    message_id: Option<String>,
+}
+
+impl LinePublisher {
+    /// A publisher of one kind of message.
+    pub fn new(connection: Connection, prefix: &str, kind: Kind) -> Self {
+        Self {
+            connection,
+            subject: subject::publish(prefix, kind),
+            kind,
+            in_flight: VecDeque::new(),
+            published: Published::default(),
+        }
+    }
+
+    /// Sends a line. Waits for the oldest ack where too many are outstanding.
+    pub async fn publish(&mut self, line: u64, text: &[u8]) {
+        let message = outgoing(self.kind, text);
+        let ack = self.send(&message).await;
+        self.in_flight.push_back(InFlight { line, message, ack });
+        while self.in_flight.len() >= MAX_IN_FLIGHT {
+            self.settle_oldest().await;
+        }
+    }
+
+    /// How many lines are settled, one way or the other.
+    pub fn settled(&self) -> u64 {
+        self.published.stored + self.published.duplicates + self.published.failed
+    }
+
+    /// Waits for all acks.
+    pub async fn finish(mut self) -> Published {
+        while !self.in_flight.is_empty() {
+            self.settle_oldest().await;
+        }
+        self.published
+    }
+
+    async fn send(&self, message: &Outgoing) -> Result<PublishAckFuture, async_nats::jetstream::context::PublishError> {
+        let mut publish = PublishMessage::build().payload(message.payload.clone());
+        if let Some(id) = &message.message_id {
+            publish = publish.message_id(id);
+        }
+        self.connection.jetstream.send_publish(self.subject.clone(), publish).await
+    }
+
+    async fn settle_oldest(&mut self) {
+        let Some(InFlight { line, message, mut ack }) = self.in_flight.pop_front() else { return };
+        let mut backoff = Backoff::default();
+        let mut tries = 1;
+        let error = loop {
+            let result = match ack {
+                Ok(ack) => ack.await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(ack) if ack.duplicate => return self.published.duplicates += 1,
+                Ok(_) => return self.published.stored += 1,
+                // What is too large stays so. All else passes: a leader's change even answers "stream not found".
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded || tries >= MAX_TRIES => {
+                    break error;
+                }
+                Err(error) => tracing::debug!(line, tries, "not acknowledged, trying again: {error}"),
+            }
+            tries += 1;
+            tokio::time::sleep(backoff.next_delay()).await;
+            ack = self.send(&message).await;
+        };
+        self.published.failed += 1;
+        if self.published.failed_lines.len() < MAX_FAILED_LINES {
+            self.published.failed_lines.push(FailedLine { line, error: describe(&error) });
+        }
+    }
+
+    /// Whether the stream is there, so that a mistake in the configuration shows at once and not line by line.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub async fn check_stream(&self, name: &str) -> Result<(), NatsError> {
+        let patience = Duration::from_secs(10);
+        let mut backoff = Backoff::default();
+        let check = async {
+            loop {
+                match super::last_sequence(&self.connection, name).await {
+                    Ok(_) => return,
+                    Err(error) => tracing::debug!("{error}"),
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        };
+        tokio::time::timeout(patience, check).await.map_err(|_| {
+            NatsError::Fatal(format!("stream {name} does not exist; start `streamgauge run`, which creates it"))
+        })
+    }
+}
+
+fn describe(error: &async_nats::jetstream::context::PublishError) -> String {
+    match error.kind() {
+        PublishErrorKind::StreamNotFound => "no stream took it (stream not found)".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// The message for a line: an object without an id gets a UUIDv7 as its first field.
+fn outgoing(kind: Kind, line: &[u8]) -> Outgoing {
+    let as_is = |message_id| Outgoing { payload: Bytes::copy_from_slice(line), message_id };
+    let Ok(text) = std::str::from_utf8(line) else { return as_is(None) };
+    let Ok(serde_json::Value::Object(object)) = serde_json::from_str(text) else { return as_is(None) };
+    let sent = match object.get("id") {
+        Some(serde_json::Value::String(id)) if !id.is_empty() => Some(id.clone()),
+        Some(serde_json::Value::Number(id)) => Some(id.to_string()),
+        None => None,
+        // null and "" mean absent, but a second id beside them would be read as a repeated key: leave it to the worker.
+        Some(_) => return as_is(None),
+    };
+    if let Some(id) = sent {
+        // A header is a line of ASCII; an id that is none is rejected by the worker anyway.
+        return as_is(id.bytes().all(|byte| byte.is_ascii_graphic()).then(|| format!("{kind}:{id}")));
+    }
+    let id = clock::new_id();
+    let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
+    let comma = if object.is_empty() { "" } else { "," };
+    Outgoing { payload: format!("{{\"id\":\"{id}\"{comma}{rest}").into(), message_id: Some(format!("{kind}:{id}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_keeps_its_id_or_gets_one() {
+        let sent = outgoing(Kind::Metric, br#"{"id":"a","value":1}"#);
+        assert_eq!(sent.message_id.as_deref(), Some("metrics:a"));
+        assert_eq!(&sent.payload[..], br#"{"id":"a","value":1}"#);
+
+        for text in [" {\"value\":1} ", "{}", "{ }"] {
+            let given = outgoing(Kind::Event, text.as_bytes());
+            let object: serde_json::Value = serde_json::from_slice(&given.payload).unwrap();
+            assert_eq!(given.message_id, Some(format!("events:{}", object["id"].as_str().unwrap())));
+        }
+        for text in ["not json", "[1]", r#"{"id":null}"#, r#"{"id":""}"#] {
+            let sent = outgoing(Kind::Event, text.as_bytes());
+            assert_eq!((sent.message_id, &sent.payload[..]), (None, text.as_bytes()));
+        }
+    }
+}

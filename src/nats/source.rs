@@ -1,0 +1,275 @@
+//! The source: messages of the stream in order, none left out, from where the database stands.
+//!
+//! A watermark of acks alone loses messages: after a reconnect a pull brings the next new ones, and acknowledging them
+//! acknowledges those that were on their way when the connection broke. So the consumer is reset to the database's
+//! position at every start, and from there its sequences must be 1, 2, 3, ...; any break means to start again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use async_nats::Subject;
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
+use async_nats::jetstream::stream::Stream;
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::consumer::{self, Instance, PULL_EXPIRY};
+use super::stream::{self, Found, nanos};
+use super::{Connection, NatsError};
+use crate::config;
+use crate::decode::Delivery;
+use crate::position::{Position, Refusal, StreamState};
+use crate::store::Committed;
+
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A stream that is missing for so long was deleted; before, a leader may be changing.
+const MISSING_PATIENCE: Duration = Duration::from_secs(5);
+/// Resets that nobody here sent, within the window: then two readers fight.
+const MAX_FOREIGN_RESETS: usize = 3;
+const FOREIGN_RESETS_WINDOW: Duration = Duration::from_secs(60);
+
+/// Why reading stopped. All are mended by starting again.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    /// The connection, the server or the consumer failed.
+    #[error("reading stopped: {0}")]
+    Failed(String),
+    /// Messages were lost between server and client.
+    #[error("messages were lost on the way: consumer sequence {found} came where {expected} was due")]
+    Lost {
+        /// What came.
+        found: u64,
+        /// What was due.
+        expected: u64,
+    },
+    /// Somebody else reset the consumer.
+    #[error("the consumer was reset by somebody else")]
+    ForeignReset,
+}
+
+/// Reads the stream.
+#[derive(Debug)]
+pub struct Source {
+    connection: Connection,
+    config: config::Stream,
+    instance: Instance,
+    max_messages: usize,
+    max_bytes: usize,
+    missing_since: Option<Instant>,
+    foreign_resets: VecDeque<Instant>,
+    unanswered_resets: u32,
+    reading: Option<Reading>,
+}
+
+/// One pull, from one reset on.
+struct Reading {
+    messages: pull::Stream,
+    connects: u64,
+    next_consumer_seq: u64,
+    last_stream_seq: u64,
+    pending: u64,
+    last_reply: Option<Subject>,
+    /// Replies to batches that are being written: the batch's last sequence, and where its ack goes.
+    unacked: VecDeque<(u64, Subject)>,
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").field("last_stream_seq", &self.last_stream_seq).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// A source that asks for as much at once as a batch takes.
+    pub fn new(connection: Connection, config: config::Stream, batch: config::Batch, instance: Instance) -> Self {
+        // A pull by bytes never brings a message that is larger than the pull.
+        let max_message_bytes = connection.client.server_info().max_payload * 2;
+        Self {
+            max_messages: batch.max_messages,
+            max_bytes: batch.max_bytes.max(max_message_bytes),
+            connection,
+            config,
+            instance,
+            missing_since: None,
+            foreign_resets: VecDeque::new(),
+            unanswered_resets: 0,
+            reading: None,
+        }
+    }
+
+    /// What the stream says of itself. A stream that is missing is made, unless it has been read before.
+    ///
+    /// # Errors
+    /// Where it cannot be asked, or is gone.
+    pub async fn stream_state(
+        &mut self,
+        position: Option<&Position>,
+        new_epoch: bool,
+    ) -> Result<StreamState, NatsError> {
+        let stream = match stream::find(&self.connection.jetstream, &self.config.name).await? {
+            Found::Stream(stream) => *stream,
+            Found::Missing => self.missing(position, new_epoch).await?,
+        };
+        self.missing_since = None;
+        stream::state(&stream, position).await
+    }
+
+    async fn missing(&mut self, position: Option<&Position>, new_epoch: bool) -> Result<Stream, NatsError> {
+        let name = &self.config.name;
+        let since = *self.missing_since.get_or_insert_with(Instant::now);
+        let last_read = position.filter(|position| position.stream == *name);
+        if let Some(position) = last_read
+            && !new_epoch
+        {
+            if since.elapsed() < MISSING_PATIENCE {
+                return Err(NatsError::Transient(format!("stream {name} is missing")));
+            }
+            return Err(Refusal::Deleted { stream: name.clone(), last_seq: position.last_seq }.into());
+        }
+        if !self.config.create {
+            return Err(NatsError::Fatal(format!(
+                "stream {name} does not exist; create it, or set stream.create = true"
+            )));
+        }
+        stream::create_ingest(&self.connection.jetstream, &self.config).await
+    }
+
+    /// Claims the consumer, puts it after `position`, and begins to pull.
+    ///
+    /// # Errors
+    /// Where that fails, or another reader is there.
+    pub async fn start(&mut self, position: &Position) -> Result<(), NatsError> {
+        self.reading = None;
+        let stream = self
+            .connection
+            .jetstream
+            .get_stream(&self.config.name)
+            .await
+            .map_err(|error| NatsError::transient("cannot open the stream", error))?;
+        self.stop_where_fought_over(&stream).await?;
+        let max_ack_pending = i64::try_from(self.max_messages.saturating_mul(4)).unwrap_or(i64::MAX);
+        let mut consumer = consumer::claim(&stream, &self.config, max_ack_pending, &self.instance).await?;
+        let connects = self.connection.connects();
+        self.reset(&mut consumer, position.last_seq + 1).await?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(self.max_messages)
+            .max_bytes_per_batch(self.max_bytes)
+            .expires(PULL_EXPIRY)
+            .heartbeat(HEARTBEAT)
+            .messages()
+            .await
+            .map_err(|error| NatsError::transient("cannot pull", error))?;
+        self.reading = Some(Reading {
+            messages,
+            connects,
+            next_consumer_seq: 1,
+            last_stream_seq: position.last_seq,
+            pending: consumer.cached_info().num_pending,
+            last_reply: None,
+            unacked: VecDeque::new(),
+        });
+        Ok(())
+    }
+
+    async fn reset(&mut self, consumer: &mut PullConsumer, to_seq: u64) -> Result<(), NatsError> {
+        match consumer.reset(Some(to_seq)).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // It may take effect all the same, later.
+                self.unanswered_resets += 1;
+                Err(NatsError::transient(&format!("cannot reset the consumer to sequence {to_seq}"), error))
+            }
+        }
+    }
+
+    async fn stop_where_fought_over(&mut self, stream: &Stream) -> Result<(), NatsError> {
+        self.foreign_resets.retain(|at| at.elapsed() < FOREIGN_RESETS_WINDOW);
+        if self.foreign_resets.len() < MAX_FOREIGN_RESETS {
+            return Ok(());
+        }
+        let other = consumer::other_reader(stream, &self.config.consumer, &self.instance).await;
+        Err(consumer::fought_over(&self.config, other.as_ref()))
+    }
+
+    /// The next message. Safe to drop before it is ready.
+    ///
+    /// # Errors
+    /// [`Interrupted`]: what was delivered before is whole; go on with [`Source::start`].
+    pub async fn next(&mut self) -> Result<Delivery, Interrupted> {
+        let Some(reading) = &mut self.reading else { return Err(Interrupted::Failed("not started".into())) };
+        loop {
+            let message = match reading.messages.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) if error.kind() == MessagesErrorKind::ConsumerDeleted => {
+                    return Err(Interrupted::Failed("the consumer was deleted".into()));
+                }
+                Some(Err(error)) => return Err(Interrupted::Failed(error.to_string())),
+                None => return Err(Interrupted::Failed("the pull ended".into())),
+            };
+            let info = message.info().map_err(|error| Interrupted::Failed(error.to_string()))?;
+            let expected = reading.next_consumer_seq;
+            if info.consumer_sequence != expected {
+                let found = info.consumer_sequence;
+                let is_reset = found < expected && reading.connects == self.connection.connects();
+                return Err(if is_reset { self.foreign_reset() } else { Interrupted::Lost { found, expected } });
+            }
+            reading.next_consumer_seq += 1;
+            reading.pending = info.pending;
+            // Redelivered after ack_wait: it was read before.
+            if info.stream_sequence <= reading.last_stream_seq {
+                continue;
+            }
+            reading.last_stream_seq = info.stream_sequence;
+            let (stream_sequence, recv_ns) = (info.stream_sequence, nanos(info.published));
+            let async_nats::Message { subject, payload, reply, .. } = message.split().0;
+            reading.last_reply = reply;
+            return Ok(Delivery { subject: subject.into_string(), payload, stream_sequence, recv_ns });
+        }
+    }
+
+    fn foreign_reset(&mut self) -> Interrupted {
+        if self.unanswered_resets > 0 {
+            self.unanswered_resets -= 1;
+            return Interrupted::Failed("a reset that was not answered took effect late".into());
+        }
+        self.foreign_resets.push_back(Instant::now());
+        Interrupted::ForeignReset
+    }
+
+    /// Whether the stream holds more than was delivered when the last message was.
+    pub fn has_backlog(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.pending > 0)
+    }
+
+    /// Messages in the stream after the last one delivered, as of then.
+    pub fn pending(&self) -> u64 {
+        self.reading.as_ref().map_or(0, |reading| reading.pending)
+    }
+
+    /// Remembers that what was delivered so far is about to be committed together.
+    pub fn mark_batch(&mut self) {
+        if let Some(reading) = &mut self.reading
+            && let Some(reply) = reading.last_reply.take()
+        {
+            reading.unacked.push_back((reading.last_stream_seq, reply));
+        }
+    }
+
+    /// Acknowledges what is committed, once, for the last message. An ack that is lost does no harm: the position is in
+    /// the database.
+    pub async fn ack(&mut self, committed: &Committed) {
+        let Some(reading) = &mut self.reading else { return };
+        let committed_seq = committed.position().last_seq;
+        let mut reply = None;
+        while reading.unacked.front().is_some_and(|(seq, _)| *seq <= committed_seq) {
+            reply = reading.unacked.pop_front();
+        }
+        if let Some((_, reply)) = reply
+            && let Err(error) = self.connection.client.publish(reply, Bytes::new()).await
+        {
+            tracing::debug!("ack not sent: {error}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The two streams: made where they are missing, and asked for their state.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Compression, Config, RetentionPolicy, StorageType, Stream};
+
+use super::{Connection, NatsError, subject};
+use crate::config;
+use crate::position::{Position, StreamState};
+
+/// How long the stream of dead letters recognises a row that is published again after a crash.
+const DEAD_LETTER_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
+
+/// What a look for a stream found.
+pub(super) enum Found {
+    Stream(Box<Stream>),
+    Missing,
+}
+
+/// Looks for a stream.
+pub(super) async fn find(jetstream: &jetstream::Context, name: &str) -> Result<Found, NatsError> {
+    match jetstream.get_stream(name).await {
+        Ok(stream) => Ok(Found::Stream(Box::new(stream))),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(api) if api.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(Found::Missing),
+            _ => Err(NatsError::transient(&format!("cannot look up stream {name}"), error)),
+        },
+    }
+}
+
+/// Makes the stream that messages are read from.
+pub(super) async fn create_ingest(
+    jetstream: &jetstream::Context,
+    config: &config::Stream,
+) -> Result<Stream, NatsError> {
+    let wanted = Config {
+        name: config.name.clone(),
+        subjects: vec![subject::ingest(&config.prefix)],
+        description: Some("analytics messages, read by streamgauge".into()),
+        max_age: config.max_age.unwrap_or_default(),
+        max_bytes: config.max_bytes.unwrap_or(-1),
+        duplicate_window: within(config.duplicate_window, config.max_age),
+        ..common(config)
+    };
+    create(jetstream, wanted).await
+}
+
+/// Makes the stream of dead letters where it is missing.
+///
+/// # Errors
+/// Where it is missing and cannot be made; dead letters then wait in the database.
+pub async fn ensure_dead_letters(connection: &Connection, config: &config::Stream) -> Result<(), NatsError> {
+    match find(&connection.jetstream, &config.dlq).await? {
+        Found::Stream(_) => Ok(()),
+        Found::Missing if !config.create => {
+            Err(NatsError::Transient(format!("stream {} does not exist, and stream.create is false", config.dlq)))
+        }
+        Found::Missing => {
+            let wanted = Config {
+                name: config.dlq.clone(),
+                subjects: vec![subject::dead_letters(&config.prefix)],
+                description: Some("messages that streamgauge did not accept, with the reason".into()),
+                duplicate_window: DEAD_LETTER_DUPLICATE_WINDOW,
+                ..common(config)
+            };
+            create(&connection.jetstream, wanted).await.map(|_| ())
+        }
+    }
+}
+
+fn common(config: &config::Stream) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: config.replicas,
+        allow_direct: true,
+        compression: Some(Compression::S2),
+        ..Config::default()
+    }
+}
+
+/// The server refuses a duplicate window that is longer than messages live.
+fn within(window: Duration, max_age: Option<Duration>) -> Duration {
+    max_age.map_or(window, |max_age| window.min(max_age))
+}
+
+async fn create(jetstream: &jetstream::Context, config: Config) -> Result<Stream, NatsError> {
+    let name = config.name.clone();
+    let stream = jetstream
+        .create_stream(config)
+        .await
+        .map_err(|error| NatsError::transient(&format!("cannot create stream {name}"), error))?;
+    tracing::info!(stream = name, "created");
+    Ok(stream)
+}
+
+/// What a stream says of itself, as far as going on from `position` needs it.
+pub(super) async fn state(stream: &Stream, position: Option<&Position>) -> Result<StreamState, NatsError> {
+    let what = "cannot read the stream's state";
+    let info = stream.get_info().await.map_err(|error| NatsError::transient(what, error))?;
+    let (first_seq, last_seq) = (info.state.first_sequence, info.state.last_sequence);
+    let mut recv_ns_at_position = None;
+    if let Some(position) = position
+        && (first_seq..=last_seq).contains(&position.last_seq)
+        && position.last_recv_ns != 0
+    {
+        recv_ns_at_position = recv_ns(stream, position.last_seq).await?;
+    }
+    Ok(StreamState {
+        name: info.config.name,
+        created_ns: nanos(info.created),
+        first_seq,
+        last_seq,
+        has_limits_retention: info.config.retention == RetentionPolicy::Limits,
+        recv_ns_at_position,
+    })
+}
+
+/// When the stream received the message at a sequence; none where it was deleted.
+async fn recv_ns(stream: &Stream, sequence: u64) -> Result<Option<i64>, NatsError> {
+    use async_nats::jetstream::stream::RawMessageErrorKind;
+    match stream.get_raw_message(sequence).await {
+        Ok(message) => Ok(Some(nanos(message.time))),
+        Err(error) => match error.kind() {
+            RawMessageErrorKind::JetStream(api) if api.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+            RawMessageErrorKind::NoMessageFound => Ok(None),
+            _ => Err(NatsError::transient(&format!("cannot read message {sequence} of the stream"), error)),
+        },
+    }
+}
+
+/// Nanoseconds since the Unix epoch, to the year 2262.
+pub(super) fn nanos(time: async_nats::datetime::DateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The last sequence of the ingest stream.
+///
+/// # Errors
+/// Where it cannot be asked.
+pub async fn last_sequence(connection: &Connection, name: &str) -> Result<u64, NatsError> {
+    match find(&connection.jetstream, name).await? {
+        Found::Stream(stream) => Ok(stream.cached_info().state.last_sequence),
+        Found::Missing => Err(NatsError::Transient(format!("stream {name} does not exist"))),
+    }
+}

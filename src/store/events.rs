@@ -1,0 +1,50 @@
+//! `analytics_events`
+
+use rusqlite::{CachedStatement, Row, params};
+
+use super::raw_table::{RawTable, RowOrigin, parsed};
+use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
+
+impl RawTable for AnalyticsEvent {
+    const INSERT: &'static str = "INSERT INTO analytics_events (id, event_type, event_name, timestamp, session_id, \
+         user_id, properties, context, page_url, referrer, anonymous_id, epoch, stream_seq, recv_ms, supplied) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (id) DO NOTHING";
+    const SELECT: &'static str = "SELECT id, event_type, event_name, timestamp, session_id, user_id, properties, \
+         context, page_url, referrer, anonymous_id, supplied FROM analytics_events WHERE id = ?1";
+
+    fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize> {
+        statement.execute(params![
+            self.id,
+            self.event_type,
+            self.event_name,
+            self.timestamp.to_string(),
+            self.session_id,
+            self.user_id,
+            self.properties.as_ref().map(JsonObject::as_str),
+            self.context.as_ref().map(JsonObject::as_str),
+            self.page_url,
+            self.referrer,
+            self.anonymous_id,
+            origin.epoch,
+            origin.stream_seq,
+            origin.recv_ms,
+            origin.supplied,
+        ])
+    }
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            event_type: row.get(1)?,
+            event_name: row.get(2)?,
+            timestamp: parsed(row, 3, Timestamp::from_stored)?,
+            session_id: row.get(4)?,
+            user_id: row.get(5)?,
+            properties: row.get::<_, Option<String>>(6)?.map(JsonObject::from_stored),
+            context: row.get::<_, Option<String>>(7)?.map(JsonObject::from_stored),
+            page_url: row.get(8)?,
+            referrer: row.get(9)?,
+            anonymous_id: row.get(10)?,
+        })
+    }
+}

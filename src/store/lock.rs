@@ -1,0 +1,123 @@
+//! One process writes: an OS lock on `<database>.lock`, gone with the process.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::clock;
+
+/// How long `run` waits for a command that holds the lock.
+const WAIT_FOR_COMMAND: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Who holds a lock, as the lock file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// `run`, or the command.
+    pub command: String,
+    /// Since when.
+    pub since: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return f.write_str("another process");
+        }
+        write!(f, "`streamgauge {}` (process {}, since {})", self.command, self.pid, self.since)
+    }
+}
+
+/// The right to write to a database. The OS takes it back when the process ends, however it ends.
+///
+/// Local disks only: network file systems do not keep this promise.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+    database: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock for `command`. `run` waits up to 10 s for another command, and not at all for another `run`.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] names the holder.
+    pub async fn acquire(database: &Path, command: &str) -> Result<Self, StoreError> {
+        let database = canonical(database)?;
+        let path = lock_path(&database);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        let mut waited = Duration::ZERO;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => return Err(StoreError::Io { path, source }),
+                Err(TryLockError::WouldBlock) => {
+                    let holder = read_holder(&mut file);
+                    if command != "run" || holder.command == "run" || waited >= WAIT_FOR_COMMAND {
+                        return Err(StoreError::Locked { path: database, holder });
+                    }
+                }
+            }
+            tokio::time::sleep(POLL).await;
+            waited += POLL;
+        }
+        let holder = Holder { pid: std::process::id(), command: command.into(), since: clock::now().to_string() };
+        write_holder(&mut file, &holder).map_err(|source| StoreError::Io { path, source })?;
+        Ok(Self { _file: file, database })
+    }
+
+    /// The database's path, with symbolic links resolved: two names of one file share one lock.
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+}
+
+/// `<database>.lock`
+fn lock_path(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    PathBuf::from(path)
+}
+
+fn canonical(database: &Path) -> Result<PathBuf, StoreError> {
+    if let Ok(path) = database.canonicalize() {
+        return Ok(path);
+    }
+    let folder = match database.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = folder.canonicalize().map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
+    Ok(folder.join(database.file_name().unwrap_or_default()))
+}
+
+/// Between taking the lock and writing the holder a process may be seen without a name.
+fn read_holder(file: &mut File) -> Holder {
+    let mut text = String::new();
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text));
+    read.ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_else(|| Holder {
+        pid: 0,
+        command: String::new(),
+        since: String::new(),
+    })
+}
+
+fn write_holder(file: &mut File, holder: &Holder) -> std::io::Result<()> {
+    let text = serde_json::to_vec(holder)?;
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&text)
+}

@@ -1,0 +1,42 @@
+//! `metrics`
+
+use rusqlite::{CachedStatement, Row, params};
+
+use super::raw_table::{RawTable, RowOrigin, parsed};
+use crate::model::{JsonObject, Metric, Timestamp};
+
+impl RawTable for Metric {
+    const INSERT: &'static str = "INSERT INTO metrics (id, name, metric_type, value, timestamp, tags, unit, epoch, \
+         stream_seq, recv_ms, supplied) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+         ON CONFLICT (id) DO NOTHING";
+    const SELECT: &'static str =
+        "SELECT id, name, metric_type, value, timestamp, tags, unit, supplied FROM metrics WHERE id = ?1";
+
+    fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize> {
+        statement.execute(params![
+            self.id,
+            self.name,
+            self.metric_type.as_str(),
+            self.value,
+            self.timestamp.to_string(),
+            self.tags.as_ref().map(JsonObject::as_str),
+            self.unit,
+            origin.epoch,
+            origin.stream_seq,
+            origin.recv_ms,
+            origin.supplied,
+        ])
+    }
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            metric_type: parsed(row, 2, |text| text.parse().ok())?,
+            value: row.get(3)?,
+            timestamp: parsed(row, 4, Timestamp::from_stored)?,
+            tags: row.get::<_, Option<String>>(5)?.map(JsonObject::from_stored),
+            unit: row.get(6)?,
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! Migrations: what `migrations/` holds, what the file has, and going up and down.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+use sqlx::{Connection, SqliteConnection};
+
+use super::{Lock, StoreError};
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// One migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migration {
+    /// Its version, a date and a number.
+    pub version: i64,
+    /// What it is called.
+    pub description: String,
+    /// Whether the file has it.
+    pub is_applied: bool,
+}
+
+/// The migrations of a file that the caller has locked.
+#[derive(Debug)]
+pub struct Migrations<'a> {
+    lock: &'a Lock,
+}
+
+impl<'a> Migrations<'a> {
+    /// The migrations of the locked file.
+    pub fn of(lock: &'a Lock) -> Self {
+        Self { lock }
+    }
+
+    /// Applies what is missing; creates the file where there is none.
+    ///
+    /// # Errors
+    /// Where a migration fails; it is rolled back.
+    pub async fn up(&self) -> Result<(), StoreError> {
+        up(self.lock).await
+    }
+
+    /// Reverts the last migration, with all that its tables hold. Returns it; none where nothing was applied.
+    ///
+    /// # Errors
+    /// Where it cannot be reverted; then it is still there.
+    pub async fn down(&self) -> Result<Option<Migration>, StoreError> {
+        let mut connection = connect(self.lock).await?;
+        let applied: Vec<_> = list(&mut connection).await?.into_iter().filter(|one| one.is_applied).collect();
+        let Some((last, earlier)) = applied.split_last() else { return Ok(None) };
+        let target = earlier.last().map_or(0, |migration| migration.version);
+        MIGRATOR.undo(&mut connection, target).await?;
+        connection.close().await?;
+        Ok(Some(last.clone()))
+    }
+}
+
+/// The migrations, and which of them a file has.
+///
+/// # Errors
+/// Where there is no file, or it cannot be read.
+pub async fn migration_status(path: &Path) -> Result<Vec<Migration>, StoreError> {
+    if !path.is_file() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let migrations = list(&mut connection).await?;
+    connection.close().await?;
+    Ok(migrations)
+}
+
+pub(super) async fn up(lock: &Lock) -> Result<(), StoreError> {
+    let mut connection = connect(lock).await?;
+    MIGRATOR.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// What keeps the file from being read by this program.
+pub(super) async fn missing(pool: &SqlitePool) -> Result<Option<String>, StoreError> {
+    let migrations = list(&mut *pool.acquire().await?).await?;
+    let missing = migrations.iter().filter(|migration| !migration.is_applied).count();
+    Ok((missing > 0).then(|| format!("{missing} of {} migrations are missing", migrations.len())))
+}
+
+async fn connect(lock: &Lock) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(lock.database())
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(Duration::from_secs(30));
+    Ok(SqliteConnection::connect_with(&options).await?)
+}
+
+async fn list(connection: &mut SqliteConnection) -> Result<Vec<Migration>, StoreError> {
+    let is_there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
+        .fetch_one(&mut *connection)
+        .await?;
+    let applied: Vec<i64> = if is_there == 0 {
+        Vec::new()
+    } else {
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(connection)
+            .await?
+    };
+    Ok(MIGRATOR
+        .iter()
+        .filter(|migration| migration.migration_type.is_up_migration())
+        .map(|migration| Migration {
+            version: migration.version,
+            description: migration.description.to_string(),
+            is_applied: applied.contains(&migration.version),
+        })
+        .collect())
+}

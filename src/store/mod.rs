@@ -1,0 +1,94 @@
+//! The SQLite file: the only folder with SQL.
+//!
+//! One process writes ([`lock`]), through one connection on a thread of its own ([`writer`]), which alone begins and
+//! commits; the table modules take its transaction. Readers open their own connections: WAL lets them read while the
+//! writer writes. SQL stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time functions.
+
+mod digest;
+mod events;
+mod gaps;
+mod lock;
+mod metrics;
+mod migrate;
+mod open;
+mod outbox;
+mod position;
+mod raw_table;
+mod rejections;
+mod sessions;
+mod status;
+mod thread;
+mod writer;
+
+use std::path::PathBuf;
+
+pub use digest::{Digest, digest};
+pub use lock::{Holder, Lock};
+pub use migrate::{Migration, Migrations, migration_status};
+pub use open::{open_reader, open_writer};
+pub use outbox::{DeadLetter, DeadLetterKey, dead_letter, unpublished};
+pub use status::{GapRange, Status, StreamStatus, status};
+pub use thread::WriterThread;
+pub use writer::{Committed, Counts, Writer};
+
+/// What went wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the lock.
+    #[error("{path} is in use by {holder}: one process writes to a database; stop that one, or use another database")]
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// Who holds it.
+        holder: Holder,
+    },
+    /// The lock file, or the database's folder, cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no database yet.
+    #[error("{path} does not exist; `streamgauge run` or `streamgauge migrate up` creates it")]
+    Missing {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The schema is not this program's.
+    #[error("{path} is not migrated ({error}); run `streamgauge migrate up`")]
+    NotMigrated {
+        /// The database.
+        path: PathBuf,
+        /// What was missing.
+        error: String,
+    },
+    /// A migration failed.
+    #[error("migration: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Somebody else wrote: the position is not where the batch began.
+    #[error("the position in the database moved while a batch was made; reading goes on from there")]
+    PositionMoved,
+    /// The write lock was not free before the stop.
+    #[error("another process holds SQLite's write lock; the batch was left in the stream")]
+    Busy,
+    /// SQLite, in a write.
+    #[error("SQLite: {0}")]
+    Write(#[from] rusqlite::Error),
+    /// SQLite, in a read.
+    #[error("SQLite: {0}")]
+    Read(#[from] sqlx::Error),
+    /// The writer's thread ended.
+    #[error("the writer has stopped")]
+    WriterStopped,
+}
+
+/// SQLite's integers are signed; JetStream never reaches 2^63.
+fn to_sql(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+fn from_sql(sequence: i64) -> u64 {
+    u64::try_from(sequence).unwrap_or(0)
+}

@@ -1,0 +1,57 @@
+//! Opening the file: for the one writer, and for readers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+
+use super::{Lock, StoreError, Writer, migrate};
+
+/// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Memory for pages of the writer's connection. The indexes that take random inserts should stay in it.
+const WRITER_CACHE_KIB: i64 = 48 * 1024;
+/// Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
+/// are moved once.
+const CHECKPOINT_PAGES: i64 = 8_000;
+/// What a checkpoint leaves of the WAL file.
+const WAL_SIZE_LIMIT_BYTES: i64 = 64 << 20;
+const MAX_READERS: u32 = 4;
+
+/// Opens the file for writing, and migrates it. The lock proves that nobody else does.
+///
+/// `synchronous = NORMAL` in WAL mode may lose the last transactions in a power cut, never a part of one. That is safe
+/// here because the position is in the file: the stream still has what follows it.
+///
+/// # Errors
+/// Where the file cannot be opened or migrated.
+pub async fn open_writer(lock: &Lock) -> Result<Writer, StoreError> {
+    migrate::up(lock).await?;
+    let connection = Connection::open(lock.database())?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_SIZE_LIMIT_BYTES)?;
+    Ok(Writer::new(connection))
+}
+
+/// Opens an existing, migrated file for reading.
+///
+/// # Errors
+/// [`StoreError::Missing`] or [`StoreError::NotMigrated`].
+pub async fn open_reader(path: &Path) -> Result<SqlitePool, StoreError> {
+    if !path.is_file() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(5));
+    let pool = SqlitePoolOptions::new().max_connections(MAX_READERS).connect_with(options).await?;
+    match migrate::missing(&pool).await {
+        Ok(None) => Ok(pool),
+        Ok(Some(error)) => Err(StoreError::NotMigrated { path: path.to_owned(), error }),
+        Err(error) => Err(StoreError::NotMigrated { path: path.to_owned(), error: error.to_string() }),
+    }
+}

@@ -1,0 +1,64 @@
+//! `_positions`: read, begun, and moved by compare-and-set.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::writer::Counts;
+use super::{StoreError, from_sql, to_sql};
+use crate::position::Position;
+
+/// Where the database stands: its greatest epoch.
+pub(super) fn last(connection: &Connection) -> rusqlite::Result<Option<Position>> {
+    let sql = "SELECT stream, epoch, stream_created_ns, first_seq, last_seq, last_recv_ns FROM _positions \
+               ORDER BY epoch DESC LIMIT 1";
+    connection
+        .prepare_cached(sql)?
+        .query_row([], |row| {
+            Ok(Position {
+                stream: row.get(0)?,
+                epoch: row.get(1)?,
+                stream_created_ns: row.get(2)?,
+                first_seq: from_sql(row.get(3)?),
+                last_seq: from_sql(row.get(4)?),
+                last_recv_ns: row.get(5)?,
+            })
+        })
+        .optional()
+}
+
+/// Begins an epoch.
+pub(super) fn insert(tx: &Transaction<'_>, position: &Position) -> rusqlite::Result<()> {
+    let sql =
+        "INSERT INTO _positions (epoch, stream, stream_created_ns, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.execute(
+        sql,
+        params![
+            position.epoch,
+            position.stream,
+            position.stream_created_ns,
+            to_sql(position.first_seq),
+            to_sql(position.last_seq),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Moves the position from `after` to `end`. Fails where it is not at `after`: then somebody else wrote.
+pub(super) fn advance(
+    tx: &Transaction<'_>,
+    after: &Position,
+    end: &Position,
+    counts: Counts,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE _positions SET last_seq = ?1, last_recv_ns = ?2, stored = stored + ?3, \
+               duplicates = duplicates + ?4 WHERE epoch = ?5 AND stream = ?6 AND last_seq = ?7";
+    let moved = tx.prepare_cached(sql)?.execute(params![
+        to_sql(end.last_seq),
+        end.last_recv_ns,
+        to_sql(counts.stored()),
+        to_sql(counts.duplicates),
+        after.epoch,
+        after.stream,
+        to_sql(after.last_seq),
+    ])?;
+    if moved == 1 { Ok(()) } else { Err(StoreError::PositionMoved) }
+}

@@ -1,0 +1,85 @@
+//! The raw tables: insert where the id is new, else compare with what is stored.
+
+use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction};
+
+use crate::duplicate::{self, Record};
+use crate::rejection::Rejection;
+use crate::validate::{Judged, Supplied};
+
+/// A raw table: a record's columns, then where it came from.
+pub(super) trait RawTable: Record + Sized {
+    /// Inserts a row, or nothing where the id is known.
+    const INSERT: &'static str;
+    /// Selects the row of an id: the record's columns, then `supplied`.
+    const SELECT: &'static str;
+
+    fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize>;
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self>;
+}
+
+/// The columns that say where a row came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowOrigin {
+    pub(super) epoch: i64,
+    pub(super) stream_seq: i64,
+    pub(super) recv_ms: i64,
+    pub(super) supplied: u8,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Stored,
+    Duplicate,
+    Rejected(Rejection),
+}
+
+/// One raw table's statements, for one transaction.
+pub(super) struct Insert<'tx> {
+    insert: CachedStatement<'tx>,
+    select: CachedStatement<'tx>,
+}
+
+impl<'tx> Insert<'tx> {
+    pub(super) fn prepare<T: RawTable>(tx: &'tx Transaction<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { insert: tx.prepare_cached(T::INSERT)?, select: tx.prepare_cached(T::SELECT)? })
+    }
+
+    /// Stores a record where its id is new and its time permits.
+    pub(super) fn insert_new<T: RawTable>(
+        &mut self,
+        judged: &Judged<T>,
+        origin: RowOrigin,
+    ) -> rusqlite::Result<Outcome> {
+        if let Some(untimely) = &judged.untimely {
+            let outcome = self.compare(judged)?;
+            return Ok(outcome.unwrap_or_else(|| Outcome::Rejected(untimely.clone())));
+        }
+        if judged.record.insert(&mut self.insert, origin)? == 1 {
+            return Ok(Outcome::Stored);
+        }
+        Ok(self.compare(judged)?.unwrap_or(Outcome::Duplicate))
+    }
+
+    /// Compares with the stored record of the same id; none where there is none.
+    fn compare<T: RawTable>(&mut self, judged: &Judged<T>) -> rusqlite::Result<Option<Outcome>> {
+        let columns = self.select.column_count();
+        let stored = self
+            .select
+            .query_row([judged.record.id()], |row| Ok((T::from_row(row)?, Supplied::from_bits(row.get(columns - 1)?))))
+            .optional()?;
+        Ok(stored.map(|(stored, supplied)| match duplicate::compare(&stored, supplied, judged) {
+            Ok(()) => Outcome::Duplicate,
+            Err(conflict) => Outcome::Rejected(conflict),
+        }))
+    }
+}
+
+/// A column that holds the text form of some type.
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    parse(text).ok_or_else(|| {
+        let error = format!("column {column} holds {text:?}");
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+    })
+}

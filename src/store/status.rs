@@ -1,0 +1,130 @@
+//! What the database says of itself.
+
+use std::path::Path;
+
+use serde::Serialize;
+use sqlx::{FromRow, SqlitePool};
+
+use super::{StoreError, from_sql};
+
+/// Ranges that a status lists; the count is of all.
+const MAX_LISTED_GAPS: u32 = 100;
+
+/// What the database says of itself, from one read transaction.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Each stream that was read, where it stands.
+    pub streams: Vec<StreamStatus>,
+    /// Open rows of the ledger.
+    pub dead_letters: i64,
+    /// Rows of the ledger that are not published yet.
+    pub unpublished_dead_letters: i64,
+    /// Number of gaps.
+    pub gaps: i64,
+    /// Messages in all gaps.
+    pub missing_messages: i64,
+    /// The latest gaps.
+    pub gap_ranges: Vec<GapRange>,
+    /// Bytes of the file.
+    pub size_bytes: u64,
+    /// Bytes of its write-ahead log.
+    pub wal_bytes: u64,
+}
+
+/// Where one stream stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// Its name.
+    pub name: String,
+    /// Its epoch.
+    pub epoch: i64,
+    /// The last sequence that is applied; 0 before the first message.
+    pub applied_seq: u64,
+    /// Messages of this epoch that became rows.
+    pub stored: i64,
+    /// Messages of this epoch that were copies.
+    pub duplicates: i64,
+}
+
+impl StreamStatus {
+    /// A stream that was not read yet.
+    pub fn unread(name: &str) -> Self {
+        Self { name: name.to_owned(), epoch: 0, applied_seq: 0, stored: 0, duplicates: 0 }
+    }
+}
+
+/// One gap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[allow(missing_docs, reason = "named as the columns")]
+pub struct GapRange {
+    pub stream: String,
+    pub epoch: i64,
+    pub first_seq: i64,
+    pub last_seq: i64,
+    pub reason: String,
+    pub found_at: String,
+}
+
+#[derive(FromRow)]
+struct PositionRow {
+    stream: String,
+    epoch: i64,
+    last_seq: i64,
+    stored: i64,
+    duplicates: i64,
+}
+
+/// Reads the status.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError> {
+    let mut tx = pool.begin().await?;
+    let positions: Vec<PositionRow> = sqlx::query_as(
+        "SELECT stream, epoch, last_seq, stored, duplicates FROM _positions p \
+         WHERE epoch = (SELECT max(epoch) FROM _positions o WHERE o.stream = p.stream) ORDER BY epoch",
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let dead_letters =
+        sqlx::query_scalar("SELECT count(*) FROM _rejections WHERE state = 'open'").fetch_one(&mut *tx).await?;
+    let unpublished_dead_letters =
+        sqlx::query_scalar("SELECT count(*) FROM _rejections WHERE published = 0").fetch_one(&mut *tx).await?;
+    let (gaps, missing_messages) =
+        sqlx::query_as("SELECT count(*), coalesce(sum(last_seq - first_seq + 1), 0) FROM _gaps")
+            .fetch_one(&mut *tx)
+            .await?;
+    let gap_ranges = sqlx::query_as(
+        "SELECT p.stream, g.epoch, g.first_seq, g.last_seq, g.reason, g.found_at FROM _gaps g \
+         JOIN _positions p ON p.epoch = g.epoch ORDER BY g.epoch DESC, g.first_seq DESC LIMIT ?1",
+    )
+    .bind(MAX_LISTED_GAPS)
+    .fetch_all(&mut *tx)
+    .await?;
+    tx.rollback().await?;
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let size_of = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    Ok(Status {
+        streams: positions.into_iter().map(StreamStatus::from).collect(),
+        dead_letters,
+        unpublished_dead_letters,
+        gaps,
+        missing_messages,
+        gap_ranges,
+        size_bytes: size_of(path),
+        wal_bytes: size_of(Path::new(&wal)),
+    })
+}
+
+impl From<PositionRow> for StreamStatus {
+    fn from(row: PositionRow) -> Self {
+        Self {
+            name: row.stream,
+            epoch: row.epoch,
+            applied_seq: from_sql(row.last_seq),
+            stored: row.stored,
+            duplicates: row.duplicates,
+        }
+    }
+}

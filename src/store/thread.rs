@@ -1,0 +1,61 @@
+//! The writer's thread: SQLite's calls block, so they have a thread of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{StoreError, Writer};
+
+type Job = Box<dyn FnOnce(&mut Writer) + Send>;
+
+/// Jobs that wait: the pipeline has one at a time, the outbox another.
+const MAX_QUEUED_JOBS: usize = 8;
+
+/// Handle of the thread that owns the [`Writer`]. The thread ends when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub struct WriterThread {
+    jobs: mpsc::Sender<Job>,
+    stop_waiting: Arc<AtomicBool>,
+}
+
+impl WriterThread {
+    /// Starts the thread. Join the second value after the last handle is dropped.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(mut writer: Writer) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (jobs, mut queue) = mpsc::channel::<Job>(MAX_QUEUED_JOBS);
+        let stop_waiting = writer.stop_waiting_flag();
+        let thread = std::thread::Builder::new().name("writer".into()).spawn(move || {
+            while let Some(job) = queue.blocking_recv() {
+                job(&mut writer);
+            }
+        })?;
+        Ok((Self { jobs, stop_waiting }, thread))
+    }
+
+    /// Runs a job on the writer. The job runs to its end even if the future is dropped.
+    pub fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.clone();
+        let job: Job = Box::new(move |writer| {
+            // Whoever asked may have gone: then nobody needs the answer.
+            let _ = reply.send(job(writer));
+        });
+        Box::pin(async move {
+            jobs.send(job).await.map_err(|_| StoreError::WriterStopped)?;
+            answer.await.map_err(|_| StoreError::WriterStopped)?
+        })
+    }
+
+    /// Makes jobs fail that wait for another process's write lock: the process is about to stop.
+    pub fn stop_waiting(&self) {
+        self.stop_waiting.store(true, Ordering::Relaxed);
+    }
+}

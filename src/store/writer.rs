@@ -1,0 +1,244 @@
+//! The writer: the only begin and commit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+
+use super::outbox::DeadLetterKey;
+use super::raw_table::{Insert, Outcome, RowOrigin};
+use super::rejections::{self, Ledger};
+use super::{StoreError, gaps, position, to_sql};
+use crate::batch::Batch;
+use crate::judge::Verdict;
+use crate::model::{AnalyticsEvent, Metric, SessionMessage};
+use crate::position::{Gap, Position};
+use crate::rejection::Rejection;
+use crate::validate::{Judged, Message};
+
+const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
+
+/// How the messages of a batch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Events that became rows.
+    pub events: u64,
+    /// Metrics that became rows.
+    pub metrics: u64,
+    /// Session messages that became rows.
+    pub sessions: u64,
+    /// Copies of stored messages.
+    pub duplicates: u64,
+    /// Messages that went to the ledger.
+    pub rejected: u64,
+    /// Messages that the stream no longer held.
+    pub missing: u64,
+}
+
+impl Counts {
+    /// Messages that became rows.
+    pub const fn stored(self) -> u64 {
+        self.events + self.metrics + self.sessions
+    }
+}
+
+/// Proof that a batch is in the database. Only a commit makes one, and only with one can the source acknowledge.
+#[derive(Debug)]
+pub struct Committed {
+    position: Position,
+    counts: Counts,
+}
+
+impl Committed {
+    /// Where the database stands now.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// How the messages ended.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// The one connection that writes.
+#[derive(Debug)]
+pub struct Writer {
+    connection: Connection,
+    stop_waiting: Arc<AtomicBool>,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, stop_waiting: Arc::default() }
+    }
+
+    /// When set, a transaction that cannot begin because another process holds SQLite's write lock fails at once.
+    pub(super) fn stop_waiting_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop_waiting)
+    }
+
+    /// Where the database stands.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+        Ok(position::last(&self.connection)?)
+    }
+
+    /// Begins an epoch: the next number, at `first_seq` of the stream.
+    ///
+    /// # Errors
+    /// Where the transaction fails; then nothing changed.
+    pub fn begin_epoch(
+        &mut self,
+        stream: &str,
+        stream_created_ns: i64,
+        first_seq: u64,
+    ) -> Result<Position, StoreError> {
+        let tx = self.begin()?;
+        let epoch = position::last(&tx)?.map_or(1, |last| last.epoch + 1);
+        let begun = Position {
+            stream: stream.to_owned(),
+            epoch,
+            stream_created_ns,
+            first_seq,
+            last_seq: first_seq - 1,
+            last_recv_ns: 0,
+        };
+        position::insert(&tx, &begun)?;
+        tx.commit()?;
+        Ok(begun)
+    }
+
+    /// Records that messages after `after` are gone, and moves the position past them.
+    ///
+    /// # Errors
+    /// Where the transaction fails; then nothing changed.
+    pub fn skip(&mut self, after: &Position, gap: Gap) -> Result<Position, StoreError> {
+        let tx = self.begin()?;
+        let end = Position { last_seq: gap.last_seq, last_recv_ns: 0, ..after.clone() };
+        gaps::insert(&tx, after.epoch, &[gap])?;
+        position::advance(&tx, after, &end, Counts::default())?;
+        tx.commit()?;
+        Ok(end)
+    }
+
+    /// Writes a batch: raw rows, the ledger of rejections, gaps and the position, all or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::PositionMoved`] where somebody else wrote; in every case nothing changed.
+    pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        let tx = self.begin()?;
+        let mut counts = Counts::default();
+        {
+            let mut tables = Tables::prepare(&tx, batch.after.epoch)?;
+            for verdict in &batch.verdicts {
+                tables.write(verdict, &mut counts)?;
+            }
+        }
+        gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
+        counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
+        let position = batch.end();
+        position::advance(&tx, &batch.after, &position, counts)?;
+        tx.commit()?;
+        Ok(Committed { position, counts })
+    }
+
+    /// Marks dead letters as published.
+    ///
+    /// # Errors
+    /// Where the transaction fails; then they are published again, and the stream's duplicate window drops them.
+    pub fn mark_published(&mut self, keys: &[DeadLetterKey]) -> Result<(), StoreError> {
+        let tx = self.begin()?;
+        rejections::mark_published(&tx, keys)?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Begins IMMEDIATE, so that what is read inside is what is written on. Waits while another process writes.
+    fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        let waiting_since = Instant::now();
+        let mut warnings = 0;
+        loop {
+            // A transaction that ends in the loop is dropped, but the borrow checker does not see that; hence two steps.
+            match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
+                Ok(tx) => return Ok(tx),
+                Err(error) if is_busy(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.stop_waiting.load(Ordering::Relaxed) {
+                return Err(StoreError::Busy);
+            }
+            if waiting_since.elapsed() >= WARN_BUSY_EVERY * (warnings + 1) {
+                warnings += 1;
+                tracing::warn!(
+                    waited_s = waiting_since.elapsed().as_secs(),
+                    "another process holds SQLite's write lock; messages wait in the stream until it lets go"
+                );
+            }
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// The statements of one transaction.
+struct Tables<'tx> {
+    epoch: i64,
+    events: Insert<'tx>,
+    metrics: Insert<'tx>,
+    sessions: Insert<'tx>,
+    ledger: Ledger<'tx>,
+}
+
+impl<'tx> Tables<'tx> {
+    fn prepare(tx: &'tx Transaction<'_>, epoch: i64) -> rusqlite::Result<Self> {
+        Ok(Self {
+            epoch,
+            events: Insert::prepare::<AnalyticsEvent>(tx)?,
+            metrics: Insert::prepare::<Metric>(tx)?,
+            sessions: Insert::prepare::<SessionMessage>(tx)?,
+            ledger: Ledger::prepare(tx)?,
+        })
+    }
+
+    /// Writes one message, and counts how it ended.
+    fn write(&mut self, verdict: &Verdict, counts: &mut Counts) -> rusqlite::Result<()> {
+        let (outcome, stored) = match &verdict.outcome {
+            Err(rejection) => return self.reject(verdict, rejection, counts),
+            Ok(Message::Event(event)) => {
+                (self.events.insert_new(event, self.origin(verdict, event))?, &mut counts.events)
+            }
+            Ok(Message::Metric(metric)) => {
+                (self.metrics.insert_new(metric, self.origin(verdict, metric))?, &mut counts.metrics)
+            }
+            Ok(Message::Session(session)) => {
+                (self.sessions.insert_new(session, self.origin(verdict, session))?, &mut counts.sessions)
+            }
+        };
+        match outcome {
+            Outcome::Stored => *stored += 1,
+            Outcome::Duplicate => counts.duplicates += 1,
+            Outcome::Rejected(rejection) => self.reject(verdict, &rejection, counts)?,
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, verdict: &Verdict, rejection: &Rejection, counts: &mut Counts) -> rusqlite::Result<()> {
+        counts.rejected += 1;
+        self.ledger.insert(self.epoch, verdict, rejection)
+    }
+
+    fn origin<T>(&self, verdict: &Verdict, judged: &Judged<T>) -> RowOrigin {
+        RowOrigin {
+            epoch: self.epoch,
+            stream_seq: to_sql(verdict.delivery.stream_sequence),
+            recv_ms: verdict.delivery.recv().as_millis(),
+            supplied: judged.supplied.bits(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the worker tells of itself while it runs: Prometheus metrics, counted since the start.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::store::Counts;
+
+/// How messages ended, by outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// The worker's metrics.
+#[derive(Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    messages: Family<Outcome, Counter>,
+    batches: Counter,
+    commit_seconds: Histogram,
+    rebinds: Counter,
+    applied_sequence: Gauge<u64, AtomicU64>,
+    pending: Gauge<u64, AtomicU64>,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("streamgauge");
+        let messages = Family::default();
+        let batches = Counter::default();
+        // 0.5 ms to 16 s.
+        let commit_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        let (rebinds, applied_sequence, pending) = (Counter::default(), Gauge::default(), Gauge::default());
+        registry.register("messages", "Messages that ended, by outcome", messages.clone());
+        registry.register("batches", "Transactions with messages", batches.clone());
+        let help = "Time from handing a batch to the writer to its commit";
+        registry.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
+        registry.register("rebinds", "How often reading the stream began anew", rebinds.clone());
+        registry.register("applied_sequence", "Last stream sequence that is committed", applied_sequence.clone());
+        registry.register("pending_messages", "Messages in the stream after the last one read", pending.clone());
+        Self { registry, messages, batches, commit_seconds, rebinds, applied_sequence, pending }
+    }
+}
+
+impl Telemetry {
+    /// A batch was committed.
+    pub fn committed(&self, counts: Counts, applied_seq: u64, pending: u64, took: Duration) {
+        for (outcome, count) in [
+            ("event", counts.events),
+            ("metric", counts.metrics),
+            ("session", counts.sessions),
+            ("duplicate", counts.duplicates),
+            ("rejected", counts.rejected),
+            ("missing", counts.missing),
+        ] {
+            self.messages.get_or_create(&Outcome { outcome }).inc_by(count);
+        }
+        self.batches.inc();
+        self.commit_seconds.observe(took.as_secs_f64());
+        self.applied_sequence.set(applied_seq);
+        self.pending.set(pending);
+    }
+
+    /// Messages were found to be gone before they were read.
+    pub fn skipped(&self, missing: u64) {
+        self.messages.get_or_create(&Outcome { outcome: "missing" }).inc_by(missing);
+    }
+
+    /// Reading the stream begins, at this position.
+    pub fn bound(&self, applied_seq: u64) {
+        self.rebinds.inc();
+        self.applied_sequence.set(applied_seq);
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}

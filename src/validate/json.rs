@@ -1,0 +1,140 @@
+//! Limits on JSON that is stored: properties, context, tags.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::Limits;
+use crate::model::JsonObject;
+use crate::rejection::{Findings, Reason};
+
+/// Checks an object of properties or context, itself the first level. Looks at all of it: the first reason in order
+/// may sit anywhere. The nesting is bounded by [`crate::decode`].
+pub(super) fn check(field: &str, map: &Map<String, Value>, limits: &Limits, findings: &mut Findings) {
+    Walk { limits, findings }.object(map, 1, Path { parent: None, step: Step::Key(field) });
+}
+
+/// Checks canonical tags, strings to strings.
+pub(super) fn check_tags(tags: &JsonObject, limits: &Limits, findings: &mut Findings) {
+    if tags.as_str() == "{}" {
+        return;
+    }
+    let map = tags.to_map();
+    if map.len() > limits.max_tags {
+        findings.add(Reason::TooManyProperties, "tags", || {
+            format!("tags has {} keys; {} are allowed", map.len(), limits.max_tags)
+        });
+    }
+    for (key, value) in &map {
+        let value = value.as_str().unwrap_or_default();
+        let field = format_args!("tags.{key}");
+        if key.chars().count() > limits.max_tag_key_chars || value.chars().count() > limits.max_tag_value_chars {
+            findings.add(Reason::StringTooLong, field, || {
+                let Limits { max_tag_key_chars: keys, max_tag_value_chars: values, .. } = limits;
+                format!("a tag's key may have {keys} characters, its value {values}")
+            });
+        }
+        if key.contains('\0') || value.contains('\0') {
+            findings.add(Reason::NullCharacter, field, || "a tag contains U+0000".into());
+        }
+    }
+    let bytes = tags.as_str().len();
+    if bytes > limits.max_tags_bytes {
+        findings.add(Reason::StringTooLong, "tags", || {
+            format!("tags have {bytes} bytes as canonical JSON; {} are allowed", limits.max_tags_bytes)
+        });
+    }
+}
+
+struct Walk<'a> {
+    limits: &'a Limits,
+    findings: &'a mut Findings,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, value: &Value, parent_level: usize, path: Path<'_>) {
+        match value {
+            Value::Object(map) => self.object(map, parent_level + 1, path),
+            Value::Array(elements) => self.array(elements, parent_level + 1, path),
+            Value::String(text) => self.string(text, path),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn object(&mut self, map: &Map<String, Value>, level: usize, path: Path<'_>) {
+        self.level(level, path);
+        let max = self.limits.max_keys;
+        if map.len() > max {
+            self.add(Reason::TooManyProperties, path, || format!("it has {} keys; {max} are allowed", map.len()));
+        }
+        for (key, value) in map {
+            let path = Path { parent: Some(&path), step: Step::Key(key) };
+            self.string(key, path);
+            self.value(value, level, path);
+        }
+    }
+
+    fn array(&mut self, elements: &[Value], level: usize, path: Path<'_>) {
+        self.level(level, path);
+        let max = self.limits.max_array_elements;
+        if elements.len() > max {
+            let found = elements.len();
+            self.add(Reason::TooManyProperties, path, || format!("it has {found} elements; {max} are allowed"));
+        }
+        for (at, value) in elements.iter().enumerate() {
+            self.value(value, level, Path { parent: Some(&path), step: Step::Index(at) });
+        }
+    }
+
+    fn level(&mut self, level: usize, path: Path<'_>) {
+        let max = self.limits.max_depth_levels;
+        if level > max {
+            self.add(Reason::TooDeep, path, || format!("it is on level {level}; {max} are allowed"));
+        }
+    }
+
+    fn string(&mut self, text: &str, path: Path<'_>) {
+        let max = self.limits.max_string_bytes;
+        if text.len() > max {
+            self.add(Reason::StringTooLong, path, || format!("it has {} bytes; {max} are allowed", text.len()));
+        }
+        if text.contains('\0') {
+            self.add(Reason::NullCharacter, path, || "it contains U+0000".into());
+        }
+    }
+
+    fn add(&mut self, reason: Reason, path: Path<'_>, error: impl FnOnce() -> String) {
+        self.findings.add(reason, path, error);
+    }
+}
+
+/// Where a value stands, as a list on the stack: it costs nothing until something is wrong.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// Longer keys are cut in a path: it names a place, it does not repeat the message.
+const MAX_KEY_CHARS_IN_PATH: usize = 64;
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            write!(f, "{parent}")?;
+        }
+        match self.step {
+            Step::Key(key) => {
+                let dot = if self.parent.is_some() { "." } else { "" };
+                write!(f, "{dot}{key:.MAX_KEY_CHARS_IN_PATH$}")
+            }
+            Step::Index(at) => write!(f, "[{at}]"),
+        }
+    }
+}
