@@ -119,6 +119,7 @@ impl Worker {
             () = self.stop.cancelled() => return Ok(()),
             connection = nats::connect(&self.config.nats) => connection?,
         };
+        tracing::info!("connected to NATS");
         self.health.set_connection(connection.clone());
         let stream = &self.config.stream;
         if let Err(error) = nats::ensure_dead_letters(&connection, stream).await {

@@ -34,9 +34,22 @@ impl FromStr for HumanSize {
     }
 }
 
+/// One number and the largest unit that needs no fraction: what goes in comes out.
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        const UNITS: [(u128, &str); 6] = [
+            (86_400_000_000_000, "d"),
+            (3_600_000_000_000, "h"),
+            (60_000_000_000, "m"),
+            (1_000_000_000, "s"),
+            (1_000_000, "ms"),
+            (1_000, "us"),
+        ];
+        let ns = self.0.as_nanos();
+        match UNITS.iter().find(|(unit_ns, _)| ns > 0 && ns.is_multiple_of(*unit_ns)) {
+            Some((unit_ns, unit)) => write!(f, "{}{unit}", ns / unit_ns),
+            None => write!(f, "{ns}ns"),
+        }
     }
 }
 
@@ -66,3 +79,22 @@ macro_rules! as_text {
     )*};
 }
 as_text!(HumanDuration, HumanSize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_reads_back() {
+        for text in ["50ms", "30s", "10m", "26h", "90d", "0ns", "1500us"] {
+            assert_eq!(text.parse::<HumanDuration>().unwrap().to_string(), text);
+        }
+        for (text, printed) in
+            [("8MiB", "8MiB"), ("64KiB", "64KiB"), ("2000", "2000B"), ("1MB", "1000000B"), ("0", "0B")]
+        {
+            let size: HumanSize = text.parse().unwrap();
+            assert_eq!(size.to_string(), printed);
+            assert_eq!(printed.parse(), Ok(size));
+        }
+    }
+}

@@ -127,9 +127,10 @@ async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOpt
 fn on_event(state: &State, event: &Event) {
     match event {
         Event::Connected => {
-            state.connects.fetch_add(1, Ordering::Relaxed);
             state.is_connected.store(true, Ordering::Relaxed);
-            tracing::info!("connected to NATS");
+            if state.connects.fetch_add(1, Ordering::Relaxed) > 0 {
+                tracing::info!("connected to NATS again");
+            }
         }
         Event::Disconnected => {
             state.is_connected.store(false, Ordering::Relaxed);

@@ -223,7 +223,7 @@ impl Source {
             }
             reading.last_stream_seq = info.stream_sequence;
             let (stream_sequence, recv_ns) = (info.stream_sequence, nanos(info.published));
-            let async_nats::Message { subject, payload, reply, .. } = message.split().0;
+            let async_nats::Message { subject, payload, reply, .. } = message.message;
             reading.last_reply = reply;
             return Ok(Delivery { subject: subject.into_string(), payload, stream_sequence, recv_ns });
         }

@@ -62,7 +62,7 @@ impl Committed {
     }
 }
 
-/// The one connection that writes.
+/// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it.
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
@@ -162,7 +162,7 @@ impl Writer {
         let waiting_since = Instant::now();
         let mut warnings = 0;
         loop {
-            // A transaction that ends in the loop is dropped, but the borrow checker does not see that; hence two steps.
+            // `unchecked` takes a shared borrow, which a loop that returns needs; `&mut self` rules out a second one.
             match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
                 Ok(tx) => return Ok(tx),
                 Err(error) if is_busy(&error) => {}
@@ -178,6 +178,14 @@ impl Writer {
                     "another process holds SQLite's write lock; messages wait in the stream until it lets go"
                 );
             }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+            tracing::debug!("the WAL stays, and is read at the next start: {error}");
         }
     }
 }
