@@ -70,12 +70,14 @@ impl Pipeline {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), PipelineError> {
         let mut backoff = Backoff::default();
         loop {
+            let mut losses = self.source.connection_losses();
             let bound = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 bound = self.bind() => bound,
+                _ = losses.changed() => Err(NatsError::Transient("the connection was lost".into()).into()),
             };
             let why = match bound {
-                Ok(position) => match self.read(position, &stop).await {
+                Ok(position) => match self.read(position, losses, &stop).await {
                     Ok((_, Ended::Stopped)) => return Ok(()),
                     Ok((progress, Ended::Interrupted(why))) => {
                         if progress {
@@ -126,7 +128,12 @@ impl Pipeline {
     }
 
     /// Reads, judges and commits until something breaks or `stop`. Tells whether anything was committed.
-    async fn read(&mut self, position: Position, stop: &CancellationToken) -> Result<(bool, Ended), PipelineError> {
+    async fn read(
+        &mut self,
+        position: Position,
+        mut losses: watch::Receiver<u64>,
+        stop: &CancellationToken,
+    ) -> Result<(bool, Ended), PipelineError> {
         let judge = Judge {
             prefix: self.prefix.clone(),
             stream: position.stream.clone(),
@@ -153,6 +160,8 @@ impl Pipeline {
                     }
                     Err(interrupted) => break Ended::Interrupted(interrupted.to_string()),
                 },
+                // After what had arrived. What had not will not, and if it was the last, no later message would tell.
+                _ = losses.changed() => break Ended::Interrupted("the connection was lost".into()),
                 () = tokio::time::sleep_until(due), if round.can_write() => {}
                 _ = idle.tick(), if round.is_idle() => {
                     if let Some(why) = self.stream_has_changed(&round.batch.after).await {
@@ -190,6 +199,9 @@ impl Pipeline {
 
     /// Looked at when idle: a purge, a rollback or a recreated stream brings no message that would tell.
     async fn stream_has_changed(&mut self, position: &Position) -> Option<String> {
+        if self.source.has_lost_the_tail().await {
+            return Some("the last messages were lost on the way".into());
+        }
         let state = self.source.stream_state(Some(position), false).await.ok()?;
         match stand(Some(position), &state, false) {
             Ok(Standing::Resume) => None,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, jetstream};
+use tokio::sync::watch;
 
 use super::{Backoff, NatsError, REQUEST_TIMEOUT};
 use crate::config;
@@ -27,6 +28,7 @@ pub struct Connection {
 struct State {
     is_connected: AtomicBool,
     connects: AtomicU64,
+    losses: watch::Sender<u64>,
 }
 
 impl Connection {
@@ -38,6 +40,11 @@ impl Connection {
     /// How often the connection was made.
     pub(super) fn connects(&self) -> u64 {
         self.state.connects.load(Ordering::Relaxed)
+    }
+
+    /// Changes when the connection is lost. What was asked for, or on its way, and had not arrived by then, will not.
+    pub(super) fn losses(&self) -> watch::Receiver<u64> {
+        self.state.losses.subscribe()
     }
 
     /// Sends what is buffered, for as long as `patience`.
@@ -134,6 +141,7 @@ fn on_event(state: &State, event: &Event) {
         }
         Event::Disconnected => {
             state.is_connected.store(false, Ordering::Relaxed);
+            state.losses.send_modify(|count| *count += 1);
             tracing::warn!("connection to NATS lost; reconnecting");
         }
         Event::ServerError(error) => {

@@ -13,6 +13,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, PullConsum
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream;
 
+use super::stream::{Found, find};
 use super::{Connection, NatsError};
 use crate::{clock, config};
 
@@ -119,6 +120,12 @@ async fn info(stream: &Stream, name: &str) -> Result<Option<Info>, NatsError> {
     }
 }
 
+/// The last consumer sequence that was delivered, as the server has it.
+pub(super) async fn delivered(connection: &Connection, config: &config::Stream) -> Option<u64> {
+    let Ok(Found::Stream(stream)) = find(&connection.jetstream, &config.name).await else { return None };
+    info(&stream, &config.consumer).await.ok()?.map(|info| info.delivered.consumer_sequence)
+}
+
 fn check(info: &Info) -> Result<(), NatsError> {
     let config = &info.config;
     let wrong = if config.deliver_subject.is_some() {
@@ -183,9 +190,9 @@ pub(super) fn fought_over(config: &config::Stream, other: Option<&Instance>) -> 
 /// # Errors
 /// Where it cannot be asked.
 pub async fn lag(connection: &Connection, config: &config::Stream, applied_seq: u64) -> Result<u64, NatsError> {
-    let stream = match super::stream::find(&connection.jetstream, &config.name).await? {
-        super::stream::Found::Stream(stream) => stream,
-        super::stream::Found::Missing => {
+    let stream = match find(&connection.jetstream, &config.name).await? {
+        Found::Stream(stream) => stream,
+        Found::Missing => {
             return Err(NatsError::Transient(format!("stream {} does not exist", config.name)));
         }
     };

@@ -13,6 +13,7 @@ use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
 use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::sync::watch;
 
 use super::consumer::{self, Instance, PULL_EXPIRY};
 use super::stream::{self, Found, nanos};
@@ -64,7 +65,8 @@ pub struct Source {
 
 /// One pull, from one reset on.
 struct Reading {
-    messages: pull::Stream,
+    /// None once it broke: it would pull again by itself when the connection is back.
+    messages: Option<pull::Stream>,
     connects: u64,
     next_consumer_seq: u64,
     last_stream_seq: u64,
@@ -162,7 +164,7 @@ impl Source {
             .await
             .map_err(|error| NatsError::transient("cannot pull", error))?;
         self.reading = Some(Reading {
-            messages,
+            messages: Some(messages),
             connects,
             next_consumer_seq: 1,
             last_stream_seq: position.last_seq,
@@ -174,14 +176,12 @@ impl Source {
     }
 
     async fn reset(&mut self, consumer: &mut PullConsumer, to_seq: u64) -> Result<(), NatsError> {
-        match consumer.reset(Some(to_seq)).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                // It may take effect all the same, later.
-                self.unanswered_resets += 1;
-                Err(NatsError::transient(&format!("cannot reset the consumer to sequence {to_seq}"), error))
-            }
-        }
+        // Without an answer it may take effect all the same, later.
+        self.unanswered_resets += 1;
+        let what = format!("cannot reset the consumer to sequence {to_seq}");
+        consumer.reset(Some(to_seq)).await.map_err(|error| NatsError::transient(&what, error))?;
+        self.unanswered_resets -= 1;
+        Ok(())
     }
 
     async fn stop_where_fought_over(&mut self, stream: &Stream) -> Result<(), NatsError> {
@@ -193,14 +193,31 @@ impl Source {
         Err(consumer::fought_over(&self.config, other.as_ref()))
     }
 
+    /// Changes when the connection is lost, and with it what was on its way.
+    pub fn connection_losses(&self) -> watch::Receiver<u64> {
+        self.connection.losses()
+    }
+
     /// The next message. Safe to drop before it is ready.
     ///
     /// # Errors
     /// [`Interrupted`]: what was delivered before is whole; go on with [`Source::start`].
     pub async fn next(&mut self) -> Result<Delivery, Interrupted> {
-        let Some(reading) = &mut self.reading else { return Err(Interrupted::Failed("not started".into())) };
+        let next = self.next_in_order().await;
+        if next.is_err()
+            && let Some(reading) = &mut self.reading
+        {
+            reading.messages = None;
+        }
+        next
+    }
+
+    async fn next_in_order(&mut self) -> Result<Delivery, Interrupted> {
+        let not_started = || Interrupted::Failed("not started".into());
+        let reading = self.reading.as_mut().ok_or_else(not_started)?;
+        let messages = reading.messages.as_mut().ok_or_else(not_started)?;
         loop {
-            let message = match reading.messages.next().await {
+            let message = match messages.next().await {
                 Some(Ok(message)) => message,
                 Some(Err(error)) if error.kind() == MessagesErrorKind::ConsumerDeleted => {
                     return Err(Interrupted::Failed("the consumer was deleted".into()));
@@ -227,6 +244,14 @@ impl Source {
             reading.last_reply = reply;
             return Ok(Delivery { subject: subject.into_string(), payload, stream_sequence, recv_ns });
         }
+    }
+
+    /// Looked at when nothing comes: whether the consumer has delivered messages that did not arrive. Where they were the
+    /// stream's last, no later one tells, and the server's heartbeats go on.
+    pub async fn has_lost_the_tail(&self) -> bool {
+        let Some(reading) = &self.reading else { return false };
+        let delivered = consumer::delivered(&self.connection, &self.config).await;
+        delivered.is_some_and(|delivered| delivered >= reading.next_consumer_seq)
     }
 
     fn foreign_reset(&mut self) -> Interrupted {

@@ -1,0 +1,147 @@
+use std::time::Duration;
+
+use crate::support::{CuttingProxy, NatsServer, Random, Traffic, Worker, publish_all, seed, wait_for};
+
+const STREAM: &str = "ANALYTICS";
+
+/// A second database, filled from the same stream without any trouble, is the same.
+async fn assert_equals_an_undisturbed_run(server: &NatsServer, worker: &Worker, last_seq: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut calm = Worker::new(folder.path(), &server.url()).env("STREAMGAUGE_STREAM__CONSUMER", "calm");
+    calm.start();
+    calm.applied(last_seq).await;
+    let digest = |worker: &Worker| {
+        let output = worker.command().args(["digest", "--json"]).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(digest(worker), digest(&calm));
+    for table in ["_session_messages", "_rejections"] {
+        let rows = format!("SELECT epoch || ':' || stream_seq FROM {table} ORDER BY 1");
+        assert_eq!(worker.database().texts(&rows), calm.database().texts(&rows), "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_at_random_moments_while_200_000_messages_flow() {
+    let seed = seed();
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+
+    let mut traffic = Traffic::new(seed);
+    let messages = traffic.take_messages(200_000);
+    let jetstream = server.jetstream().await;
+    let publishing = tokio::spawn(async move { publish_all(&jetstream, messages).await });
+
+    let mut random = Random(seed);
+    let mut kills = 0;
+    while !publishing.is_finished() || kills < 10 {
+        tokio::time::sleep(Duration::from_millis(random.below(700))).await;
+        worker.kill();
+        kills += 1;
+        worker.start();
+    }
+    let last_seq = publishing.await.unwrap();
+    worker.applied(last_seq).await;
+    println!("{kills} kills");
+
+    traffic.assert_stored_in(&worker.database());
+    assert_equals_an_undisturbed_run(&server, &worker, last_seq).await;
+    dead_letters_went_out_once(&server, &worker).await;
+}
+
+/// Every row of the ledger is in the stream of dead letters once, however often the worker died on the way.
+async fn dead_letters_went_out_once(server: &NatsServer, worker: &Worker) {
+    let database = worker.database();
+    wait_for("dead letters to be published", || database.count("_rejections WHERE published = 0") == 0).await;
+    let jetstream = server.jetstream().await;
+    let mut stream = jetstream.get_stream("ANALYTICS_DLQ").await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, database.count("_rejections"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nats_server_that_is_killed_and_restarted() {
+    let mut server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let mut traffic = Traffic::new(seed());
+    let mut last_seq = 0;
+    for round in 0..3 {
+        let messages = traffic.take_messages(20_000);
+        last_seq = publish_all(&server.jetstream().await, messages).await;
+        if round < 2 {
+            // While the worker is in the middle of it.
+            let database = worker.database();
+            wait_for("some of it", || database.applied() > last_seq - 19_000).await;
+            server.restart().await;
+        }
+    }
+    worker.applied(last_seq).await;
+    traffic.assert_stored_in(&worker.database());
+    assert_equals_an_undisturbed_run(&server, &worker, last_seq).await;
+    assert!(worker.is_running());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_cut_every_one_and_a_half_megabytes() {
+    let server = NatsServer::start().await;
+    let proxy = CuttingProxy::start(server.port(), 1_500_000).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &proxy.url());
+    worker.start_reading().await;
+    let mut traffic = Traffic::new(seed());
+    let messages = traffic.take_messages(40_000);
+    let last_seq = publish_all(&server.jetstream().await, messages).await;
+    worker.applied(last_seq).await;
+    println!("{} cuts", proxy.cuts());
+    assert!(proxy.cuts() >= 5);
+    traffic.assert_stored_in(&worker.database());
+    assert_equals_an_undisturbed_run(&server, &worker, last_seq).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_another_process_locks_for_10_s() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let other = worker.database().write();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut traffic = Traffic::new(seed());
+    let messages = traffic.take_messages(50_000);
+    let last_seq = publish_all(&server.jetstream().await, messages).await;
+    // The time is the point here: longer than any busy timeout or heartbeat on the way.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(worker.database().applied(), 0);
+    other.execute_batch("COMMIT").unwrap();
+    worker.applied(last_seq).await;
+    assert!(worker.log().contains("another process holds SQLite's write lock"), "{}", worker.log());
+    traffic.assert_stored_in(&worker.database());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_is_deleted_under_the_worker() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let jetstream = server.jetstream().await;
+    let mut traffic = Traffic::new(seed());
+    let mut last_seq = 0;
+    for _ in 0..5 {
+        last_seq = publish_all(&jetstream, traffic.take_messages(3_000)).await;
+        jetstream.get_stream(STREAM).await.unwrap().delete_consumer("streamgauge").await.unwrap();
+        let stream = jetstream.get_stream(STREAM).await.unwrap();
+        let until = tokio::time::Instant::now() + crate::support::PATIENCE;
+        while stream.consumer_info("streamgauge").await.is_err() {
+            assert!(tokio::time::Instant::now() < until, "the consumer is not made anew");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    worker.applied(last_seq).await;
+    traffic.assert_stored_in(&worker.database());
+    assert!(worker.is_running());
+}

