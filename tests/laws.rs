@@ -1,1 +1,258 @@
+use std::collections::BTreeMap;
+use std::path::Path;
 
+use proptest::prelude::*;
+use serde_json::json;
+use streamgauge::batch::Batch;
+use streamgauge::config::{self, Sources};
+use streamgauge::decode::Delivery;
+use streamgauge::judge::Judge;
+use streamgauge::position::Position;
+use streamgauge::store::{self, Lock, StoreError, Writer};
+
+use crate::support::Database;
+
+/// 2026-01-31T12:00:00Z
+const START_MS: i64 = 1_769_860_800_000;
+
+/// A message from a small world, so that ids and contents meet again.
+#[derive(Debug, Clone)]
+struct Small {
+    kind: usize,
+    id: Option<u8>,
+    content: u8,
+    /// Milliseconds after the start; none leaves the timestamp out.
+    timestamp_ms: Option<i64>,
+    is_broken: bool,
+    /// Sequences that are missing before it.
+    gap: u64,
+}
+
+fn small() -> impl Strategy<Value = Small> {
+    // Beyond 600,000 ms after recv a timestamp is in the future.
+    let timestamp = prop_oneof![Just(None), (-1_000_000..1_200_000_i64).prop_map(Some)];
+    let gap = prop_oneof![9 => Just(0_u64), 1 => 1..4_u64];
+    (0..3_usize, proptest::option::weighted(0.8, 0..6_u8), 0..2_u8, timestamp, prop::bool::weighted(0.1), gap).prop_map(
+        |(kind, id, content, timestamp_ms, is_broken, gap)| Small { kind, id, content, timestamp_ms, is_broken, gap },
+    )
+}
+
+impl Small {
+    const SUBJECTS: [&str; 3] = ["analytics.events", "analytics.metrics", "analytics.sessions"];
+
+    fn delivery(&self, stream_sequence: u64) -> Delivery {
+        let timestamp = self.timestamp_ms.map(|ms| {
+            let time = chrono::DateTime::from_timestamp_millis(START_MS + ms).unwrap();
+            time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+        });
+        let mut message = match self.kind {
+            0 => json!({"event_type": "t", "event_name": format!("n{}", self.content)}),
+            1 => json!({"name": "m", "value": self.content}),
+            _ => json!({"session_id": format!("s{}", self.content), "kind": "start"}),
+        };
+        message["id"] = self.id.map(|id| format!("id-{id}")).into();
+        message["timestamp"] = timestamp.into();
+        let text = if self.is_broken { "{".to_owned() } else { message.to_string() };
+        let recv_ms = START_MS + i64::try_from(stream_sequence).unwrap();
+        Delivery {
+            subject: Self::SUBJECTS[self.kind].into(),
+            payload: text.into(),
+            stream_sequence,
+            recv_ns: recv_ms * 1_000_000,
+        }
+    }
+}
+
+/// The messages with their sequences.
+fn deliveries(messages: &[Small]) -> Vec<Delivery> {
+    let mut seq = 0;
+    let deliver = |message: &Small| {
+        seq += 1 + message.gap;
+        message.delivery(seq)
+    };
+    messages.iter().map(deliver).collect()
+}
+
+/// How every message must end, by the rules of `SEMANTICS` section 0, without the production code.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Account {
+    /// Sequence of each stored message.
+    stored: Vec<u64>,
+    duplicates: usize,
+    /// Reason by sequence.
+    rejected: BTreeMap<u64, &'static str>,
+}
+
+fn naive(messages: &[Small]) -> Account {
+    let mut account = Account::default();
+    let mut known: BTreeMap<(usize, u8), &Small> = BTreeMap::new();
+    for (message, delivery) in messages.iter().zip(deliveries(messages)) {
+        let seq = delivery.stream_sequence;
+        let first = message.id.and_then(|id| known.get(&(message.kind, id)));
+        let timestamps_differ = |first: &Small| match (first.timestamp_ms, message.timestamp_ms) {
+            (Some(one), Some(other)) => one != other,
+            _ => false,
+        };
+        if message.is_broken {
+            account.rejected.insert(seq, "invalid_json");
+        } else if let Some(first) = first {
+            if first.content == message.content && !timestamps_differ(first) {
+                account.duplicates += 1;
+            } else {
+                account.rejected.insert(seq, "duplicate_conflict");
+            }
+        } else if message.timestamp_ms.is_some_and(|ms| ms > i64::try_from(seq).unwrap() + 600_000) {
+            account.rejected.insert(seq, "timestamp_in_future");
+        } else {
+            account.stored.push(seq);
+            if let Some(id) = message.id {
+                known.insert((message.kind, id), message);
+            }
+        }
+    }
+    account.stored.sort_unstable();
+    account
+}
+
+/// A database in a folder, and the writer on it.
+struct Store {
+    folder: tempfile::TempDir,
+    writer: Writer,
+    judge: Judge,
+}
+
+impl Store {
+    fn new(runtime: &tokio::runtime::Runtime) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("streamgauge.db");
+        let mut writer = runtime.block_on(async {
+            let lock = Lock::acquire(&path, "test").await.unwrap();
+            store::open_writer(&lock).await.unwrap()
+        });
+        writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
+        let (_, config) = config::load(&Sources::default()).unwrap();
+        let judge = Judge { prefix: "analytics".into(), stream: "ANALYTICS".into(), epoch: 1, limits: config.limits };
+        Self { folder, writer, judge }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("streamgauge.db")
+    }
+
+    fn batch(&self, after: &Position, deliveries: &[Delivery]) -> Batch {
+        let mut batch = Batch::after(after.clone());
+        for delivery in deliveries {
+            batch.push(self.judge.judge(delivery.clone()));
+        }
+        batch
+    }
+
+    fn position(&self) -> Position {
+        self.writer.position().unwrap().unwrap()
+    }
+
+    /// Writes the messages in batches of the given sizes. Each fails once before, at its very end: all its rows are in
+    /// the transaction then.
+    fn write(&mut self, deliveries: &[Delivery], sizes: &[usize]) {
+        let other = Database(self.path()).write();
+        let (mut rest, mut sizes) = (deliveries, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+            let batch = self.batch(&self.position(), now);
+            let fail = "CREATE TRIGGER fail BEFORE UPDATE OF stored ON _positions \
+                        BEGIN SELECT RAISE(ABORT, 'power cut'); END";
+            other.execute_batch(fail).unwrap();
+            let failed = self.writer.commit(&batch).unwrap_err();
+            assert!(matches!(&failed, StoreError::Write(error) if error.to_string() == "power cut"), "{failed}");
+            other.execute_batch("DROP TRIGGER fail").unwrap();
+
+            self.writer.commit(&batch).unwrap();
+            // A batch that is written again, say by a process that took itself for the only one, changes nothing.
+            assert!(matches!(self.writer.commit(&batch), Err(StoreError::PositionMoved)));
+            rest = later;
+        }
+    }
+
+    fn account(&self) -> Account {
+        let database = Database(self.path());
+        database.assert_account_balances();
+        let seqs = |table: &str| database.texts(&format!("SELECT cast(stream_seq AS TEXT) FROM {table}"));
+        let mut stored: Vec<u64> = ["analytics_events", "metrics", "_session_messages"]
+            .into_iter()
+            .flat_map(seqs)
+            .map(|seq| seq.parse().unwrap())
+            .collect();
+        stored.sort_unstable();
+        let reasons = ["invalid_json", "duplicate_conflict", "timestamp_in_future"];
+        let rejected = database.texts("SELECT stream_seq || ' ' || reason FROM _rejections").into_iter().map(|row| {
+            let (seq, reason) = row.split_once(' ').unwrap();
+            (seq.parse().unwrap(), *reasons.iter().find(|known| **known == reason).unwrap())
+        });
+        let rejected = rejected.collect();
+        let duplicates = database.text("SELECT cast(duplicates AS TEXT) FROM _positions", []).parse().unwrap();
+        Account { stored, duplicates, rejected }
+    }
+}
+
+fn digest(path: &Path) -> BTreeMap<String, String> {
+    store::digest(path).unwrap().tables
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// L1 for the raw tables: however the messages are split, and whatever fails in between, the tables are the same,
+    /// and they are what a naive reading of the rules gives.
+    #[test]
+    fn any_split_gives_the_same_tables(
+        messages in prop::collection::vec(small(), 1..60),
+        sizes in prop::collection::vec(1..20_usize, 1..8),
+    ) {
+        let runtime = runtime();
+        let deliveries = deliveries(&messages);
+        let mut whole = Store::new(&runtime);
+        whole.write(&deliveries, &[deliveries.len()]);
+        let mut split = Store::new(&runtime);
+        split.write(&deliveries, &sizes);
+        prop_assert_eq!(digest(&whole.path()), digest(&split.path()));
+        prop_assert_eq!(whole.account(), naive(&messages));
+        prop_assert_eq!(split.account(), naive(&messages));
+    }
+
+    /// L1's other half: messages with ids and past timestamps, of which no two share an id with other content, give the
+    /// same tables in any order, with any copies.
+    #[test]
+    fn any_order_gives_the_same_tables(
+        picks in prop::collection::vec((0..3_usize, 0..12_u8), 1..40),
+        order in any::<prop::sample::Index>(),
+        seed in any::<u64>(),
+    ) {
+        let runtime = runtime();
+        let message = |(kind, id): (usize, u8)| Small {
+            kind,
+            id: Some(id),
+            content: id % 2,
+            timestamp_ms: Some(-i64::from(id)),
+            is_broken: false,
+            gap: 0,
+        };
+        let messages: Vec<Small> = picks.into_iter().map(message).collect();
+        let mut shuffled = messages.clone();
+        let mut random = crate::support::Random(seed);
+        for at in (1..shuffled.len()).rev() {
+            shuffled.swap(at, usize::try_from(random.below(at as u64 + 1)).unwrap());
+        }
+        // A retry: one of them once more at the end.
+        shuffled.push(messages[order.index(messages.len())].clone());
+        let mut straight = Store::new(&runtime);
+        straight.write(&deliveries(&messages), &[7]);
+        let mut other = Store::new(&runtime);
+        other.write(&deliveries(&shuffled), &[3, 11]);
+        prop_assert_eq!(digest(&straight.path()), digest(&other.path()));
+        prop_assert_eq!(other.account().rejected.len(), 0);
+    }
+}

@@ -1,5 +1,5 @@
 //! The tests against the real nats-server and the real SQLite, through the real binary.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod support;
 

@@ -43,22 +43,22 @@ pub(super) fn insert(tx: &Transaction<'_>, position: &Position) -> rusqlite::Res
 }
 
 /// Moves the position from `after` to `end`. Fails where it is not at `after`: then somebody else wrote.
-pub(super) fn advance(
-    tx: &Transaction<'_>,
-    after: &Position,
-    end: &Position,
-    counts: Counts,
-) -> Result<(), StoreError> {
-    let sql = "UPDATE _positions SET last_seq = ?1, last_recv_ns = ?2, stored = stored + ?3, \
-               duplicates = duplicates + ?4 WHERE epoch = ?5 AND stream = ?6 AND last_seq = ?7";
+pub(super) fn advance(tx: &Transaction<'_>, after: &Position, end: &Position) -> Result<(), StoreError> {
+    let sql =
+        "UPDATE _positions SET last_seq = ?1, last_recv_ns = ?2 WHERE epoch = ?3 AND stream = ?4 AND last_seq = ?5";
     let moved = tx.prepare_cached(sql)?.execute(params![
         to_sql(end.last_seq),
         end.last_recv_ns,
-        to_sql(counts.stored()),
-        to_sql(counts.duplicates),
         after.epoch,
         after.stream,
         to_sql(after.last_seq),
     ])?;
     if moved == 1 { Ok(()) } else { Err(StoreError::PositionMoved) }
+}
+
+/// Adds to the account of an epoch how messages ended.
+pub(super) fn add_counts(tx: &Transaction<'_>, epoch: i64, counts: Counts) -> rusqlite::Result<()> {
+    let sql = "UPDATE _positions SET stored = stored + ?1, duplicates = duplicates + ?2 WHERE epoch = ?3";
+    tx.prepare_cached(sql)?.execute(params![to_sql(counts.stored()), to_sql(counts.duplicates), epoch])?;
+    Ok(())
 }

@@ -120,7 +120,7 @@ impl Writer {
         let tx = self.begin()?;
         let end = Position { last_seq: gap.last_seq, last_recv_ns: 0, ..after.clone() };
         gaps::insert(&tx, after.epoch, &[gap])?;
-        position::advance(&tx, after, &end, Counts::default())?;
+        position::advance(&tx, after, &end)?;
         tx.commit()?;
         Ok(end)
     }
@@ -131,6 +131,9 @@ impl Writer {
     /// [`StoreError::PositionMoved`] where somebody else wrote; in every case nothing changed.
     pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         let tx = self.begin()?;
+        let position = batch.end();
+        // First: where it fails, nothing else need be tried.
+        position::advance(&tx, &batch.after, &position)?;
         let mut counts = Counts::default();
         {
             let mut tables = Tables::prepare(&tx, batch.after.epoch)?;
@@ -140,8 +143,7 @@ impl Writer {
         }
         gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
         counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
-        let position = batch.end();
-        position::advance(&tx, &batch.after, &position, counts)?;
+        position::add_counts(&tx, batch.after.epoch, counts)?;
         tx.commit()?;
         Ok(Committed { position, counts })
     }

@@ -5,11 +5,16 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod json;
+mod limits;
+mod supplied;
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+pub use limits::Limits;
+pub use supplied::Supplied;
 
 use crate::decode::{Wire, WireEvent, WireMetric, WireSession};
 use crate::model::{AnalyticsEvent, JsonObject, Kind, Metric, MetricType, SessionKind, SessionMessage, Timestamp};
@@ -37,39 +42,6 @@ const PLACEHOLDERS: [&str; 12] = [
 /// Beyond this a sum of samples could leave f64.
 const MAX_ABS_VALUE: f64 = 1e300;
 
-/// What validation allows. Defaults are in [`crate::config`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of a payload.
-    pub max_payload_bytes: usize,
-    /// Characters of an id.
-    pub max_id_chars: usize,
-    /// Characters of an event_type, an event_name, a user_id, a session_id, an anonymous_id.
-    pub max_name_chars: usize,
-    /// Characters of a metric's name.
-    pub max_metric_name_chars: usize,
-    /// Keys of any object in properties and context.
-    pub max_keys: usize,
-    /// Levels of properties and context, themselves the first.
-    pub max_depth_levels: usize,
-    /// Elements of any array in properties and context.
-    pub max_array_elements: usize,
-    /// Bytes of any string in properties and context.
-    pub max_string_bytes: usize,
-    /// Number of tags.
-    pub max_tags: usize,
-    /// Characters of a tag's key.
-    pub max_tag_key_chars: usize,
-    /// Characters of a tag's value.
-    pub max_tag_value_chars: usize,
-    /// Bytes of the tags' canonical JSON.
-    pub max_tags_bytes: usize,
-    /// How far a timestamp may be after `recv`.
-    pub max_future: Duration,
-    /// How far a timestamp may be before `recv`; no limit where none.
-    pub max_age: Option<Duration>,
-}
-
 /// Where a message stands in the stream, and since when.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
@@ -88,45 +60,6 @@ impl Origin<'_> {
     fn id(&self, kind: Kind) -> String {
         let name = format!("{}/{}/{}/{kind}", self.stream, self.epoch, self.stream_sequence);
         Uuid::new_v5(&ID_NAMESPACE, name.as_bytes()).to_string()
-    }
-}
-
-/// Which fields the server supplied because the message left them out. They play no part in comparing copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Supplied(u8);
-
-impl Supplied {
-    /// The id, from the message's place in the stream.
-    pub const ID: Supplied = Supplied(1);
-    /// The timestamp, from `recv`.
-    pub const TIMESTAMP: Supplied = Supplied(2);
-    /// The event_type, from the subject.
-    pub const EVENT_TYPE: Supplied = Supplied(4);
-    /// The metric_type, `gauge`.
-    pub const METRIC_TYPE: Supplied = Supplied(8);
-
-    /// As the database stores it.
-    pub const fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// From what the database stores.
-    pub const fn from_bits(bits: u8) -> Self {
-        Self(bits)
-    }
-
-    /// Whether all of `other` are among these.
-    pub const fn contains(self, other: Supplied) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// What either side was supplied with.
-    pub const fn union(self, other: Supplied) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    const fn with(self, other: Supplied, when: bool) -> Self {
-        if when { self.union(other) } else { self }
     }
 }
 

@@ -1,0 +1,36 @@
+//! What validation allows.
+
+use std::time::Duration;
+
+/// What validation allows. Defaults are in [`crate::config`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a payload.
+    pub max_payload_bytes: usize,
+    /// Characters of an id.
+    pub max_id_chars: usize,
+    /// Characters of an event_type, an event_name, a user_id, a session_id, an anonymous_id.
+    pub max_name_chars: usize,
+    /// Characters of a metric's name.
+    pub max_metric_name_chars: usize,
+    /// Keys of any object in properties and context.
+    pub max_keys: usize,
+    /// Levels of properties and context, themselves the first.
+    pub max_depth_levels: usize,
+    /// Elements of any array in properties and context.
+    pub max_array_elements: usize,
+    /// Bytes of any string in properties and context.
+    pub max_string_bytes: usize,
+    /// Number of tags.
+    pub max_tags: usize,
+    /// Characters of a tag's key.
+    pub max_tag_key_chars: usize,
+    /// Characters of a tag's value.
+    pub max_tag_value_chars: usize,
+    /// Bytes of the tags' canonical JSON.
+    pub max_tags_bytes: usize,
+    /// How far a timestamp may be after `recv`.
+    pub max_future: Duration,
+    /// How far a timestamp may be before `recv`; no limit where none.
+    pub max_age: Option<Duration>,
+}
