@@ -1,6 +1,6 @@
 //! The SQLite file: the only folder with SQL.
 //!
-//! One process writes ([`lock`]), through one connection on a thread of its own ([`writer`]), which alone begins and
+//! One process writes (`lock`), through one connection on a thread of its own (`writer`), which alone begins and
 //! commits; the table modules take its transaction. Readers open their own connections: WAL lets them read while the
 //! writer writes. SQL stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time functions.
 
