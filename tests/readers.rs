@@ -127,3 +127,34 @@ async fn a_consumer_of_another_sort_is_refused() {
     assert_eq!(worker.ended().await.code(), Some(1));
     assert!(worker.log().contains("its ack policy is not `all`"), "{}", worker.log());
 }
+
+/// Messages that the server has delivered, but not to the worker: nothing breaks, the consumer's sequences tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_somebody_else_takes_off_the_consumer_are_read_all_the_same() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let jetstream = server.jetstream().await;
+    let thief = async_nats::connect(server.url()).await.unwrap();
+    let inbox = thief.new_inbox();
+    let mut stolen = thief.subscribe(inbox.clone()).await.unwrap();
+    let pull = |batch: usize| {
+        let request = format!(r#"{{"batch":{batch},"expires":60000000000}}"#);
+        thief.publish_with_reply("$JS.API.CONSUMER.MSG.NEXT.ANALYTICS.streamgauge", inbox.clone(), request.into())
+    };
+    // Some in the middle, then a single one, which no later message follows.
+    for (round, (steal, publish)) in [(10, 100), (1, 2), (1, 2), (1, 1), (1, 1)].into_iter().enumerate() {
+        pull(steal).await.unwrap();
+        thief.flush().await.unwrap();
+        let last_seq = publish_all(&jetstream, events(&format!("r{round}"), publish)).await;
+        worker.applied(last_seq).await;
+    }
+    use futures::{FutureExt, StreamExt};
+    let stolen =
+        std::iter::from_fn(|| stolen.next().now_or_never().flatten()).filter(|message| message.reply.is_some());
+    assert!(stolen.count() > 0, "nothing was stolen, so nothing was tested");
+    assert_eq!(worker.database().count("analytics_events"), 106);
+    assert_eq!(worker.database().count("_gaps"), 0);
+    assert!(worker.is_running());
+}
