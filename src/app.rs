@@ -62,12 +62,19 @@ impl From<PipelineError> for AppError {
 /// # Errors
 /// Where going on needs somebody to do something. Nothing is lost: the stream holds what the database does not.
 pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Result<(), AppError> {
-    let lock = Lock::acquire(&config.database_path, "run").await?;
     let health = Arc::new(Health::default());
     let telemetry = Arc::new(Telemetry::default());
-    let serving = serve(&config, &health, &telemetry, &stop).await?;
-    let writer = store::open_writer(&lock).await?;
-    let pool = store::open_reader(lock.database()).await?;
+    let open = async {
+        let lock = Lock::acquire(&config.database_path, "run").await?;
+        let serving = serve(&config, &health, &telemetry, &stop).await?;
+        let writer = store::open_writer(&lock).await?;
+        let pool = store::open_reader(lock.database()).await?;
+        Ok::<_, AppError>((lock, serving, writer, pool))
+    };
+    let (lock, serving, writer, pool) = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        opened = open => opened?,
+    };
     health.set_migrated();
     let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
 
@@ -125,7 +132,7 @@ impl Worker {
         if let Err(error) = nats::ensure_dead_letters(&connection, stream).await {
             tracing::warn!("dead letters will wait in the database: {error}");
         }
-        let (committed, commits) = watch::channel(0);
+        let (rejections, rejected) = watch::channel(0);
         let instance = Instance::new(lock.database());
         let pipeline = Pipeline {
             source: Source::new(connection.clone(), stream.clone(), self.config.batch, instance),
@@ -134,11 +141,11 @@ impl Worker {
             limits: self.config.limits.clone(),
             batch: self.config.batch,
             new_epoch: self.new_epoch,
-            committed,
+            rejections,
             telemetry: Arc::clone(&self.telemetry),
         };
         let dead_letters = DeadLetters::new(connection.clone(), stream.clone(), self.pool.clone(), self.writer.clone());
-        let result = self.read_and_publish(pipeline, dead_letters, commits).await;
+        let result = self.read_and_publish(pipeline, dead_letters, rejected).await;
         connection.flush(FLUSH_PATIENCE).await;
         result
     }
@@ -147,10 +154,10 @@ impl Worker {
         &self,
         pipeline: Pipeline,
         dead_letters: DeadLetters,
-        commits: watch::Receiver<u64>,
+        rejected: watch::Receiver<u64>,
     ) -> Result<(), AppError> {
         let reading_ended = CancellationToken::new();
-        let mut publishing = tokio::spawn(dead_letters.run(commits, reading_ended.clone()));
+        let mut publishing = tokio::spawn(dead_letters.run(rejected, reading_ended.clone()));
         let result = tokio::select! {
             result = pipeline.run(self.stop.clone()) => result.map_err(AppError::from),
             ended = &mut publishing => Err(match ended {

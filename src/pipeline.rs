@@ -50,8 +50,8 @@ pub struct Pipeline {
     pub batch: config::Batch,
     /// Whether the operator lets a stream that cannot go on begin a new epoch.
     pub new_epoch: bool,
-    /// Told of every commit: the last sequence.
-    pub committed: watch::Sender<u64>,
+    /// Told of every commit that put something into the ledger: its last sequence.
+    pub rejections: watch::Sender<u64>,
     /// Metrics.
     pub telemetry: Arc<Telemetry>,
 }
@@ -94,9 +94,11 @@ impl Pipeline {
             };
             let delay = backoff.next_delay();
             tracing::warn!(retry_in_ms = delay.as_millis(), "{why}");
+            let mut returns = self.source.connection_returns();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(delay) => {}
+                _ = returns.changed() => {}
             }
         }
     }
@@ -106,19 +108,15 @@ impl Pipeline {
         let last = self.writer.run(|writer| writer.position()).await?;
         let state = self.source.stream_state(last.as_ref(), self.new_epoch).await?;
         let standing = stand(last.as_ref(), &state, self.new_epoch).map_err(NatsError::from)?;
-        let position = match (standing, last) {
-            (Standing::Resume, Some(position)) => position,
-            (Standing::Behind(gap), Some(position)) => {
+        let position = match standing {
+            Standing::Resume(position) => position,
+            Standing::Behind(position, gap) => {
                 tracing::warn!(first = gap.first_seq, last = gap.last_seq, "messages were gone before they were read");
                 self.telemetry.skipped(gap.last_seq - gap.first_seq + 1);
                 self.writer.run(move |writer| writer.skip(&position, gap)).await?
             }
-            (standing, _) => {
-                let first_seq = if let Standing::Begin { first_seq } = standing { first_seq } else { 1 };
-                let begin = move |writer: &mut crate::store::Writer| {
-                    writer.begin_epoch(&state.name, state.created_ns, first_seq)
-                };
-                self.writer.run(begin).await?
+            Standing::Begin { first_seq } => {
+                self.writer.run(move |writer| writer.begin_epoch(&state.name, state.created_ns, first_seq)).await?
             }
         };
         self.source.start(&position).await?;
@@ -193,7 +191,9 @@ impl Pipeline {
         self.source.ack(&committed).await;
         let last_seq = committed.position().last_seq;
         self.telemetry.committed(committed.counts(), last_seq, self.source.pending(), took);
-        self.committed.send_replace(last_seq);
+        if committed.counts().rejected > 0 {
+            self.rejections.send_replace(last_seq);
+        }
         tracing::debug!(last_seq, took_ms = took.as_millis(), counts = ?committed.counts(), "committed");
     }
 
@@ -202,9 +202,13 @@ impl Pipeline {
         if self.source.has_lost_the_tail().await {
             return Some("the last messages were lost on the way".into());
         }
-        let state = self.source.stream_state(Some(position), false).await.ok()?;
-        match stand(Some(position), &state, false) {
-            Ok(Standing::Resume) => None,
+        let standing = match self.source.stream_state(Some(position), false).await {
+            Ok(state) => stand(Some(position), &state, false),
+            Err(NatsError::Transient(_)) => return None,
+            Err(error) => return Some(error.to_string()),
+        };
+        match standing {
+            Ok(Standing::Resume(_)) => None,
             _ => Some("the stream has changed".into()),
         }
     }

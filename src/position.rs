@@ -70,9 +70,9 @@ impl GapReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Go on after the position.
-    Resume,
-    /// Record the gap, then go on after it.
-    Behind(Gap),
+    Resume(Position),
+    /// Record the gap after the position, then go on after the gap.
+    Behind(Position, Gap),
     /// Begin an epoch at this sequence.
     Begin {
         /// The first sequence to read.
@@ -149,9 +149,10 @@ pub fn stand(last: Option<&Position>, state: &StreamState, new_epoch: bool) -> R
         Refusal::Regrown { stream: stream(), last_seq: position.last_seq }
     } else if state.first_seq > position.last_seq + 1 {
         let (first_seq, last_seq) = (position.last_seq + 1, state.first_seq - 1);
-        return Ok(Standing::Behind(Gap { first_seq, last_seq, reason: GapReason::ExpiredOrPurged }));
+        let gap = Gap { first_seq, last_seq, reason: GapReason::ExpiredOrPurged };
+        return Ok(Standing::Behind(position.clone(), gap));
     } else {
-        return Ok(Standing::Resume);
+        return Ok(Standing::Resume(position.clone()));
     };
     if new_epoch { Ok(begin) } else { Err(refusal) }
 }
@@ -187,18 +188,18 @@ mod tests {
     fn the_same_stream_goes_on_and_what_it_lost_is_a_gap() {
         let gap = |first_seq, last_seq| Gap { first_seq, last_seq, reason: GapReason::ExpiredOrPurged };
         for (state, expected) in [
-            (state(), Standing::Resume),
-            (StreamState { first_seq: 101, recv_ns_at_position: None, ..state() }, Standing::Resume),
-            (StreamState { recv_ns_at_position: None, ..state() }, Standing::Resume),
-            (StreamState { first_seq: 102, ..state() }, Standing::Behind(gap(101, 101))),
-            (StreamState { first_seq: 201, ..state() }, Standing::Behind(gap(101, 200))),
+            (state(), Standing::Resume(position())),
+            (StreamState { first_seq: 101, recv_ns_at_position: None, ..state() }, Standing::Resume(position())),
+            (StreamState { recv_ns_at_position: None, ..state() }, Standing::Resume(position())),
+            (StreamState { first_seq: 102, ..state() }, Standing::Behind(position(), gap(101, 101))),
+            (StreamState { first_seq: 201, ..state() }, Standing::Behind(position(), gap(101, 200))),
         ] {
             for new_epoch in [false, true] {
                 assert_eq!(stand(Some(&position()), &state, new_epoch), Ok(expected.clone()), "{state:?}");
             }
         }
         let unread = Position { last_recv_ns: 0, ..position() };
-        assert_eq!(stand(Some(&unread), &state(), false), Ok(Standing::Resume));
+        assert_eq!(stand(Some(&unread), &state(), false), Ok(Standing::Resume(unread)));
     }
 
     #[test]

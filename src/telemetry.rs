@@ -25,7 +25,7 @@ pub struct Telemetry {
     messages: Family<Outcome, Counter>,
     batches: Counter,
     commit_seconds: Histogram,
-    rebinds: Counter,
+    binds: Counter,
     applied_sequence: Gauge<u64, AtomicU64>,
     pending: Gauge<u64, AtomicU64>,
 }
@@ -37,15 +37,15 @@ impl Default for Telemetry {
         let batches = Counter::default();
         // 0.5 ms to 16 s.
         let commit_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
-        let (rebinds, applied_sequence, pending) = (Counter::default(), Gauge::default(), Gauge::default());
+        let (binds, applied_sequence, pending) = (Counter::default(), Gauge::default(), Gauge::default());
         registry.register("messages", "Messages that ended, by outcome", messages.clone());
         registry.register("batches", "Transactions with messages", batches.clone());
         let help = "Time from handing a batch to the writer to its commit";
         registry.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
-        registry.register("rebinds", "How often reading the stream began anew", rebinds.clone());
+        registry.register("binds", "How often reading of the stream began", binds.clone());
         registry.register("applied_sequence", "Last stream sequence that is committed", applied_sequence.clone());
         registry.register("pending_messages", "Messages in the stream after the last one read", pending.clone());
-        Self { registry, messages, batches, commit_seconds, rebinds, applied_sequence, pending }
+        Self { registry, messages, batches, commit_seconds, binds, applied_sequence, pending }
     }
 }
 
@@ -75,7 +75,7 @@ impl Telemetry {
 
     /// Reading the stream begins, at this position.
     pub fn bound(&self, applied_seq: u64) {
-        self.rebinds.inc();
+        self.binds.inc();
         self.applied_sequence.set(applied_seq);
     }
 

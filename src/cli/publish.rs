@@ -65,8 +65,9 @@ async fn publish_lines(
     let mut line = 0;
     while let Some(bytes) = lines.next_segment().await? {
         line += 1;
-        if !bytes.trim_ascii().is_empty() {
-            publisher.publish(line, &bytes).await;
+        if !bytes.trim_ascii().is_empty() && !publisher.publish(line, &bytes).await {
+            tracing::error!("giving up; lines after {line} were not sent");
+            break;
         }
         if line % PROGRESS_LINES == 0 {
             tracing::info!(lines = line, acknowledged = publisher.settled(), "publishing");

@@ -1,7 +1,7 @@
 //! The connection: options from the configuration, and its state for whoever asks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, jetstream};
@@ -27,7 +27,7 @@ pub struct Connection {
 #[derive(Debug, Default)]
 struct State {
     is_connected: AtomicBool,
-    connects: AtomicU64,
+    connects: watch::Sender<u64>,
     losses: watch::Sender<u64>,
 }
 
@@ -37,9 +37,9 @@ impl Connection {
         self.state.is_connected.load(Ordering::Relaxed)
     }
 
-    /// How often the connection was made.
-    pub(super) fn connects(&self) -> u64 {
-        self.state.connects.load(Ordering::Relaxed)
+    /// How often the connection was made; changes when it is made again.
+    pub(super) fn connects(&self) -> watch::Receiver<u64> {
+        self.state.connects.subscribe()
     }
 
     /// Changes when the connection is lost. What was asked for, or on its way, and had not arrived by then, will not.
@@ -135,7 +135,8 @@ fn on_event(state: &State, event: &Event) {
     match event {
         Event::Connected => {
             state.is_connected.store(true, Ordering::Relaxed);
-            if state.connects.fetch_add(1, Ordering::Relaxed) > 0 {
+            state.connects.send_modify(|count| *count += 1);
+            if *state.connects.borrow() > 1 {
                 tracing::info!("connected to NATS again");
             }
         }

@@ -44,14 +44,14 @@ impl DeadLetters {
         Self { connection, config, pool, writer }
     }
 
-    /// Publishes what is there, then whenever `committed` tells of more, until `stop`; then once more what is left.
+    /// Publishes what is there, then whenever `rejections` tells of more, until `stop`; then once more what is left.
     ///
     /// # Errors
     /// Where the database fails. NATS failing is no error: rows wait in the ledger.
-    pub async fn run(self, mut committed: watch::Receiver<u64>, stop: CancellationToken) -> Result<(), StoreError> {
+    pub async fn run(self, mut rejections: watch::Receiver<u64>, stop: CancellationToken) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
         loop {
-            committed.mark_unchanged();
+            rejections.mark_unchanged();
             let pass = self.publish_all().await?;
             if pass.failed == 0 {
                 backoff.reset();
@@ -61,7 +61,7 @@ impl DeadLetters {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                changed = committed.changed() => if changed.is_err() { stop.cancelled().await },
+                changed = rejections.changed() => if changed.is_err() { stop.cancelled().await },
                 () = tokio::time::sleep(backoff.next_delay()), if pass.failed > 0 => {}
             }
         }

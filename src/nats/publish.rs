@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
+use futures::FutureExt;
 
 use super::{Backoff, Connection, NatsError, subject};
 use crate::clock;
@@ -13,8 +15,8 @@ use crate::model::Kind;
 
 /// Acks outstanding at once.
 const MAX_IN_FLIGHT: usize = 4_000;
-/// Tries for a line before it is given up: with the back-off, some 30 s of no server.
-const MAX_TRIES: u32 = 10;
+/// Tries for a line before it is given up, and all that are not acknowledged by then with it: a minute of no server.
+const MAX_TRIES: u32 = 8;
 /// A failure that lasts longer than this many lines is reported by count alone.
 const MAX_FAILED_LINES: usize = 1_000;
 
@@ -48,14 +50,17 @@ pub struct LinePublisher {
     kind: Kind,
     in_flight: VecDeque<InFlight>,
     published: Published,
+    has_given_up: bool,
 }
 
 #[derive(Debug)]
 struct InFlight {
     line: u64,
     message: Outgoing,
-    ack: Result<PublishAckFuture, async_nats::jetstream::context::PublishError>,
+    ack: Sent,
 }
+
+type Sent = Result<PublishAckFuture, PublishError>;
 
 #[derive(Debug, Clone)]
 struct Outgoing {
@@ -73,17 +78,20 @@ impl LinePublisher {
             kind,
             in_flight: VecDeque::new(),
             published: Published::default(),
+            has_given_up: false,
         }
     }
 
-    /// Sends a line. Waits for the oldest ack where too many are outstanding.
-    pub async fn publish(&mut self, line: u64, text: &[u8]) {
+    /// Sends a line. Waits for the oldest ack where too many are outstanding. False once a line was given up because
+    /// nobody acknowledged it: then no other would be.
+    pub async fn publish(&mut self, line: u64, text: &[u8]) -> bool {
         let message = outgoing(self.kind, text);
         let ack = self.send(&message).await;
         self.in_flight.push_back(InFlight { line, message, ack });
         while self.in_flight.len() >= MAX_IN_FLIGHT {
             self.settle_oldest().await;
         }
+        !self.has_given_up
     }
 
     /// How many lines are settled, one way or the other.
@@ -108,31 +116,42 @@ impl LinePublisher {
     }
 
     async fn settle_oldest(&mut self) {
-        let Some(InFlight { line, message, mut ack }) = self.in_flight.pop_front() else { return };
+        let Some(InFlight { line, message, ack }) = self.in_flight.pop_front() else { return };
+        let result = if self.has_given_up { acknowledged_by_now(ack) } else { self.settle(line, &message, ack).await };
+        match result {
+            Ok(ack) if ack.duplicate => self.published.duplicates += 1,
+            Ok(_) => self.published.stored += 1,
+            Err(error) => {
+                self.published.failed += 1;
+                // What is too large says nothing of the others.
+                self.has_given_up |= error.kind() != PublishErrorKind::MaxPayloadExceeded;
+                if self.published.failed_lines.len() < MAX_FAILED_LINES {
+                    self.published.failed_lines.push(FailedLine { line, error: describe(&error) });
+                }
+            }
+        }
+    }
+
+    /// Waits for an ack, and sends again where there is none.
+    async fn settle(&self, line: u64, message: &Outgoing, mut ack: Sent) -> Result<PublishAck, PublishError> {
         let mut backoff = Backoff::default();
-        let mut tries = 1;
-        let error = loop {
+        for tries in 1.. {
             let result = match ack {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),
             };
             match result {
-                Ok(ack) if ack.duplicate => return self.published.duplicates += 1,
-                Ok(_) => return self.published.stored += 1,
+                Ok(ack) => return Ok(ack),
                 // What is too large stays so. All else passes: a leader's change even answers "stream not found".
                 Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded || tries >= MAX_TRIES => {
-                    break error;
+                    return Err(error);
                 }
                 Err(error) => tracing::debug!(line, tries, "not acknowledged, trying again: {error}"),
             }
-            tries += 1;
             tokio::time::sleep(backoff.next_delay()).await;
-            ack = self.send(&message).await;
-        };
-        self.published.failed += 1;
-        if self.published.failed_lines.len() < MAX_FAILED_LINES {
-            self.published.failed_lines.push(FailedLine { line, error: describe(&error) });
+            ack = self.send(message).await;
         }
+        Err(PublishError::new(PublishErrorKind::TimedOut))
     }
 
     /// Whether the stream is there, so that a mistake in the configuration shows at once and not line by line.
@@ -157,7 +176,12 @@ impl LinePublisher {
     }
 }
 
-fn describe(error: &async_nats::jetstream::context::PublishError) -> String {
+/// The ack, if it has come.
+fn acknowledged_by_now(sent: Sent) -> Result<PublishAck, PublishError> {
+    sent?.into_future().now_or_never().unwrap_or_else(|| Err(PublishError::new(PublishErrorKind::TimedOut)))
+}
+
+fn describe(error: &PublishError) -> String {
     match error.kind() {
         PublishErrorKind::StreamNotFound => "no stream took it (stream not found)".into(),
         _ => error.to_string(),

@@ -152,7 +152,7 @@ impl Source {
         self.stop_where_fought_over(&stream).await?;
         let max_ack_pending = i64::try_from(self.max_messages.saturating_mul(4)).unwrap_or(i64::MAX);
         let mut consumer = consumer::claim(&stream, &self.config, max_ack_pending, &self.instance).await?;
-        let connects = self.connection.connects();
+        let connects = *self.connection.connects().borrow();
         self.reset(&mut consumer, position.last_seq + 1).await?;
         let messages = consumer
             .stream()
@@ -198,6 +198,11 @@ impl Source {
         self.connection.losses()
     }
 
+    /// Changes when the connection is there again.
+    pub fn connection_returns(&self) -> watch::Receiver<u64> {
+        self.connection.connects()
+    }
+
     /// The next message. Safe to drop before it is ready.
     ///
     /// # Errors
@@ -229,7 +234,7 @@ impl Source {
             let expected = reading.next_consumer_seq;
             if info.consumer_sequence != expected {
                 let found = info.consumer_sequence;
-                let is_reset = found < expected && reading.connects == self.connection.connects();
+                let is_reset = found < expected && reading.connects == *self.connection.connects().borrow();
                 return Err(if is_reset { self.foreign_reset() } else { Interrupted::Lost { found, expected } });
             }
             reading.next_consumer_seq += 1;

@@ -66,7 +66,9 @@ impl Lock {
                 Err(TryLockError::Error(source)) => return Err(StoreError::Io { path, source }),
                 Err(TryLockError::WouldBlock) => {
                     let holder = read_holder(&mut file);
-                    if command != "run" || holder.command == "run" || waited >= WAIT_FOR_COMMAND {
+                    // At the first look the file may still name the holder before this one.
+                    let is_run = holder.command == "run" && waited > Duration::ZERO;
+                    if command != "run" || is_run || waited >= WAIT_FOR_COMMAND {
                         return Err(StoreError::Locked { path: database, holder });
                     }
                 }
