@@ -129,9 +129,6 @@ impl Worker {
         tracing::info!("connected to NATS");
         self.health.set_connection(connection.clone());
         let stream = &self.config.stream;
-        if let Err(error) = nats::ensure_dead_letters(&connection, stream).await {
-            tracing::warn!("dead letters will wait in the database: {error}");
-        }
         let (rejections, rejected) = watch::channel(0);
         let instance = Instance::new(lock.database());
         let pipeline = Pipeline {
@@ -160,10 +157,11 @@ impl Worker {
         let mut publishing = tokio::spawn(dead_letters.run(rejected, reading_ended.clone()));
         let result = tokio::select! {
             result = pipeline.run(self.stop.clone()) => result.map_err(AppError::from),
-            ended = &mut publishing => Err(match ended {
-                Ok(Err(error)) => AppError::Store(error),
-                other => AppError::Internal(format!("publishing dead letters ended: {other:?}")),
-            }),
+            ended = &mut publishing => match ended {
+                Ok(Err(StoreError::Busy)) if self.stop.is_cancelled() => Ok(()),
+                Ok(Err(error)) => Err(AppError::Store(error)),
+                other => Err(AppError::Internal(format!("publishing dead letters ended: {other:?}"))),
+            },
             () = self.overdue() => {
                 tracing::warn!("stopping without the batch that is being written; the stream still has it");
                 Ok(())

@@ -6,7 +6,7 @@ use crate::config;
 use crate::judge::Verdict;
 use crate::position::{Gap, GapReason, Position};
 
-/// Bytes that a message takes beside its payload, for the limit.
+/// Bytes that a message takes beside what it took on the wire, for the limit.
 const OVERHEAD_BYTES: usize = 256;
 
 /// Messages that are written together.
@@ -55,7 +55,7 @@ impl Batch {
         if seq > previous_seq + 1 {
             self.gaps.push(Gap { first_seq: previous_seq + 1, last_seq: seq - 1, reason: GapReason::Deleted });
         }
-        self.size_bytes += verdict.delivery.payload.len() + OVERHEAD_BYTES;
+        self.size_bytes += verdict.delivery.size_bytes + OVERHEAD_BYTES;
         self.verdicts.push(verdict);
     }
 }
@@ -79,7 +79,7 @@ mod tests {
         let payload = Bytes::from(vec![b'x'; bytes]);
         let recv_ns = i64::try_from(stream_sequence).unwrap() * 10;
         Verdict {
-            delivery: Delivery { subject: "s".into(), payload, stream_sequence, recv_ns },
+            delivery: Delivery { subject: "s".into(), payload, size_bytes: bytes, stream_sequence, recv_ns },
             kind: None,
             outcome: Err(Rejection::message(Reason::UnknownSubject, "x")),
         }

@@ -11,7 +11,7 @@ use crate::rejection::{Findings, Reason, Rejection};
 
 /// JSON that nests deeper than this is `invalid_json`: a bound on the stack that parsing takes.
 const MAX_NESTING_LEVELS: usize = 128;
-/// Whole numbers up to here are exact in an f64.
+/// Whole numbers below this are exact in an f64: no other one reads as the same.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// A message as the stream delivers it. The same on every redelivery and replay.
@@ -21,6 +21,8 @@ pub struct Delivery {
     pub subject: String,
     /// Its bytes.
     pub payload: Bytes,
+    /// What it took on the wire, headers included, in bytes.
+    pub size_bytes: usize,
     /// Its sequence in the stream.
     pub stream_sequence: u64,
     /// When the server received it, in nanoseconds since the Unix epoch.
@@ -297,20 +299,28 @@ impl Fields {
     fn object(&mut self, field: &str) -> Option<Map<String, Value>> {
         match self.take(field)? {
             Value::Object(map) => Some(map),
-            Value::String(text) => match serde_json::from_str::<Map<String, Value>>(&text) {
-                Ok(map) => Some(map),
-                Err(error) => {
-                    self.findings.add(Reason::InvalidType, field, || {
-                        format!("{field} is a string that does not hold a JSON object: {error}")
-                    });
-                    None
-                }
-            },
+            Value::String(text) => self.object_in_text(field, &text),
             other => {
                 self.wrong_type(field, "an object", &other);
                 None
             }
         }
+    }
+
+    fn object_in_text(&mut self, field: &str, text: &str) -> Option<Map<String, Value>> {
+        if nests_deeper_than(text.as_bytes(), MAX_NESTING_LEVELS) {
+            let error = || format!("the JSON in {field} nests past {MAX_NESTING_LEVELS} levels");
+            self.findings.add(Reason::InvalidJson, field, error);
+            return None;
+        }
+        let why = match parse_value(text) {
+            Ok(Value::Object(map)) => return Some(map),
+            Ok(other) => format!("it holds {}", type_name(&other)),
+            Err(error) => error.to_string(),
+        };
+        let error = || format!("{field} is a string that does not hold a JSON object: {why}");
+        self.findings.add(Reason::InvalidType, field, error);
+        None
     }
 
     fn tags(&mut self) -> Option<Map<String, Value>> {
@@ -328,7 +338,7 @@ fn whole_number(number: &serde_json::Number) -> Option<String> {
     if number.is_i64() || number.is_u64() {
         return Some(number.to_string());
     }
-    number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() <= MAX_EXACT_INTEGER).map(|value| {
+    number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() < MAX_EXACT_INTEGER).map(|value| {
         // `+ 0.0` turns -0.0 into 0.0.
         format!("{}", value + 0.0)
     })

@@ -94,6 +94,12 @@ pub fn compare<R: Record>(stored: &R, stored_supplied: Supplied, copy: &Judged<R
     Err(Rejection::field(Reason::DuplicateConflict, "id", error))
 }
 
+/// The verdict on a copy of a stored record that some other program wrote, in a form that cannot be compared.
+pub fn unreadable<R: Record>(id: &str, error: &dyn std::fmt::Display) -> Rejection {
+    let error = format!("{} has id {id} already, in a row that cannot be compared: {error}", R::KIND);
+    Rejection::field(Reason::DuplicateConflict, "id", error)
+}
+
 fn differing_fields<R: Record>(left: &R, right: &R) -> Vec<String> {
     let fields = |record: &R| match serde_json::to_value(record) {
         Ok(serde_json::Value::Object(map)) => map,

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::config;
-use crate::judge::Judge;
-use crate::nats::{Backoff, NatsError, Source};
+use crate::judge::{Judge, Verdict};
+use crate::nats::{Backoff, NatsError, Silence, Source};
 use crate::position::{Position, Standing, stand};
 use crate::store::{Committed, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
@@ -23,6 +23,12 @@ use crate::validate::Limits;
 
 /// How often an idle worker looks whether the stream is still the one it reads.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// Rounds in a row that brought nothing before the next messages are read singly: one of them may be such that its
+/// delivery ends the connection, or never comes.
+const MAX_FRUITLESS_ROUNDS: u32 = 3;
+/// How many messages are then read singly; twice as many each time in a row, up to the maximum.
+const MIN_SINGLE_MESSAGES: usize = 8;
+const MAX_SINGLE_MESSAGES: usize = 1024;
 
 /// What ends the pipeline.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +66,20 @@ pub struct Pipeline {
 enum Ended {
     Stopped,
     Interrupted(String),
+    /// There are messages, but they are not delivered.
+    Stalled,
+}
+
+/// How a round of reading went.
+struct Outcome {
+    ended: Ended,
+    has_committed: bool,
+}
+
+/// Rounds in a row that brought nothing, and what is done about them.
+struct Fruitless {
+    rounds: u32,
+    single_messages: usize,
 }
 
 impl Pipeline {
@@ -69,27 +89,22 @@ impl Pipeline {
     /// Where going on needs somebody to do something. Nothing is lost.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), PipelineError> {
         let mut backoff = Backoff::default();
+        let mut fruitless = Fruitless { rounds: 0, single_messages: MIN_SINGLE_MESSAGES };
         loop {
-            let mut losses = self.source.connection_losses();
-            let bound = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                bound = self.bind() => bound,
-                _ = losses.changed() => Err(NatsError::Transient("the connection was lost".into()).into()),
-            };
-            let why = match bound {
-                Ok(position) => match self.read(position, losses, &stop).await {
-                    Ok((_, Ended::Stopped)) => return Ok(()),
-                    Ok((progress, Ended::Interrupted(why))) => {
-                        if progress {
-                            backoff.reset();
-                        }
-                        why
+            let why = match self.round(&mut fruitless, &stop).await {
+                Ok(Outcome { ended: Ended::Stopped, .. }) => return Ok(()),
+                Ok(Outcome { ended, has_committed }) => {
+                    if has_committed {
+                        backoff.reset();
                     }
-                    Err(PipelineError::Store(error @ StoreError::PositionMoved)) => error.to_string(),
-                    Err(PipelineError::Store(StoreError::Busy)) if stop.is_cancelled() => return Ok(()),
-                    Err(error) => return Err(error),
-                },
+                    match ended {
+                        Ended::Interrupted(why) => why,
+                        _ => "messages are there, but not delivered".into(),
+                    }
+                }
                 Err(PipelineError::Nats(NatsError::Transient(why))) => why,
+                Err(PipelineError::Store(error @ StoreError::PositionMoved)) => error.to_string(),
+                Err(PipelineError::Store(StoreError::Busy)) if stop.is_cancelled() => return Ok(()),
                 Err(error) => return Err(error),
             };
             let delay = backoff.next_delay();
@@ -103,12 +118,32 @@ impl Pipeline {
         }
     }
 
+    /// Binds and reads, until something breaks or `stop`.
+    async fn round(&mut self, fruitless: &mut Fruitless, stop: &CancellationToken) -> Result<Outcome, PipelineError> {
+        let mut losses = self.source.connection_losses();
+        let position = tokio::select! {
+            () = stop.cancelled() => return Ok(Outcome { ended: Ended::Stopped, has_committed: false }),
+            bound = self.bind(fruitless) => bound?,
+            _ = losses.changed() => return Err(NatsError::Transient("the connection was lost".into()).into()),
+        };
+        let outcome = self.read(position, losses, stop).await?;
+        match &outcome {
+            Outcome { has_committed: true, .. } => {
+                *fruitless = Fruitless { rounds: 0, single_messages: MIN_SINGLE_MESSAGES }
+            }
+            Outcome { ended: Ended::Stalled, .. } => fruitless.rounds = MAX_FRUITLESS_ROUNDS,
+            _ => fruitless.rounds += 1,
+        }
+        Ok(outcome)
+    }
+
     /// Finds out where the database stands, whether the stream is still the same, and begins to read after it.
-    async fn bind(&mut self) -> Result<Position, PipelineError> {
+    async fn bind(&mut self, fruitless: &mut Fruitless) -> Result<Position, PipelineError> {
+        self.source.revive().await?;
         let last = self.writer.run(|writer| writer.position()).await?;
         let state = self.source.stream_state(last.as_ref(), self.new_epoch).await?;
         let standing = stand(last.as_ref(), &state, self.new_epoch).map_err(NatsError::from)?;
-        let position = match standing {
+        let mut position = match standing {
             Standing::Resume(position) => position,
             Standing::Behind(position, gap) => {
                 tracing::warn!(first = gap.first_seq, last = gap.last_seq, "messages were gone before they were read");
@@ -119,32 +154,58 @@ impl Pipeline {
                 self.writer.run(move |writer| writer.begin_epoch(&state.name, state.created_ns, first_seq)).await?
             }
         };
+        if fruitless.rounds >= MAX_FRUITLESS_ROUNDS {
+            position = self.read_singly(position, fruitless.single_messages).await?;
+            // One more such round, and more are read so.
+            fruitless.rounds = MAX_FRUITLESS_ROUNDS - 1;
+            fruitless.single_messages = (fruitless.single_messages * 2).min(MAX_SINGLE_MESSAGES);
+        }
         self.source.start(&position).await?;
         self.telemetry.bound(position.last_seq);
         tracing::info!(stream = position.stream, epoch = position.epoch, after = position.last_seq, "reading");
         Ok(position)
     }
 
-    /// Reads, judges and commits until something breaks or `stop`. Tells whether anything was committed.
+    /// Reads the next messages one by one, past whatever keeps them from being delivered.
+    async fn read_singly(&mut self, mut position: Position, count: usize) -> Result<Position, PipelineError> {
+        tracing::warn!(after = position.last_seq, count, "reading messages one by one, since they are not delivered");
+        let judge = self.judge(&position);
+        for _ in 0..count {
+            let Some(delivery) = self.source.fetch_after(&position).await? else { break };
+            let mut batch = Batch::after(position);
+            batch.push(judge.judge(delivery));
+            let committed = self.writer.run(move |writer| writer.commit(&batch)).await?;
+            self.publish(&committed, Duration::ZERO);
+            position = committed.position().clone();
+        }
+        Ok(position)
+    }
+
+    fn judge(&self, position: &Position) -> Judge {
+        Judge {
+            prefix: self.prefix.clone(),
+            stream: position.stream.clone(),
+            epoch: position.epoch,
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// Reads, judges and commits until something breaks or `stop`.
     async fn read(
         &mut self,
         position: Position,
         mut losses: watch::Receiver<u64>,
         stop: &CancellationToken,
-    ) -> Result<(bool, Ended), PipelineError> {
-        let judge = Judge {
-            prefix: self.prefix.clone(),
-            stream: position.stream.clone(),
-            epoch: position.epoch,
-            limits: self.limits.clone(),
-        };
-        let mut round =
-            Round { batch: Batch::after(position), began: Instant::now(), write: None, has_committed: false };
+    ) -> Result<Outcome, PipelineError> {
+        let judge = self.judge(&position);
+        let mut round = Round::after(position);
         let mut idle = tokio::time::interval_at(Instant::now() + IDLE_CHECK, IDLE_CHECK);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {
-            if round.is_due(self.batch, self.source.has_backlog()) {
-                round.begin_write(&mut self.source, &self.writer);
+            if round.is_due(self.batch, self.source.has_backlog())
+                && let Err(error) = self.begin_write(&mut round).await
+            {
+                break Ended::Interrupted(error.to_string());
             }
             let due = round.began + self.batch.max_delay;
             tokio::select! {
@@ -162,21 +223,37 @@ impl Pipeline {
                 _ = losses.changed() => break Ended::Interrupted("the connection was lost".into()),
                 () = tokio::time::sleep_until(due), if round.can_write() => {}
                 _ = idle.tick(), if round.is_idle() => {
-                    if let Some(why) = self.stream_has_changed(&round.batch.after).await {
-                        break Ended::Interrupted(why);
+                    if let Some(ended) = self.why_idle(&round.batch.after).await {
+                        break ended;
                     }
                 }
             }
         };
         self.finish(&mut round).await?;
-        Ok((round.has_committed, ended))
+        Ok(Outcome { ended, has_committed: round.has_committed })
+    }
+
+    /// Hands the batch to the writer. A batch around sequences that may still be in the stream is dropped instead.
+    async fn begin_write(&mut self, round: &mut Round) -> Result<(), NatsError> {
+        if !round.batch.gaps.is_empty()
+            && let Err(error) = self.source.vouch_for(&mut round.batch.gaps).await
+        {
+            round.batch = Batch::after(round.batch.after.clone());
+            return Err(error);
+        }
+        self.source.mark_batch();
+        let next = Batch::after(round.batch.end());
+        let batch = std::mem::replace(&mut round.batch, next);
+        let committed = self.writer.run(move |writer| writer.commit(&batch));
+        round.write = Some(Write { began: Instant::now(), committed });
+        Ok(())
     }
 
     /// Commits what was read: it is whole, whatever broke after it.
     async fn finish(&mut self, round: &mut Round) -> Result<(), PipelineError> {
         while round.write.is_some() || !round.batch.is_empty() {
-            if round.write.is_none() {
-                round.begin_write(&mut self.source, &self.writer);
+            if round.write.is_none() && self.begin_write(round).await.is_err() {
+                break;
             }
             let committed = finished(&mut round.write).await?;
             self.committed(round, committed).await;
@@ -189,27 +266,35 @@ impl Pipeline {
         let took = round.write.take().map(|write| write.began.elapsed()).unwrap_or_default();
         round.has_committed = true;
         self.source.ack(&committed).await;
-        let last_seq = committed.position().last_seq;
-        self.telemetry.committed(committed.counts(), last_seq, self.source.pending(), took);
-        if committed.counts().rejected > 0 {
-            self.rejections.send_replace(last_seq);
-        }
-        tracing::debug!(last_seq, took_ms = took.as_millis(), counts = ?committed.counts(), "committed");
+        self.publish(&committed, took);
     }
 
-    /// Looked at when idle: a purge, a rollback or a recreated stream brings no message that would tell.
-    async fn stream_has_changed(&mut self, position: &Position) -> Option<String> {
-        if self.source.has_lost_the_tail().await {
-            return Some("the last messages were lost on the way".into());
+    fn publish(&self, committed: &Committed, took: Duration) {
+        let (last_seq, counts) = (committed.position().last_seq, committed.counts());
+        self.telemetry.committed(counts, last_seq, self.source.pending(), took);
+        if counts.rejected > 0 {
+            self.rejections.send_replace(last_seq);
+        }
+        tracing::debug!(last_seq, took_ms = took.as_millis(), ?counts, "committed");
+    }
+
+    /// Looked at when idle: a purge, a rollback, a recreated stream, or a tail that was lost brings no message that
+    /// would tell.
+    async fn why_idle(&mut self, position: &Position) -> Option<Ended> {
+        let interrupted = |why: &str| Some(Ended::Interrupted(why.to_owned()));
+        match self.source.silence().await {
+            Silence::TailLost => return interrupted("the last messages were lost on the way"),
+            Silence::Stalled => return Some(Ended::Stalled),
+            Silence::Quiet => {}
         }
         let standing = match self.source.stream_state(Some(position), false).await {
             Ok(state) => stand(Some(position), &state, false),
             Err(NatsError::Transient(_)) => return None,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return interrupted(&error.to_string()),
         };
         match standing {
             Ok(Standing::Resume(_)) => None,
-            _ => Some("the stream has changed".into()),
+            _ => interrupted("the stream has changed"),
         }
     }
 }
@@ -229,7 +314,11 @@ struct Write {
 }
 
 impl Round {
-    fn push(&mut self, verdict: crate::judge::Verdict) {
+    fn after(position: Position) -> Self {
+        Self { batch: Batch::after(position), began: Instant::now(), write: None, has_committed: false }
+    }
+
+    fn push(&mut self, verdict: Verdict) {
         if self.batch.is_empty() {
             self.began = Instant::now();
         }
@@ -247,14 +336,6 @@ impl Round {
     /// The writer takes what is there when it is free; only under backlog does it wait for the batch to fill.
     fn is_due(&self, limits: config::Batch, has_backlog: bool) -> bool {
         self.can_write() && (!has_backlog || self.batch.is_full(limits) || self.began.elapsed() >= limits.max_delay)
-    }
-
-    fn begin_write(&mut self, source: &mut Source, writer: &WriterThread) {
-        source.mark_batch();
-        let next = Batch::after(self.batch.end());
-        let batch = std::mem::replace(&mut self.batch, next);
-        let committed = writer.run(move |writer| writer.commit(&batch));
-        self.write = Some(Write { began: Instant::now(), committed });
     }
 }
 

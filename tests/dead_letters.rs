@@ -92,3 +92,27 @@ async fn dead_letters_wait_for_their_stream_and_one_that_fails_blocks_no_other()
     wait_for("the last one", || database.count("_rejections WHERE published = 0") == 0).await;
     assert_eq!(letters(&jetstream, 1).await[0].subject.as_str(), "dlq.analytics.events.not_an_object");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_never_come_back_as_messages() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let jetstream = server.jetstream().await;
+    // An operator's stream that takes the dead letters' subjects too.
+    let subjects = vec!["analytics.>".to_owned(), "dlq.>".to_owned()];
+    let config = jetstream::stream::Config { name: "ANALYTICS".into(), subjects, ..Default::default() };
+    jetstream.create_stream(config.clone()).await.unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    publish_all(&jetstream, vec![("analytics.events".to_owned(), b"{".to_vec())]).await;
+    let letters_wait = "dead letters wait in the database, to be published later";
+    wait_for("the first failure", || worker.log().contains(letters_wait)).await;
+    let database = worker.database();
+    assert_eq!((database.applied(), database.count("_rejections WHERE published = 0")), (1, 1));
+    // Mended, they go where they belong.
+    let subjects = vec!["analytics.>".to_owned()];
+    jetstream.update_stream(jetstream::stream::Config { subjects, ..config }).await.unwrap();
+    wait_for("the dead letter", || database.count("_rejections WHERE published = 1") == 1).await;
+    assert_eq!(letters(&jetstream, 1).await[0].payload, "{");
+    assert_eq!(database.applied(), 1);
+}

@@ -43,3 +43,20 @@ async fn copies_change_nothing_and_other_content_is_a_conflict() {
     assert!(error.contains("event_name differ"), "{error}");
     database.assert_account_balances();
 }
+
+/// The public tables are anybody's to read; some write to them too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_some_other_program_wrote_stops_nothing() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let database = worker.database();
+    let foreign = "INSERT INTO analytics_events (id, event_type, event_name) VALUES ('foreign', 'track', 'test')";
+    database.write().execute(foreign, []).unwrap();
+    let message = |id: &str| ("analytics.events".to_owned(), crate::support::event(id).into_bytes());
+    worker.applied(publish_all(&server.jetstream().await, vec![message("foreign"), message("ours")]).await).await;
+    assert_eq!(database.text("SELECT reason FROM _rejections", []), "duplicate_conflict");
+    assert_eq!(database.count("analytics_events WHERE id = 'ours'"), 1);
+    assert!(worker.is_running());
+}

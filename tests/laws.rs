@@ -57,6 +57,7 @@ impl Small {
         Delivery {
             subject: Self::SUBJECTS[self.kind].into(),
             payload: text.into(),
+            size_bytes: 0,
             stream_sequence,
             recv_ns: recv_ms * 1_000_000,
         }

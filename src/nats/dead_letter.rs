@@ -1,5 +1,7 @@
 //! Dead letters: from the ledger to the stream, each once within the duplicate window.
 
+use std::collections::BTreeSet;
+
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use sqlx::SqlitePool;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Connection, NatsError, stream, subject};
@@ -14,10 +17,10 @@ use crate::config;
 use crate::model::Timestamp;
 use crate::store::{self, DeadLetter, DeadLetterKey, StoreError, WriterThread};
 
-/// Rows looked up at once; they are marked together.
+/// Rows published at once, and marked together.
 const PAGE_ROWS: u32 = 256;
-/// Publishes in flight. Each holds one payload, 1 MiB at most by nats-server's default.
-const MAX_IN_FLIGHT: usize = 16;
+/// Bytes of their payloads that are in memory at once, and one more payload.
+const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
 /// Longer header values are cut: they explain, the body and the database have the rest.
 const MAX_HEADER_CHARS: usize = 1024;
 
@@ -35,6 +38,8 @@ pub struct DeadLetters {
 struct Pass {
     published: usize,
     failed: usize,
+    /// A row that fails says that others on its subject would, say for want of a permission: they wait for the next pass.
+    failed_subjects: BTreeSet<String>,
     last_error: Option<String>,
 }
 
@@ -50,10 +55,20 @@ impl DeadLetters {
     /// Where the database fails. NATS failing is no error: rows wait in the ledger.
     pub async fn run(self, mut rejections: watch::Receiver<u64>, stop: CancellationToken) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
+        let mut retry_at = None;
+        let mut tried = None;
+        self.ensure_stream().await;
         loop {
             rejections.mark_unchanged();
-            let pass = self.publish_all().await?;
-            if pass.failed == 0 {
+            // Rows that failed are tried again when their time comes; new ones do not wait for them.
+            if retry_at.is_some_and(|at| Instant::now() >= at) || stop.is_cancelled() {
+                (retry_at, tried) = (None, None);
+            }
+            let pass = self.publish_after(&mut tried).await?;
+            if pass.failed > 0 {
+                retry_at.get_or_insert_with(|| Instant::now() + backoff.next_delay());
+                self.ensure_stream().await;
+            } else if retry_at.is_none() {
                 backoff.reset();
             }
             if stop.is_cancelled() {
@@ -62,54 +77,64 @@ impl DeadLetters {
             tokio::select! {
                 () = stop.cancelled() => {}
                 changed = rejections.changed() => if changed.is_err() { stop.cancelled().await },
-                () = tokio::time::sleep(backoff.next_delay()), if pass.failed > 0 => {}
+                () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
             }
         }
     }
 
-    /// One pass over the outbox, in stream order. A row that fails stays, and the rows after it go on.
-    async fn publish_all(&self) -> Result<Pass, StoreError> {
+    async fn ensure_stream(&self) {
+        if let Err(error) = stream::ensure_dead_letters(&self.connection, &self.config).await {
+            tracing::warn!("dead letters wait in the database: {error}");
+        }
+    }
+
+    /// One pass over the rows after `tried`, in stream order. A row that fails stays, and those on other subjects go on.
+    async fn publish_after(&self, tried: &mut Option<DeadLetterKey>) -> Result<Pass, StoreError> {
         let mut pass = Pass::default();
-        let mut after = None;
         loop {
-            let keys = store::unpublished(&self.pool, after, PAGE_ROWS).await?;
+            let keys = store::unpublished(&self.pool, *tried, PAGE_ROWS).await?;
             let Some(last) = keys.last() else { break };
-            after = Some(*last);
+            *tried = Some(*last);
             let published = self.publish_page(&keys, &mut pass).await?;
             if !published.is_empty() {
                 self.writer.run(move |writer| writer.mark_published(&published)).await?;
             }
         }
         if let Some(error) = &pass.last_error {
-            tracing::warn!(
-                failed = pass.failed,
-                published = pass.published,
-                "dead letters wait in the database, to be published later: {error}"
-            );
-            if let Err(error) = stream::ensure_dead_letters(&self.connection, &self.config).await {
-                tracing::debug!("{error}");
-            }
+            let (failed, published) = (pass.failed, pass.published);
+            tracing::warn!(failed, published, "dead letters wait in the database, to be published later: {error}");
         }
         Ok(pass)
     }
 
     async fn publish_page(&self, keys: &[DeadLetterKey], pass: &mut Pass) -> Result<Vec<DeadLetterKey>, StoreError> {
         let mut in_flight = FuturesUnordered::new();
+        let mut in_flight_bytes = 0;
         let mut published = Vec::new();
         let mut keys = keys.iter().copied();
         loop {
-            while in_flight.len() < MAX_IN_FLIGHT
+            while in_flight_bytes < MAX_IN_FLIGHT_BYTES
                 && let Some(key) = keys.next()
             {
-                if let Some(row) = store::dead_letter(&self.pool, key).await? {
-                    in_flight.push(async move { (key, self.publish(row).await) });
+                let Some(row) = store::dead_letter(&self.pool, key).await? else { continue };
+                let subject = subject::dead_letter(&self.config.prefix, &row.kind, &row.reason);
+                if pass.failed_subjects.contains(&subject) {
+                    pass.failed += 1;
+                    continue;
                 }
+                let bytes = row.payload.len();
+                in_flight_bytes += bytes;
+                in_flight.push(async move {
+                    (key, bytes, self.publish(&subject, row).await.map_err(|error| (subject, error)))
+                });
             }
-            let Some((key, result)) = in_flight.next().await else { break };
+            let Some((key, bytes, result)) = in_flight.next().await else { break };
+            in_flight_bytes -= bytes;
             match result {
                 Ok(()) => published.push(key),
-                Err(error) => {
+                Err((subject, error)) => {
                     pass.failed += 1;
+                    pass.failed_subjects.insert(subject);
                     pass.last_error = Some(error.to_string());
                 }
             }
@@ -118,16 +143,15 @@ impl DeadLetters {
         Ok(published)
     }
 
-    async fn publish(&self, row: DeadLetter) -> Result<(), NatsError> {
-        let subject = subject::dead_letter(&self.config.prefix, &row.kind, &row.reason);
+    async fn publish(&self, subject: &str, row: DeadLetter) -> Result<(), NatsError> {
         let what = format!("cannot publish dead letter {}:{}:{}", row.stream, row.epoch, row.stream_seq);
-        let max_bytes = self.connection.client.server_info().max_payload;
-        let (headers, body) = message(row, max_bytes);
+        let max_bytes = self.connection.client().server_info().max_payload;
+        let (headers, body) = message(row, &self.config.dlq, max_bytes);
         let publish = PublishMessage::build().headers(headers).payload(body);
         let ack = self
             .connection
-            .jetstream
-            .send_publish(subject, publish)
+            .jetstream()
+            .send_publish(subject.to_owned(), publish)
             .await
             .map_err(|error| NatsError::transient(&what, error))?;
         ack.await.map(|_| ()).map_err(|error| NatsError::transient(&what, error))
@@ -135,12 +159,14 @@ impl DeadLetters {
 }
 
 /// Headers and body. Where both together exceed the server's maximum the body is cut; the database keeps it whole.
-fn message(row: DeadLetter, max_bytes: usize) -> (HeaderMap, Bytes) {
+fn message(row: DeadLetter, dlq: &str, max_bytes: usize) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     let recv = Timestamp::from_millis(row.recv_ms).to_string();
     let id = format!("{}:{}:{}", row.stream, row.epoch, row.stream_seq);
     let seq = row.stream_seq.to_string();
     for (name, value) in [
+        // A stream of the operator's that takes these subjects too, such as the one that is read, is not meant.
+        ("Nats-Expected-Stream", Some(dlq)),
         ("Nats-Msg-Id", Some(id.as_str())),
         ("Dlq-Reason", Some(&row.reason)),
         ("Dlq-Error", Some(&row.error)),
@@ -207,7 +233,7 @@ mod tests {
 
     #[test]
     fn headers_are_short_ascii_lines() {
-        let (headers, body) = message(row(b"abc".to_vec()), 1 << 20);
+        let (headers, body) = message(row(b"abc".to_vec()), "DLQ", 1 << 20);
         assert_eq!(&body[..], b"abc");
         assert_eq!(value(&headers, "Nats-Msg-Id"), Some("ANALYTICS:2:77"));
         assert_eq!(value(&headers, "Dlq-Field"), Some(r"properties.\u{e9}\u{a}"));
@@ -219,10 +245,10 @@ mod tests {
     #[test]
     fn a_body_is_cut_only_where_it_does_not_fit() {
         let whole = vec![b'x'; 10_000];
-        let overhead = wire_bytes(&message(row(whole.clone()), usize::MAX).0);
-        let (headers, body) = message(row(whole.clone()), 10_000 + overhead);
+        let overhead = wire_bytes(&message(row(whole.clone()), "DLQ", usize::MAX).0);
+        let (headers, body) = message(row(whole.clone()), "DLQ", 10_000 + overhead);
         assert_eq!((value(&headers, "Dlq-Truncated"), body.len()), (None, 10_000));
-        let (headers, body) = message(row(whole), 10_000 + overhead - 1);
+        let (headers, body) = message(row(whole), "DLQ", 10_000 + overhead - 1);
         assert_eq!(value(&headers, "Dlq-Truncated"), Some("10000"));
         assert_eq!(body.len() + wire_bytes(&headers), 10_000 + overhead - 1);
     }

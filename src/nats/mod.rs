@@ -3,6 +3,7 @@
 mod connect;
 mod consumer;
 mod dead_letter;
+mod fetch;
 mod publish;
 mod source;
 mod stream;
@@ -15,8 +16,8 @@ pub use connect::{Connection, connect, connect_once};
 pub use consumer::{Instance, lag};
 pub use dead_letter::DeadLetters;
 pub use publish::{FailedLine, LinePublisher, Published};
-pub use source::{Interrupted, Source};
-pub use stream::{ensure_dead_letters, last_sequence};
+pub use source::{Interrupted, Silence, Source};
+pub use stream::last_sequence;
 
 use crate::position::Refusal;
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
@@ -15,6 +16,8 @@ use crate::model::Kind;
 
 /// Acks outstanding at once.
 const MAX_IN_FLIGHT: usize = 4_000;
+/// Bytes of what is not acknowledged, which is kept to be sent again.
+const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
 /// Tries for a line before it is given up, and all that are not acknowledged by then with it: a minute of no server.
 const MAX_TRIES: u32 = 8;
 /// A failure that lasts longer than this many lines is reported by count alone.
@@ -46,9 +49,11 @@ pub struct Published {
 #[derive(Debug)]
 pub struct LinePublisher {
     connection: Connection,
+    jetstream: jetstream::Context,
     subject: String,
     kind: Kind,
     in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
     published: Published,
     has_given_up: bool,
 }
@@ -73,10 +78,12 @@ impl LinePublisher {
     /// A publisher of one kind of message.
     pub fn new(connection: Connection, prefix: &str, kind: Kind) -> Self {
         Self {
+            jetstream: connection.jetstream(),
             connection,
             subject: subject::publish(prefix, kind),
             kind,
             in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
             published: Published::default(),
             has_given_up: false,
         }
@@ -86,9 +93,10 @@ impl LinePublisher {
     /// nobody acknowledged it: then no other would be.
     pub async fn publish(&mut self, line: u64, text: &[u8]) -> bool {
         let message = outgoing(self.kind, text);
+        self.in_flight_bytes += message.payload.len();
         let ack = self.send(&message).await;
         self.in_flight.push_back(InFlight { line, message, ack });
-        while self.in_flight.len() >= MAX_IN_FLIGHT {
+        while self.in_flight.len() >= MAX_IN_FLIGHT || self.in_flight_bytes >= MAX_IN_FLIGHT_BYTES {
             self.settle_oldest().await;
         }
         !self.has_given_up
@@ -112,11 +120,12 @@ impl LinePublisher {
         if let Some(id) = &message.message_id {
             publish = publish.message_id(id);
         }
-        self.connection.jetstream.send_publish(self.subject.clone(), publish).await
+        self.jetstream.send_publish(self.subject.clone(), publish).await
     }
 
     async fn settle_oldest(&mut self) {
         let Some(InFlight { line, message, ack }) = self.in_flight.pop_front() else { return };
+        self.in_flight_bytes -= message.payload.len();
         let result = if self.has_given_up { acknowledged_by_now(ack) } else { self.settle(line, &message, ack).await };
         match result {
             Ok(ack) if ack.duplicate => self.published.duplicates += 1,
@@ -192,22 +201,30 @@ fn describe(error: &PublishError) -> String {
 fn outgoing(kind: Kind, line: &[u8]) -> Outgoing {
     let as_is = |message_id| Outgoing { payload: Bytes::copy_from_slice(line), message_id };
     let Ok(text) = std::str::from_utf8(line) else { return as_is(None) };
-    let Ok(serde_json::Value::Object(object)) = serde_json::from_str(text) else { return as_is(None) };
+    let Ok(serde_json::Value::Object(mut object)) = serde_json::from_str(text) else { return as_is(None) };
     let sent = match object.get("id") {
         Some(serde_json::Value::String(id)) if !id.is_empty() => Some(id.clone()),
         Some(serde_json::Value::Number(id)) => Some(id.to_string()),
-        None => None,
-        // null and "" mean absent, but a second id beside them would be read as a repeated key: leave it to the worker.
+        // null and "" mean absent.
+        None | Some(serde_json::Value::Null | serde_json::Value::String(_)) => None,
         Some(_) => return as_is(None),
     };
     if let Some(id) = sent {
         // A header is a line of ASCII; an id that is none is rejected by the worker anyway.
         return as_is(id.bytes().all(|byte| byte.is_ascii_graphic()).then(|| format!("{kind}:{id}")));
     }
-    let id = clock::new_id();
-    let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
-    let comma = if object.is_empty() { "" } else { "," };
-    Outgoing { payload: format!("{{\"id\":\"{id}\"{comma}{rest}").into(), message_id: Some(format!("{kind}:{id}")) }
+    let id = clock::new_id().to_string();
+    let message_id = Some(format!("{kind}:{id}"));
+    let payload = if object.remove("id").is_some() {
+        object.insert("id".into(), id.into());
+        serde_json::Value::Object(object).to_string()
+    } else {
+        // The rest stays as it was written, to the digit.
+        let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
+        let comma = if object.is_empty() { "" } else { "," };
+        format!("{{\"id\":\"{id}\"{comma}{rest}")
+    };
+    Outgoing { payload: payload.into(), message_id }
 }
 
 #[cfg(test)]
@@ -220,12 +237,12 @@ mod tests {
         assert_eq!(sent.message_id.as_deref(), Some("metrics:a"));
         assert_eq!(&sent.payload[..], br#"{"id":"a","value":1}"#);
 
-        for text in [" {\"value\":1} ", "{}", "{ }"] {
+        for text in [" {\"value\":1} ", "{}", "{ }", r#"{"id":null}"#, r#"{"a":1,"id":""}"#] {
             let given = outgoing(Kind::Event, text.as_bytes());
             let object: serde_json::Value = serde_json::from_slice(&given.payload).unwrap();
             assert_eq!(given.message_id, Some(format!("events:{}", object["id"].as_str().unwrap())));
         }
-        for text in ["not json", "[1]", r#"{"id":null}"#, r#"{"id":""}"#] {
+        for text in ["not json", "[1]", r#"{"id":[]}"#] {
             let sent = outgoing(Kind::Event, text.as_bytes());
             assert_eq!((sent.message_id, &sent.payload[..]), (None, text.as_bytes()));
         }

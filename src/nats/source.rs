@@ -17,10 +17,10 @@ use tokio::sync::watch;
 
 use super::consumer::{self, Instance, PULL_EXPIRY};
 use super::stream::{self, Found, nanos};
-use super::{Connection, NatsError};
+use super::{Connection, NatsError, fetch};
 use crate::config;
 use crate::decode::Delivery;
-use crate::position::{Position, Refusal, StreamState};
+use crate::position::{Gap, Position, Refusal, StreamState};
 use crate::store::Committed;
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -49,14 +49,26 @@ pub enum Interrupted {
     ForeignReset,
 }
 
+/// Why nothing comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// There is nothing, as far as can be told.
+    Quiet,
+    /// The consumer has delivered messages that did not arrive. Where they were the stream's last, no later one tells,
+    /// and the server's heartbeats go on.
+    TailLost,
+    /// There are messages that are not delivered, such as one that is larger than a pull may be.
+    Stalled,
+}
+
 /// Reads the stream.
 #[derive(Debug)]
 pub struct Source {
     connection: Connection,
     config: config::Stream,
     instance: Instance,
-    max_messages: usize,
-    max_bytes: usize,
+    batch: config::Batch,
+    is_paused: bool,
     missing_since: Option<Instant>,
     foreign_resets: VecDeque<Instant>,
     unanswered_resets: u32,
@@ -85,11 +97,9 @@ impl std::fmt::Debug for Reading {
 impl Source {
     /// A source that asks for as much at once as a batch takes.
     pub fn new(connection: Connection, config: config::Stream, batch: config::Batch, instance: Instance) -> Self {
-        // A pull by bytes never brings a message that is larger than the pull.
-        let max_message_bytes = connection.client.server_info().max_payload * 2;
         Self {
-            max_messages: batch.max_messages,
-            max_bytes: batch.max_bytes.max(max_message_bytes),
+            batch,
+            is_paused: false,
             connection,
             config,
             instance,
@@ -109,32 +119,32 @@ impl Source {
         position: Option<&Position>,
         new_epoch: bool,
     ) -> Result<StreamState, NatsError> {
-        let stream = match stream::find(&self.connection.jetstream, &self.config.name).await? {
+        let stream = match stream::find(&self.connection.jetstream(), &self.config.name).await? {
             Found::Stream(stream) => *stream,
             Found::Missing => self.missing(position, new_epoch).await?,
         };
         self.missing_since = None;
-        stream::state(&stream, position).await
+        stream::state(&self.connection.jetstream(), &stream, position).await
     }
 
     async fn missing(&mut self, position: Option<&Position>, new_epoch: bool) -> Result<Stream, NatsError> {
         let name = &self.config.name;
         let since = *self.missing_since.get_or_insert_with(Instant::now);
         let last_read = position.filter(|position| position.stream == *name);
-        if let Some(position) = last_read
-            && !new_epoch
-        {
+        if let Some(position) = last_read {
             if since.elapsed() < MISSING_PATIENCE {
                 return Err(NatsError::Transient(format!("stream {name} is missing")));
             }
-            return Err(Refusal::Deleted { stream: name.clone(), last_seq: position.last_seq }.into());
+            if !new_epoch {
+                return Err(Refusal::Deleted { stream: name.clone(), last_seq: position.last_seq }.into());
+            }
         }
         if !self.config.create {
             return Err(NatsError::Fatal(format!(
                 "stream {name} does not exist; create it, or set stream.create = true"
             )));
         }
-        stream::create_ingest(&self.connection.jetstream, &self.config).await
+        stream::create_ingest(&self.connection.jetstream(), &self.config).await
     }
 
     /// Claims the consumer, puts it after `position`, and begins to pull.
@@ -145,19 +155,21 @@ impl Source {
         self.reading = None;
         let stream = self
             .connection
-            .jetstream
+            .jetstream()
             .get_stream(&self.config.name)
             .await
             .map_err(|error| NatsError::transient("cannot open the stream", error))?;
         self.stop_where_fought_over(&stream).await?;
-        let max_ack_pending = i64::try_from(self.max_messages.saturating_mul(4)).unwrap_or(i64::MAX);
+        let max_ack_pending = i64::try_from(self.batch.max_messages.saturating_mul(4)).unwrap_or(i64::MAX);
         let mut consumer = consumer::claim(&stream, &self.config, max_ack_pending, &self.instance).await?;
         let connects = *self.connection.connects().borrow();
         self.reset(&mut consumer, position.last_seq + 1).await?;
+        // A pull by bytes never brings a message that is larger than the pull.
+        let max_message_bytes = self.connection.client().server_info().max_payload * 2;
         let messages = consumer
             .stream()
-            .max_messages_per_batch(self.max_messages)
-            .max_bytes_per_batch(self.max_bytes)
+            .max_messages_per_batch(self.batch.max_messages)
+            .max_bytes_per_batch(self.batch.max_bytes.max(max_message_bytes))
             .expires(PULL_EXPIRY)
             .heartbeat(HEARTBEAT)
             .messages()
@@ -245,18 +257,52 @@ impl Source {
             }
             reading.last_stream_seq = info.stream_sequence;
             let (stream_sequence, recv_ns) = (info.stream_sequence, nanos(info.published));
-            let async_nats::Message { subject, payload, reply, .. } = message.message;
+            let async_nats::Message { subject, payload, reply, length: size_bytes, .. } = message.message;
             reading.last_reply = reply;
-            return Ok(Delivery { subject: subject.into_string(), payload, stream_sequence, recv_ns });
+            return Ok(Delivery { subject: subject.into_string(), payload, size_bytes, stream_sequence, recv_ns });
         }
     }
 
-    /// Looked at when nothing comes: whether the consumer has delivered messages that did not arrive. Where they were the
-    /// stream's last, no later one tells, and the server's heartbeats go on.
-    pub async fn has_lost_the_tail(&self) -> bool {
-        let Some(reading) = &self.reading else { return false };
-        let delivered = consumer::delivered(&self.connection, &self.config).await;
-        delivered.is_some_and(|delivered| delivered >= reading.next_consumer_seq)
+    /// Looked at when nothing comes: why that may be.
+    pub async fn silence(&mut self) -> Silence {
+        let Some(reading) = &self.reading else { return Silence::Quiet };
+        let Some(info) = consumer::look(&self.connection, &self.config).await else { return Silence::Quiet };
+        if info.paused != self.is_paused {
+            self.is_paused = info.paused;
+            let name = &self.config.consumer;
+            tracing::warn!("consumer {name} was {}", if info.paused { "paused: nothing is read" } else { "resumed" });
+        }
+        if info.delivered.consumer_sequence >= reading.next_consumer_seq {
+            Silence::TailLost
+        } else if info.num_pending > 0 && !info.paused {
+            Silence::Stalled
+        } else {
+            Silence::Quiet
+        }
+    }
+
+    /// Reads the next message after a position by itself, whatever keeps it from being delivered.
+    ///
+    /// # Errors
+    /// Where it cannot be asked for.
+    pub async fn fetch_after(&mut self, position: &Position) -> Result<Option<Delivery>, NatsError> {
+        fetch::from(&self.connection.jetstream(), &self.config.name, position.last_seq + 1).await
+    }
+
+    /// Makes sure that sequences which were not delivered are gone from the stream.
+    ///
+    /// # Errors
+    /// Where they may not be; what was read around them is not to be kept.
+    pub async fn vouch_for(&self, gaps: &mut [Gap]) -> Result<(), NatsError> {
+        consumer::vouch_for(&self.connection, &self.config, gaps).await
+    }
+
+    /// Makes a new client where the old one has died.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached.
+    pub async fn revive(&mut self) -> Result<(), NatsError> {
+        self.connection.revive_if_dead().await
     }
 
     fn foreign_reset(&mut self) -> Interrupted {
@@ -297,7 +343,7 @@ impl Source {
             reply = reading.unacked.pop_front();
         }
         if let Some((_, reply)) = reply
-            && let Err(error) = self.connection.client.publish(reply, Bytes::new()).await
+            && let Err(error) = self.connection.client().publish(reply, Bytes::new()).await
         {
             tracing::debug!("ack not sent: {error}");
         }

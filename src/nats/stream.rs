@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Compression, Config, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{Compression, Config, DirectGetErrorKind, RetentionPolicy, StorageType, Stream};
 
-use super::{Connection, NatsError, subject};
+use super::{Connection, NatsError, fetch, subject};
 use crate::config;
 use crate::position::{Position, StreamState};
 
@@ -49,11 +49,8 @@ pub(super) async fn create_ingest(
 }
 
 /// Makes the stream of dead letters where it is missing.
-///
-/// # Errors
-/// Where it is missing and cannot be made; dead letters then wait in the database.
-pub async fn ensure_dead_letters(connection: &Connection, config: &config::Stream) -> Result<(), NatsError> {
-    match find(&connection.jetstream, &config.dlq).await? {
+pub(super) async fn ensure_dead_letters(connection: &Connection, config: &config::Stream) -> Result<(), NatsError> {
+    match find(&connection.jetstream(), &config.dlq).await? {
         Found::Stream(_) => Ok(()),
         Found::Missing if !config.create => {
             Err(NatsError::Transient(format!("stream {} does not exist, and stream.create is false", config.dlq)))
@@ -66,7 +63,7 @@ pub async fn ensure_dead_letters(connection: &Connection, config: &config::Strea
                 duplicate_window: DEAD_LETTER_DUPLICATE_WINDOW,
                 ..common(config)
             };
-            create(&connection.jetstream, wanted).await.map(|_| ())
+            create(&connection.jetstream(), wanted).await.map(|_| ())
         }
     }
 }
@@ -98,7 +95,11 @@ async fn create(jetstream: &jetstream::Context, config: Config) -> Result<Stream
 }
 
 /// What a stream says of itself, as far as going on from `position` needs it.
-pub(super) async fn state(stream: &Stream, position: Option<&Position>) -> Result<StreamState, NatsError> {
+pub(super) async fn state(
+    jetstream: &jetstream::Context,
+    stream: &Stream,
+    position: Option<&Position>,
+) -> Result<StreamState, NatsError> {
     let what = "cannot read the stream's state";
     let info = stream.get_info().await.map_err(|error| NatsError::transient(what, error))?;
     let (first_seq, last_seq) = (info.state.first_sequence, info.state.last_sequence);
@@ -107,7 +108,7 @@ pub(super) async fn state(stream: &Stream, position: Option<&Position>) -> Resul
         && (first_seq..=last_seq).contains(&position.last_seq)
         && position.last_recv_ns != 0
     {
-        recv_ns_at_position = recv_ns(stream, position.last_seq).await?;
+        recv_ns_at_position = recv_ns(jetstream, stream, position.last_seq).await?;
     }
     Ok(StreamState {
         name: info.config.name,
@@ -120,15 +121,17 @@ pub(super) async fn state(stream: &Stream, position: Option<&Position>) -> Resul
 }
 
 /// When the stream received the message at a sequence; none where it was deleted.
-async fn recv_ns(stream: &Stream, sequence: u64) -> Result<Option<i64>, NatsError> {
-    use async_nats::jetstream::stream::RawMessageErrorKind;
-    match stream.get_raw_message(sequence).await {
+async fn recv_ns(jetstream: &jetstream::Context, stream: &Stream, sequence: u64) -> Result<Option<i64>, NatsError> {
+    let denied = match fetch::at(jetstream, &stream.cached_info().config.name, sequence).await {
+        Ok(message) => return Ok(message.map(|message| message.recv_ns)),
+        Err(error) => error,
+    };
+    // A worker with few permissions may have this one instead. It comes second: it brings headers in a form that
+    // async-nats may not be able to parse.
+    match stream.direct_get(sequence).await {
         Ok(message) => Ok(Some(nanos(message.time))),
-        Err(error) => match error.kind() {
-            RawMessageErrorKind::JetStream(api) if api.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
-            RawMessageErrorKind::NoMessageFound => Ok(None),
-            _ => Err(NatsError::transient(&format!("cannot read message {sequence} of the stream"), error)),
-        },
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+        Err(_) => Err(denied),
     }
 }
 
@@ -142,7 +145,7 @@ pub(super) fn nanos(time: async_nats::datetime::DateTime) -> i64 {
 /// # Errors
 /// Where it cannot be asked.
 pub async fn last_sequence(connection: &Connection, name: &str) -> Result<u64, NatsError> {
-    match find(&connection.jetstream, name).await? {
+    match find(&connection.jetstream(), name).await? {
         Found::Stream(stream) => Ok(stream.cached_info().state.last_sequence),
         Found::Missing => Err(NatsError::Transient(format!("stream {name} does not exist"))),
     }

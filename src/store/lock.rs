@@ -14,6 +14,8 @@ use crate::clock;
 /// How long `run` waits for a command that holds the lock.
 const WAIT_FOR_COMMAND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
+/// As many as Linux follows.
+const MAX_LINKS: usize = 40;
 
 /// Who holds a lock, as the lock file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,16 +96,28 @@ fn lock_path(database: &Path) -> PathBuf {
     PathBuf::from(path)
 }
 
+/// The path with symbolic links resolved, one that names no file yet included: two names of one file share one lock.
 fn canonical(database: &Path) -> Result<PathBuf, StoreError> {
-    if let Ok(path) = database.canonicalize() {
-        return Ok(path);
+    let mut path = database.to_owned();
+    for _ in 0..MAX_LINKS {
+        if let Ok(path) = path.canonicalize() {
+            return Ok(path);
+        }
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        match path.read_link() {
+            Ok(target) => path = folder.join(target),
+            Err(_) => {
+                let folder =
+                    folder.canonicalize().map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
+                return Ok(folder.join(path.file_name().unwrap_or_default()));
+            }
+        }
     }
-    let folder = match database.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let folder = folder.canonicalize().map_err(|source| StoreError::Io { path: folder.to_owned(), source })?;
-    Ok(folder.join(database.file_name().unwrap_or_default()))
+    let source = std::io::Error::other("too many symbolic links");
+    Err(StoreError::Io { path: database.to_owned(), source })
 }
 
 /// Between taking the lock and writing the holder a process may be seen without a name.

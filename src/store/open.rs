@@ -11,7 +11,7 @@ use super::{Lock, StoreError, Writer, migrate};
 /// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Memory for pages of the writer's connection. The indexes that take random inserts should stay in it.
-const WRITER_CACHE_KIB: i64 = 48 * 1024;
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
 /// Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
 /// are moved once.
 const CHECKPOINT_PAGES: i64 = 8_000;

@@ -1,6 +1,6 @@
 //! The raw tables: insert where the id is new, else compare with what is stored.
 
-use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction};
+use rusqlite::{CachedStatement, Row, Transaction};
 
 use crate::duplicate::{self, Record};
 use crate::rejection::Rejection;
@@ -66,13 +66,21 @@ impl<'tx> Insert<'tx> {
         let columns = self.select.column_count();
         let stored = self
             .select
-            .query_row([judged.record.id()], |row| Ok((T::from_row(row)?, Supplied::from_bits(row.get(columns - 1)?))))
-            .optional()?;
-        Ok(stored.map(|(stored, supplied)| match duplicate::compare(&stored, supplied, judged) {
-            Ok(()) => Outcome::Duplicate,
-            Err(conflict) => Outcome::Rejected(conflict),
-        }))
+            .query_row([judged.record.id()], |row| Ok((T::from_row(row)?, Supplied::from_bits(row.get(columns - 1)?))));
+        let compared = match stored {
+            Ok((stored, supplied)) => duplicate::compare(&stored, supplied, judged),
+            Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(None),
+            // Some other program wrote that row.
+            Err(error) if is_unreadable(&error) => Err(duplicate::unreadable::<T>(judged.record.id(), &error)),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(compared.map_or_else(Outcome::Rejected, |()| Outcome::Duplicate)))
     }
+}
+
+fn is_unreadable(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
 }
 
 /// A column that holds the text form of some type.

@@ -14,9 +14,21 @@ pub struct NatsServer {
 
 impl NatsServer {
     pub async fn start() -> Self {
+        Self::start_with_max_payload(1 << 20).await
+    }
+
+    /// A server that takes messages of so many bytes.
+    pub async fn start_with_max_payload(bytes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        set_max_payload(folder.path(), bytes);
         let (process, port) = spawn(folder.path(), None).await;
         Self { process, folder, port }
+    }
+
+    /// Starts again with another maximum; what is stored stays.
+    pub async fn restart_with_max_payload(&mut self, bytes: usize) {
+        set_max_payload(self.folder.path(), bytes);
+        self.restart().await;
     }
 
     pub fn url(&self) -> String {
@@ -72,6 +84,10 @@ impl Drop for NatsServer {
     }
 }
 
+fn set_max_payload(folder: &Path, bytes: usize) {
+    std::fs::write(folder.join("nats.conf"), format!("max_payload: {bytes}\nmax_pending: {}\n", 64 << 20)).unwrap();
+}
+
 fn binary() -> PathBuf {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/nats-server/bin/nats-server");
     match std::env::var_os("NATS_SERVER") {
@@ -84,6 +100,8 @@ fn binary() -> PathBuf {
 async fn spawn(folder: &Path, port: Option<u16>) -> (Child, u16) {
     let process = Command::new(binary())
         .arg("--jetstream")
+        .arg("--config")
+        .arg(folder.join("nats.conf"))
         .args(["--addr", "127.0.0.1", "--port", &port.map_or("-1".into(), |port| port.to_string())])
         .arg("--store_dir")
         .arg(folder.join("store"))

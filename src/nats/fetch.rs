@@ -1,0 +1,72 @@
+//! Reads single messages by the API that answers in JSON.
+//!
+//! It is slow, but it brings any message: the server stores some that async-nats cannot parse as a delivery (headers or
+//! subjects that are not what the protocol says), and some that are larger than a pull may ask for.
+
+use async_nats::jetstream;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::NatsError;
+use crate::decode::Delivery;
+
+#[derive(Deserialize)]
+struct Answer {
+    message: Stored,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    data: String,
+    time: chrono::DateTime<chrono::Utc>,
+}
+
+/// The message at a sequence; none where it was deleted.
+pub(super) async fn at(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<Delivery>, NatsError> {
+    get(jetstream, stream, &json!({ "seq": sequence })).await
+}
+
+/// The first message at or after a sequence; none where the stream ends before.
+pub(super) async fn from(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<Delivery>, NatsError> {
+    get(jetstream, stream, &json!({ "seq": sequence, "next_by_subj": ">" })).await
+}
+
+async fn get(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    request: &serde_json::Value,
+) -> Result<Option<Delivery>, NatsError> {
+    let api = format!("STREAM.MSG.GET.{stream}");
+    let what = format!("cannot read a message by $JS.API.{api}; is the permission missing?");
+    let response: Response<Answer> =
+        jetstream.request(api, request).await.map_err(|error| NatsError::transient(&what, error))?;
+    let message = match response {
+        Response::Ok(Answer { message }) => message,
+        Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),
+        Response::Err { error } => return Err(NatsError::transient(&what, error)),
+    };
+    let payload = STANDARD.decode(&message.data).map_err(|error| NatsError::transient(&what, error))?;
+    Ok(Some(Delivery {
+        subject: message.subject,
+        size_bytes: payload.len(),
+        payload: payload.into(),
+        stream_sequence: message.seq,
+        // Out of range from the year 2262 on.
+        recv_ns: message.time.timestamp_nanos_opt().unwrap_or(i64::MAX),
+    }))
+}
