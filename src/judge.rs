@@ -2,8 +2,8 @@
 
 use crate::decode::{self, Delivery};
 use crate::model::Kind;
-use crate::nats::subject;
 use crate::rejection::{Reason, Rejection};
+use crate::subject;
 use crate::validate::{self, Limits, Message, Origin};
 
 /// What a message is judged by, besides itself.

@@ -30,6 +30,7 @@ pub mod nats;
 pub mod decode;
 pub mod judge;
 pub mod rejection;
+pub mod subject;
 pub mod validate;
 
 pub mod batch;

@@ -229,6 +229,7 @@ impl Pipeline {
                 }
             }
         };
+        self.source.stop_pulling();
         self.finish(&mut round).await?;
         Ok(Outcome { ended, has_committed: round.has_committed })
     }

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Connection, NatsError, stream, subject};
-use crate::config;
+use super::{Backoff, Connection, NatsError, stream};
 use crate::model::Timestamp;
 use crate::store::{self, DeadLetter, DeadLetterKey, StoreError, WriterThread};
+use crate::{config, subject};
 
 /// Rows published at once, and marked together.
 const PAGE_ROWS: u32 = 256;

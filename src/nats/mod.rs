@@ -7,7 +7,6 @@ mod fetch;
 mod publish;
 mod source;
 mod stream;
-pub mod subject;
 
 use std::time::Duration;
 

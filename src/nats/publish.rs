@@ -10,9 +10,9 @@ use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::{Backoff, Connection, NatsError, subject};
-use crate::clock;
+use super::{Backoff, Connection, NatsError};
 use crate::model::Kind;
+use crate::{clock, subject};
 
 /// Acks outstanding at once.
 const MAX_IN_FLIGHT: usize = 4_000;

@@ -77,7 +77,7 @@ pub struct Source {
 
 /// One pull, from one reset on.
 struct Reading {
-    /// None once it broke: it would pull again by itself when the connection is back.
+    /// None once it is stopped.
     messages: Option<pull::Stream>,
     connects: u64,
     next_consumer_seq: u64,
@@ -220,16 +220,6 @@ impl Source {
     /// # Errors
     /// [`Interrupted`]: what was delivered before is whole; go on with [`Source::start`].
     pub async fn next(&mut self) -> Result<Delivery, Interrupted> {
-        let next = self.next_in_order().await;
-        if next.is_err()
-            && let Some(reading) = &mut self.reading
-        {
-            reading.messages = None;
-        }
-        next
-    }
-
-    async fn next_in_order(&mut self) -> Result<Delivery, Interrupted> {
         let not_started = || Interrupted::Failed("not started".into());
         let reading = self.reading.as_mut().ok_or_else(not_started)?;
         let messages = reading.messages.as_mut().ok_or_else(not_started)?;
@@ -260,6 +250,14 @@ impl Source {
             let async_nats::Message { subject, payload, reply, length: size_bytes, .. } = message.message;
             reading.last_reply = reply;
             return Ok(Delivery { subject: subject.into_string(), payload, size_bytes, stream_sequence, recv_ns });
+        }
+    }
+
+    /// Stops the pull. Left alone it would pull again by itself when the connection is back. What was delivered can
+    /// still be acknowledged.
+    pub fn stop_pulling(&mut self) {
+        if let Some(reading) = &mut self.reading {
+            reading.messages = None;
         }
     }
 

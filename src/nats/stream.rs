@@ -7,9 +7,9 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Compression, Config, DirectGetErrorKind, RetentionPolicy, StorageType, Stream};
 
-use super::{Connection, NatsError, fetch, subject};
-use crate::config;
+use super::{Connection, NatsError, fetch};
 use crate::position::{Position, StreamState};
+use crate::{config, subject};
 
 /// How long the stream of dead letters recognises a row that is published again after a crash.
 const DEAD_LETTER_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);

@@ -2,7 +2,6 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::writer::Counts;
 use super::{StoreError, from_sql, to_sql};
 use crate::position::Position;
 
@@ -57,8 +56,8 @@ pub(super) fn advance(tx: &Transaction<'_>, after: &Position, end: &Position) ->
 }
 
 /// Adds to the account of an epoch how messages ended.
-pub(super) fn add_counts(tx: &Transaction<'_>, epoch: i64, counts: Counts) -> rusqlite::Result<()> {
+pub(super) fn add_counts(tx: &Transaction<'_>, epoch: i64, stored: u64, duplicates: u64) -> rusqlite::Result<()> {
     let sql = "UPDATE _positions SET stored = stored + ?1, duplicates = duplicates + ?2 WHERE epoch = ?3";
-    tx.prepare_cached(sql)?.execute(params![to_sql(counts.stored()), to_sql(counts.duplicates), epoch])?;
+    tx.prepare_cached(sql)?.execute(params![to_sql(stored), to_sql(duplicates), epoch])?;
     Ok(())
 }

@@ -143,7 +143,7 @@ impl Writer {
         }
         gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
         counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
-        position::add_counts(&tx, batch.after.epoch, counts)?;
+        position::add_counts(&tx, batch.after.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
         Ok(Committed { position, counts })
     }
