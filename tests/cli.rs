@@ -182,6 +182,30 @@ fn check_prints_what_results_and_hides_secrets() {
     assert!(again.status.success(), "{}", text(&again.stderr));
 }
 
+/// The example configuration says what the defaults are, and every key of it is known.
+#[test]
+fn the_example_configuration_is_the_default_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |arguments: &[&str]| {
+        let mut command = command(folder.path(), NOWHERE);
+        for name in ["NATS_URL", "DATABASE_URL", "STREAMGAUGE_HTTP__LISTEN"] {
+            command.env_remove(name);
+        }
+        let output = command.arg("check").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/streamgauge.toml");
+    assert_eq!(check(&["--config", example]), check(&[]));
+    // What is commented out is known too.
+    let lines = std::fs::read_to_string(example).unwrap();
+    let keys = lines.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line));
+    let all: Vec<&str> = keys.filter(|line| !line.starts_with("nkey") && !line.starts_with("credentials")).collect();
+    let file = folder.path().join("all.toml");
+    std::fs::write(&file, all.join("\n")).unwrap();
+    assert!(check(&["--config", file.to_str().unwrap()]).contains("max_age = \"400d\""));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publish_tells_which_lines_failed() {
     let folder = tempfile::tempdir().unwrap();

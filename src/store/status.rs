@@ -69,6 +69,7 @@ pub struct GapRange {
 struct PositionRow {
     stream: String,
     epoch: i64,
+    first_seq: i64,
     last_seq: i64,
     stored: i64,
     duplicates: i64,
@@ -81,7 +82,7 @@ struct PositionRow {
 pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError> {
     let mut tx = pool.begin().await?;
     let positions: Vec<PositionRow> = sqlx::query_as(
-        "SELECT stream, epoch, last_seq, stored, duplicates FROM _positions p \
+        "SELECT stream, epoch, first_seq, last_seq, stored, duplicates FROM _positions p \
          WHERE epoch = (SELECT max(epoch) FROM _positions o WHERE o.stream = p.stream) ORDER BY epoch",
     )
     .fetch_all(&mut *tx)
@@ -122,7 +123,8 @@ impl From<PositionRow> for StreamStatus {
         Self {
             name: row.stream,
             epoch: row.epoch,
-            applied_seq: from_sql(row.last_seq),
+            // An epoch that begins in the middle of a stream stands before its first message, at a sequence of none.
+            applied_seq: if row.last_seq < row.first_seq { 0 } else { from_sql(row.last_seq) },
             stored: row.stored,
             duplicates: row.duplicates,
         }
