@@ -46,6 +46,13 @@ impl Batch {
         self.verdicts.len() >= limits.max_messages || self.size_bytes >= limits.max_bytes
     }
 
+    /// Tells gaps that the stream's limits or a purge made, before its first sequence, from messages that were deleted.
+    pub fn reason_gaps(&mut self, stream_first_seq: u64) {
+        for gap in self.gaps.iter_mut().filter(|gap| gap.last_seq < stream_first_seq) {
+            gap.reason = GapReason::ExpiredOrPurged;
+        }
+    }
+
     /// Adds the next message of the stream. Where sequences are missing before it, the stream does not hold them.
     pub fn push(&mut self, verdict: Verdict) {
         let previous_seq =

@@ -26,7 +26,9 @@ const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// Rounds in a row that brought nothing before the next messages are read singly: one of them may be such that its
 /// delivery ends the connection, or never comes.
 const MAX_FRUITLESS_ROUNDS: u32 = 3;
-/// How many messages are then read singly; twice as many each time in a row, up to the maximum.
+/// Where that helped, one such round is enough for so long: such messages seldom come alone.
+const SUSPICION: Duration = Duration::from_secs(60);
+/// How many messages are then read singly; twice as many each time under suspicion, up to the maximum.
 const MIN_SINGLE_MESSAGES: usize = 8;
 const MAX_SINGLE_MESSAGES: usize = 1024;
 
@@ -70,16 +72,46 @@ enum Ended {
     Stalled,
 }
 
-/// How a round of reading went.
-struct Outcome {
-    ended: Ended,
-    has_committed: bool,
+/// Rounds in a row that brought nothing, and what is done about them.
+struct Trouble {
+    fruitless_rounds: u32,
+    single_messages: usize,
+    suspicious_until: Option<Instant>,
+    /// Whether anything was committed since this was last asked.
+    progress: bool,
 }
 
-/// Rounds in a row that brought nothing, and what is done about them.
-struct Fruitless {
-    rounds: u32,
-    single_messages: usize,
+impl Trouble {
+    fn none() -> Self {
+        Self { fruitless_rounds: 0, single_messages: MIN_SINGLE_MESSAGES, suspicious_until: None, progress: false }
+    }
+
+    fn is_suspicious(&self) -> bool {
+        self.suspicious_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// How many messages to read singly before the next pull; none where pulls bring them.
+    fn single_messages(&self) -> Option<usize> {
+        let enough = if self.is_suspicious() { 1 } else { MAX_FRUITLESS_ROUNDS };
+        (self.fruitless_rounds >= enough).then_some(self.single_messages)
+    }
+
+    fn after_single_messages(&mut self, helped: bool) {
+        self.fruitless_rounds = 0;
+        if helped {
+            self.progress = true;
+            self.suspicious_until = Some(Instant::now() + SUSPICION);
+            self.single_messages = (self.single_messages * 2).min(MAX_SINGLE_MESSAGES);
+        }
+    }
+
+    fn after_commit(&mut self) {
+        self.progress = true;
+        self.fruitless_rounds = 0;
+        if !self.is_suspicious() {
+            self.single_messages = MIN_SINGLE_MESSAGES;
+        }
+    }
 }
 
 impl Pipeline {
@@ -89,24 +121,20 @@ impl Pipeline {
     /// Where going on needs somebody to do something. Nothing is lost.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), PipelineError> {
         let mut backoff = Backoff::default();
-        let mut fruitless = Fruitless { rounds: 0, single_messages: MIN_SINGLE_MESSAGES };
+        let mut trouble = Trouble::none();
         loop {
-            let why = match self.round(&mut fruitless, &stop).await {
-                Ok(Outcome { ended: Ended::Stopped, .. }) => return Ok(()),
-                Ok(Outcome { ended, has_committed }) => {
-                    if has_committed {
-                        backoff.reset();
-                    }
-                    match ended {
-                        Ended::Interrupted(why) => why,
-                        _ => "messages are there, but not delivered".into(),
-                    }
-                }
+            let why = match self.round(&mut trouble, &stop).await {
+                Ok(Ended::Stopped) => return Ok(()),
+                Ok(Ended::Interrupted(why)) => why,
+                Ok(Ended::Stalled) => "messages are there, but not delivered".into(),
                 Err(PipelineError::Nats(NatsError::Transient(why))) => why,
                 Err(PipelineError::Store(error @ StoreError::PositionMoved)) => error.to_string(),
                 Err(PipelineError::Store(StoreError::Busy)) if stop.is_cancelled() => return Ok(()),
                 Err(error) => return Err(error),
             };
+            if std::mem::take(&mut trouble.progress) {
+                backoff.reset();
+            }
             let delay = backoff.next_delay();
             tracing::warn!(retry_in_ms = delay.as_millis(), "{why}");
             let mut returns = self.source.connection_returns();
@@ -119,26 +147,28 @@ impl Pipeline {
     }
 
     /// Binds and reads, until something breaks or `stop`.
-    async fn round(&mut self, fruitless: &mut Fruitless, stop: &CancellationToken) -> Result<Outcome, PipelineError> {
+    async fn round(&mut self, trouble: &mut Trouble, stop: &CancellationToken) -> Result<Ended, PipelineError> {
         let mut losses = self.source.connection_losses();
         let position = tokio::select! {
-            () = stop.cancelled() => return Ok(Outcome { ended: Ended::Stopped, has_committed: false }),
-            bound = self.bind(fruitless) => bound?,
+            () = stop.cancelled() => return Ok(Ended::Stopped),
+            bound = self.bind(trouble) => bound?,
             _ = losses.changed() => return Err(NatsError::Transient("the connection was lost".into()).into()),
         };
-        let outcome = self.read(position, losses, stop).await?;
-        match &outcome {
-            Outcome { has_committed: true, .. } => {
-                *fruitless = Fruitless { rounds: 0, single_messages: MIN_SINGLE_MESSAGES }
-            }
-            Outcome { ended: Ended::Stalled, .. } => fruitless.rounds = MAX_FRUITLESS_ROUNDS,
-            _ => fruitless.rounds += 1,
+        let (ended, has_committed) = self.read(position, losses, stop).await?;
+        if has_committed {
+            trouble.after_commit();
         }
-        Ok(outcome)
+        match &ended {
+            Ended::Stalled => trouble.fruitless_rounds = MAX_FRUITLESS_ROUNDS,
+            // An idle stream brings nothing, and nothing is wrong with that.
+            Ended::Interrupted(_) if self.source.has_backlog() => trouble.fruitless_rounds += 1,
+            _ => {}
+        }
+        Ok(ended)
     }
 
     /// Finds out where the database stands, whether the stream is still the same, and begins to read after it.
-    async fn bind(&mut self, fruitless: &mut Fruitless) -> Result<Position, PipelineError> {
+    async fn bind(&mut self, trouble: &mut Trouble) -> Result<Position, PipelineError> {
         self.source.revive().await?;
         let last = self.writer.run(|writer| writer.position()).await?;
         let state = self.source.stream_state(last.as_ref(), self.new_epoch).await?;
@@ -154,11 +184,12 @@ impl Pipeline {
                 self.writer.run(move |writer| writer.begin_epoch(&state.name, state.created_ns, first_seq)).await?
             }
         };
-        if fruitless.rounds >= MAX_FRUITLESS_ROUNDS {
-            position = self.read_singly(position, fruitless.single_messages).await?;
-            // One more such round, and more are read so.
-            fruitless.rounds = MAX_FRUITLESS_ROUNDS - 1;
-            fruitless.single_messages = (fruitless.single_messages * 2).min(MAX_SINGLE_MESSAGES);
+        // A writer's job outlives the round that asked for it: its rejections may not have been told of.
+        self.rejections.send_replace(position.last_seq);
+        if let Some(count) = trouble.single_messages() {
+            let read = self.read_singly(&position, count).await?;
+            trouble.after_single_messages(read.is_some());
+            position = read.unwrap_or(position);
         }
         self.source.start(&position).await?;
         self.telemetry.bound(position.last_seq);
@@ -166,19 +197,36 @@ impl Pipeline {
         Ok(position)
     }
 
-    /// Reads the next messages one by one, past whatever keeps them from being delivered.
-    async fn read_singly(&mut self, mut position: Position, count: usize) -> Result<Position, PipelineError> {
-        tracing::warn!(after = position.last_seq, count, "reading messages one by one, since they are not delivered");
-        let judge = self.judge(&position);
-        for _ in 0..count {
-            let Some(delivery) = self.source.fetch_after(&position).await? else { break };
-            let mut batch = Batch::after(position);
+    /// Reads the next messages one by one, past whatever keeps them from being delivered, and commits them together.
+    /// None where there are none, or they cannot be read so either.
+    async fn read_singly(&mut self, after: &Position, count: usize) -> Result<Option<Position>, PipelineError> {
+        tracing::warn!(after = after.last_seq, count, "reading messages one by one, since they are not delivered");
+        let batch = match self.fetch_batch(after, count).await {
+            Ok(batch) if batch.is_empty() => return Ok(None),
+            Ok(batch) => batch,
+            Err(NatsError::Transient(why)) => {
+                tracing::warn!("they cannot be read one by one: {why}");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let committed = self.writer.run(move |writer| writer.commit(&batch)).await?;
+        self.publish(&committed, Duration::ZERO);
+        Ok(Some(committed.position().clone()))
+    }
+
+    async fn fetch_batch(&mut self, after: &Position, count: usize) -> Result<Batch, NatsError> {
+        let judge = self.judge(after);
+        let mut batch = Batch::after(after.clone());
+        while batch.verdicts.len() < count && !batch.is_full(self.batch) {
+            let Some(delivery) = self.source.fetch_after(&batch.end()).await? else { break };
             batch.push(judge.judge(delivery));
-            let committed = self.writer.run(move |writer| writer.commit(&batch)).await?;
-            self.publish(&committed, Duration::ZERO);
-            position = committed.position().clone();
         }
-        Ok(position)
+        // Only now is it known that they came from the stream that was read before.
+        let state = self.source.stream_state(Some(after), false).await?;
+        stand(Some(after), &state, false)?;
+        batch.reason_gaps(state.first_seq);
+        Ok(batch)
     }
 
     fn judge(&self, position: &Position) -> Judge {
@@ -190,13 +238,13 @@ impl Pipeline {
         }
     }
 
-    /// Reads, judges and commits until something breaks or `stop`.
+    /// Reads, judges and commits until something breaks or `stop`. Tells whether anything was committed.
     async fn read(
         &mut self,
         position: Position,
         mut losses: watch::Receiver<u64>,
         stop: &CancellationToken,
-    ) -> Result<Outcome, PipelineError> {
+    ) -> Result<(Ended, bool), PipelineError> {
         let judge = self.judge(&position);
         let mut round = Round::after(position);
         let mut idle = tokio::time::interval_at(Instant::now() + IDLE_CHECK, IDLE_CHECK);
@@ -231,13 +279,13 @@ impl Pipeline {
         };
         self.source.stop_pulling();
         self.finish(&mut round).await?;
-        Ok(Outcome { ended, has_committed: round.has_committed })
+        Ok((ended, round.has_committed))
     }
 
     /// Hands the batch to the writer. A batch around sequences that may still be in the stream is dropped instead.
     async fn begin_write(&mut self, round: &mut Round) -> Result<(), NatsError> {
         if !round.batch.gaps.is_empty()
-            && let Err(error) = self.source.vouch_for(&mut round.batch.gaps).await
+            && let Err(error) = self.source.vouch_for(&mut round.batch).await
         {
             round.batch = Batch::after(round.batch.after.clone());
             return Err(error);

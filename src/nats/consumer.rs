@@ -15,7 +15,6 @@ use async_nats::jetstream::stream::Stream;
 
 use super::stream::{Found, find};
 use super::{Connection, NatsError};
-use crate::position::{Gap, GapReason};
 use crate::{clock, config};
 
 /// How long a pull request waits for messages. A reader that died leaves one behind for so long at most.
@@ -127,24 +126,16 @@ pub(super) async fn look(connection: &Connection, config: &config::Stream) -> Op
     info(&stream, &config.consumer).await.ok()?
 }
 
-/// Makes sure that sequences which the consumer left out are gone from the stream, and not filtered away; and tells
-/// those that its limits or a purge took off its front from those that were deleted.
-pub(super) async fn vouch_for(
-    connection: &Connection,
-    config: &config::Stream,
-    gaps: &mut [Gap],
-) -> Result<(), NatsError> {
+/// Makes sure that sequences which the consumer left out are gone from the stream, and not filtered away. Returns the
+/// stream's first sequence.
+pub(super) async fn vouch_for_gaps(connection: &Connection, config: &config::Stream) -> Result<u64, NatsError> {
     let gone = |what: &str| NatsError::Transient(format!("{what} is missing, which was being read"));
     let Found::Stream(stream) = find(&connection.jetstream(), &config.name).await? else {
         return Err(gone("the stream"));
     };
     let info = info(&stream, &config.consumer).await?.ok_or_else(|| gone("the consumer"))?;
     check(&info)?;
-    let first_seq = stream.cached_info().state.first_sequence;
-    for gap in gaps.iter_mut().filter(|gap| gap.last_seq < first_seq) {
-        gap.reason = GapReason::ExpiredOrPurged;
-    }
-    Ok(())
+    Ok(stream.cached_info().state.first_sequence)
 }
 
 fn check(info: &Info) -> Result<(), NatsError> {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Connection, NatsError, stream};
 use crate::model::Timestamp;
-use crate::store::{self, DeadLetter, DeadLetterKey, StoreError, WriterThread};
+use crate::store::{self, DeadLetter, DeadLetterKey, StoreError, Unpublished, WriterThread};
 use crate::{config, subject};
 
 /// Rows published at once, and marked together.
@@ -92,10 +92,10 @@ impl DeadLetters {
     async fn publish_after(&self, tried: &mut Option<DeadLetterKey>) -> Result<Pass, StoreError> {
         let mut pass = Pass::default();
         loop {
-            let keys = store::unpublished(&self.pool, *tried, PAGE_ROWS).await?;
-            let Some(last) = keys.last() else { break };
-            *tried = Some(*last);
-            let published = self.publish_page(&keys, &mut pass).await?;
+            let rows = store::unpublished(&self.pool, *tried, PAGE_ROWS).await?;
+            let Some(last) = rows.last() else { break };
+            *tried = Some(last.key);
+            let published = self.publish_page(rows, &mut pass).await?;
             if !published.is_empty() {
                 self.writer.run(move |writer| writer.mark_published(&published)).await?;
             }
@@ -107,21 +107,21 @@ impl DeadLetters {
         Ok(pass)
     }
 
-    async fn publish_page(&self, keys: &[DeadLetterKey], pass: &mut Pass) -> Result<Vec<DeadLetterKey>, StoreError> {
+    async fn publish_page(&self, rows: Vec<Unpublished>, pass: &mut Pass) -> Result<Vec<DeadLetterKey>, StoreError> {
         let mut in_flight = FuturesUnordered::new();
         let mut in_flight_bytes = 0;
         let mut published = Vec::new();
-        let mut keys = keys.iter().copied();
+        let mut rows = rows.into_iter();
         loop {
             while in_flight_bytes < MAX_IN_FLIGHT_BYTES
-                && let Some(key) = keys.next()
+                && let Some(Unpublished { key, kind, reason }) = rows.next()
             {
-                let Some(row) = store::dead_letter(&self.pool, key).await? else { continue };
-                let subject = subject::dead_letter(&self.config.prefix, &row.kind, &row.reason);
+                let subject = subject::dead_letter(&self.config.prefix, &kind, &reason);
                 if pass.failed_subjects.contains(&subject) {
                     pass.failed += 1;
                     continue;
                 }
+                let Some(row) = store::dead_letter(&self.pool, key).await? else { continue };
                 let bytes = row.payload.len();
                 in_flight_bytes += bytes;
                 in_flight.push(async move {

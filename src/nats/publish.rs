@@ -62,10 +62,29 @@ pub struct LinePublisher {
 struct InFlight {
     line: u64,
     message: Outgoing,
-    ack: Sent,
+    ack: Ack,
 }
 
-type Sent = Result<PublishAckFuture, PublishError>;
+#[derive(Debug)]
+enum Ack {
+    Waiting(PublishAckFuture),
+    Known(Result<PublishAck, PublishError>),
+}
+
+impl Ack {
+    async fn wait(self) -> Result<PublishAck, PublishError> {
+        match self {
+            Ack::Waiting(ack) => ack.await,
+            Ack::Known(result) => result,
+        }
+    }
+
+    /// The ack, if it has come.
+    fn by_now(self) -> Result<PublishAck, PublishError> {
+        let too_late = || Err(PublishError::new(PublishErrorKind::TimedOut));
+        self.wait().now_or_never().unwrap_or_else(too_late)
+    }
+}
 
 #[derive(Debug, Clone)]
 struct Outgoing {
@@ -115,18 +134,21 @@ impl LinePublisher {
         self.published
     }
 
-    async fn send(&self, message: &Outgoing) -> Result<PublishAckFuture, async_nats::jetstream::context::PublishError> {
+    async fn send(&self, message: &Outgoing) -> Ack {
         let mut publish = PublishMessage::build().payload(message.payload.clone());
         if let Some(id) = &message.message_id {
             publish = publish.message_id(id);
         }
-        self.jetstream.send_publish(self.subject.clone(), publish).await
+        match self.jetstream.send_publish(self.subject.clone(), publish).await {
+            Ok(ack) => Ack::Waiting(ack),
+            Err(error) => Ack::Known(Err(error)),
+        }
     }
 
     async fn settle_oldest(&mut self) {
         let Some(InFlight { line, message, ack }) = self.in_flight.pop_front() else { return };
         self.in_flight_bytes -= message.payload.len();
-        let result = if self.has_given_up { acknowledged_by_now(ack) } else { self.settle(line, &message, ack).await };
+        let result = if self.has_given_up { ack.by_now() } else { self.settle(line, &message, ack).await };
         match result {
             Ok(ack) if ack.duplicate => self.published.duplicates += 1,
             Ok(_) => self.published.stored += 1,
@@ -141,26 +163,37 @@ impl LinePublisher {
         }
     }
 
-    /// Waits for an ack, and sends again where there is none.
-    async fn settle(&self, line: u64, message: &Outgoing, mut ack: Sent) -> Result<PublishAck, PublishError> {
+    /// Waits for an ack. Where there is none, all that is in flight is sent again: what broke, broke for all.
+    async fn settle(&mut self, line: u64, message: &Outgoing, mut ack: Ack) -> Result<PublishAck, PublishError> {
         let mut backoff = Backoff::default();
-        for tries in 1.. {
-            let result = match ack {
-                Ok(ack) => ack.await,
-                Err(error) => Err(error),
-            };
-            match result {
+        let mut tries = 1;
+        loop {
+            let error = match ack.wait().await {
                 Ok(ack) => return Ok(ack),
-                // What is too large stays so. All else passes: a leader's change even answers "stream not found".
-                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded || tries >= MAX_TRIES => {
-                    return Err(error);
-                }
-                Err(error) => tracing::debug!(line, tries, "not acknowledged, trying again: {error}"),
+                Err(error) => error,
+            };
+            // What is too large stays so. All else passes: a leader's change even answers "stream not found".
+            if error.kind() == PublishErrorKind::MaxPayloadExceeded || tries >= MAX_TRIES {
+                return Err(error);
             }
+            tracing::debug!(line, tries, "not acknowledged, trying again: {error}");
             tokio::time::sleep(backoff.next_delay()).await;
+            tries += 1;
             ack = self.send(message).await;
+            self.send_again().await;
         }
-        Err(PublishError::new(PublishErrorKind::TimedOut))
+    }
+
+    /// Sends again what is in flight and not acknowledged by now.
+    async fn send_again(&mut self) {
+        for mut later in std::mem::take(&mut self.in_flight) {
+            later.ack = match later.ack.by_now() {
+                Ok(ack) => Ack::Known(Ok(ack)),
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Ack::Known(Err(error)),
+                Err(_) => self.send(&later.message).await,
+            };
+            self.in_flight.push_back(later);
+        }
     }
 
     /// Whether the stream is there, so that a mistake in the configuration shows at once and not line by line.
@@ -183,11 +216,6 @@ impl LinePublisher {
             NatsError::Fatal(format!("stream {name} does not exist; start `streamgauge run`, which creates it"))
         })
     }
-}
-
-/// The ack, if it has come.
-fn acknowledged_by_now(sent: Sent) -> Result<PublishAck, PublishError> {
-    sent?.into_future().now_or_never().unwrap_or_else(|| Err(PublishError::new(PublishErrorKind::TimedOut)))
 }
 
 fn describe(error: &PublishError) -> String {

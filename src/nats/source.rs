@@ -18,9 +18,10 @@ use tokio::sync::watch;
 use super::consumer::{self, Instance, PULL_EXPIRY};
 use super::stream::{self, Found, nanos};
 use super::{Connection, NatsError, fetch};
+use crate::batch::Batch;
 use crate::config;
 use crate::decode::Delivery;
-use crate::position::{Gap, Position, Refusal, StreamState};
+use crate::position::{Position, Refusal, StreamState};
 use crate::store::Committed;
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -164,6 +165,12 @@ impl Source {
         let mut consumer = consumer::claim(&stream, &self.config, max_ack_pending, &self.instance).await?;
         let connects = *self.connection.connects().borrow();
         self.reset(&mut consumer, position.last_seq + 1).await?;
+        // The consumer may have been made in a stream that took the place of the one whose position this is.
+        let info =
+            stream.get_info().await.map_err(|error| NatsError::transient("cannot read the stream's state", error))?;
+        if nanos(info.created) != position.stream_created_ns {
+            return Err(NatsError::Transient("the stream was recreated".into()));
+        }
         // A pull by bytes never brings a message that is larger than the pull.
         let max_message_bytes = self.connection.client().server_info().max_payload * 2;
         let messages = consumer
@@ -287,12 +294,13 @@ impl Source {
         fetch::from(&self.connection.jetstream(), &self.config.name, position.last_seq + 1).await
     }
 
-    /// Makes sure that sequences which were not delivered are gone from the stream.
+    /// Makes sure that sequences which were not delivered are gone from the stream, and tells how they went.
     ///
     /// # Errors
-    /// Where they may not be; what was read around them is not to be kept.
-    pub async fn vouch_for(&self, gaps: &mut [Gap]) -> Result<(), NatsError> {
-        consumer::vouch_for(&self.connection, &self.config, gaps).await
+    /// Where they may not be gone; what was read around them is not to be kept.
+    pub async fn vouch_for(&self, batch: &mut Batch) -> Result<(), NatsError> {
+        batch.reason_gaps(consumer::vouch_for_gaps(&self.connection, &self.config).await?);
+        Ok(())
     }
 
     /// Makes a new client where the old one has died.

@@ -14,6 +14,9 @@ use crate::{config, subject};
 /// How long the stream of dead letters recognises a row that is published again after a crash.
 const DEAD_LETTER_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
 
+/// A server that denies a permission does not answer.
+const FETCH_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a look for a stream found.
 pub(super) enum Found {
     Stream(Box<Stream>),
@@ -122,9 +125,11 @@ pub(super) async fn state(
 
 /// When the stream received the message at a sequence; none where it was deleted.
 async fn recv_ns(jetstream: &jetstream::Context, stream: &Stream, sequence: u64) -> Result<Option<i64>, NatsError> {
-    let denied = match fetch::at(jetstream, &stream.cached_info().config.name, sequence).await {
-        Ok(message) => return Ok(message.map(|message| message.recv_ns)),
-        Err(error) => error,
+    let fetched = fetch::at(jetstream, &stream.cached_info().config.name, sequence);
+    let denied = match tokio::time::timeout(FETCH_PATIENCE, fetched).await {
+        Ok(Ok(message)) => return Ok(message.map(|message| message.recv_ns)),
+        Ok(Err(error)) => error,
+        Err(elapsed) => NatsError::transient("cannot read a message by $JS.API.STREAM.MSG.GET", elapsed),
     };
     // A worker with few permissions may have this one instead. It comes second: it brings headers in a form that
     // async-nats may not be able to parse.

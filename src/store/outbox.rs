@@ -13,6 +13,16 @@ pub struct DeadLetterKey {
     pub stream_seq: i64,
 }
 
+/// A row of the outbox, without its payload.
+#[derive(Debug, Clone, FromRow)]
+#[allow(missing_docs, reason = "named as the columns")]
+pub struct Unpublished {
+    #[sqlx(flatten)]
+    pub key: DeadLetterKey,
+    pub kind: String,
+    pub reason: String,
+}
+
 /// A row of the ledger, with the stream that it came from.
 #[derive(Debug, Clone, FromRow)]
 #[allow(missing_docs, reason = "named as the columns")]
@@ -37,9 +47,9 @@ pub async fn unpublished(
     pool: &SqlitePool,
     after: Option<DeadLetterKey>,
     limit: u32,
-) -> Result<Vec<DeadLetterKey>, StoreError> {
+) -> Result<Vec<Unpublished>, StoreError> {
     let after = after.unwrap_or(DeadLetterKey { epoch: i64::MIN, stream_seq: i64::MIN });
-    let sql = "SELECT epoch, stream_seq FROM _rejections WHERE published = 0 AND (epoch, stream_seq) > (?1, ?2) \
+    let sql = "SELECT epoch, stream_seq, kind, reason FROM _rejections WHERE published = 0 AND (epoch, stream_seq) > (?1, ?2) \
                ORDER BY epoch, stream_seq LIMIT ?3";
     Ok(sqlx::query_as(sql).bind(after.epoch).bind(after.stream_seq).bind(limit).fetch_all(pool).await?)
 }
