@@ -145,3 +145,29 @@ async fn a_consumer_that_is_deleted_under_the_worker() {
     traffic.assert_stored_in(&worker.database());
     assert!(worker.is_running());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_through_a_server_that_is_killed() {
+    let mut server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let lines = folder.path().join("lines.jsonl");
+    // Without ids: the publisher makes them, so that sending again counts once.
+    let text: String = (0..100_000).map(|n| format!("{{\"event_type\":\"t\",\"event_name\":\"n{n}\"}}\n")).collect();
+    std::fs::write(&lines, text).unwrap();
+    let mut publisher = worker.command().arg("publish").arg(&lines).spawn().unwrap();
+    let database = worker.database();
+    wait_for("some of it", || database.applied() > 5_000).await;
+    assert!(publisher.try_wait().unwrap().is_none(), "too fast for this test");
+    server.restart().await;
+    let mut status = None;
+    wait_for("the publisher", || {
+        status = publisher.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert!(status.unwrap().success());
+    wait_for("every line", || database.count("analytics_events") == 100_000).await;
+    assert_eq!(database.texts("SELECT DISTINCT event_name FROM analytics_events").len(), 100_000);
+}

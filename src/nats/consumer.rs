@@ -199,7 +199,8 @@ pub(super) fn fought_over(config: &config::Stream, other: Option<&Instance>) -> 
     ))
 }
 
-/// What the consumer has pending, delivered or not; what follows `applied_seq` where there is no consumer yet.
+/// What the consumer has pending, delivered or not; what follows `applied_seq` where no consumer stands
+/// for this file.
 ///
 /// # Errors
 /// Where it cannot be asked.
@@ -212,7 +213,8 @@ pub async fn lag(connection: &Connection, config: &config::Stream, applied_seq: 
     };
     let state = &stream.cached_info().state;
     Ok(match info(&stream, &config.consumer).await? {
-        Some(info) => info.num_pending + info.num_ack_pending as u64,
-        None => state.last_sequence.saturating_sub(applied_seq.max(state.first_sequence.saturating_sub(1))),
+        // A consumer that is ahead of the file was put there for another one: it says nothing of this.
+        Some(info) if info.ack_floor.stream_sequence <= applied_seq => info.num_pending + info.num_ack_pending as u64,
+        _ => state.last_sequence.saturating_sub(applied_seq.max(state.first_sequence.saturating_sub(1))),
     })
 }

@@ -84,7 +84,7 @@ impl DeadLetters {
 
     async fn ensure_stream(&self) {
         if let Err(error) = stream::ensure_dead_letters(&self.connection, &self.config).await {
-            tracing::warn!("dead letters wait in the database: {error}");
+            tracing::warn!("dead letters, if there are any, wait in the database: {error}");
         }
     }
 

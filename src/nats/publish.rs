@@ -213,7 +213,7 @@ impl LinePublisher {
             }
         };
         tokio::time::timeout(patience, check).await.map_err(|_| {
-            NatsError::Fatal(format!("stream {name} does not exist; start `streamgauge run`, which creates it"))
+            NatsError::Fatal(format!("stream {name} does not answer: start `streamgauge run`, which creates it, and nats-server with --jetstream"))
         })
     }
 }

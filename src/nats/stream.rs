@@ -29,7 +29,10 @@ pub(super) async fn find(jetstream: &jetstream::Context, name: &str) -> Result<F
         Ok(stream) => Ok(Found::Stream(Box::new(stream))),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(api) if api.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(Found::Missing),
-            _ => Err(NatsError::transient(&format!("cannot look up stream {name}"), error)),
+            _ => {
+                let what = format!("cannot look up stream {name} (is JetStream on, and $JS.API permitted?)");
+                Err(NatsError::transient(&what, error))
+            }
         },
     }
 }

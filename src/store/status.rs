@@ -40,9 +40,9 @@ pub struct StreamStatus {
     pub epoch: i64,
     /// The last sequence that is applied; 0 before the first message.
     pub applied_seq: u64,
-    /// Messages of this epoch that became rows.
+    /// Messages of all its epochs that became rows.
     pub stored: i64,
-    /// Messages of this epoch that were copies.
+    /// Messages of all its epochs that were copies.
     pub duplicates: i64,
 }
 
@@ -82,7 +82,9 @@ struct PositionRow {
 pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError> {
     let mut tx = pool.begin().await?;
     let positions: Vec<PositionRow> = sqlx::query_as(
-        "SELECT stream, epoch, first_seq, last_seq, stored, duplicates FROM _positions p \
+        "SELECT stream, epoch, first_seq, last_seq, \
+         (SELECT sum(stored) FROM _positions o WHERE o.stream = p.stream) AS stored, \
+         (SELECT sum(duplicates) FROM _positions o WHERE o.stream = p.stream) AS duplicates FROM _positions p \
          WHERE epoch = (SELECT max(epoch) FROM _positions o WHERE o.stream = p.stream) ORDER BY epoch",
     )
     .fetch_all(&mut *tx)
