@@ -100,14 +100,13 @@ async fn create(jetstream: &jetstream::Context, config: Config) -> Result<Stream
     Ok(stream)
 }
 
-/// What a stream says of itself, as far as going on from `position` needs it.
+/// What a stream that was just looked up says of itself, as far as going on from `position` needs it.
 pub(super) async fn state(
     jetstream: &jetstream::Context,
     stream: &Stream,
     position: Option<&Position>,
 ) -> Result<StreamState, NatsError> {
-    let what = "cannot read the stream's state";
-    let info = stream.get_info().await.map_err(|error| NatsError::transient(what, error))?;
+    let info = stream.cached_info();
     let (first_seq, last_seq) = (info.state.first_sequence, info.state.last_sequence);
     let mut recv_ns_at_position = None;
     if let Some(position) = position
@@ -117,7 +116,7 @@ pub(super) async fn state(
         recv_ns_at_position = recv_ns(jetstream, stream, position.last_seq).await?;
     }
     Ok(StreamState {
-        name: info.config.name,
+        name: info.config.name.clone(),
         created_ns: nanos(info.created),
         first_seq,
         last_seq,
