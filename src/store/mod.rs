@@ -5,17 +5,14 @@
 //! writer writes. SQL stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time functions.
 
 mod digest;
-mod events;
 mod gaps;
 mod lock;
-mod metrics;
 mod migrate;
 mod open;
 mod outbox;
 mod position;
-mod raw_table;
+mod raw;
 mod rejections;
-mod sessions;
 mod status;
 mod thread;
 mod writer;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::outbox::DeadLetterKey;
-use super::raw_table::{Insert, Outcome, RowOrigin};
+use super::raw::{Insert, Outcome, RowOrigin};
 use super::rejections::{self, Ledger};
 use super::{StoreError, gaps, position, to_sql};
 use crate::batch::Batch;

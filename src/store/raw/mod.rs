@@ -1,5 +1,9 @@
 //! The raw tables: insert where the id is new, else compare with what is stored.
 
+mod events;
+mod metrics;
+mod session_messages;
+
 use rusqlite::{CachedStatement, Row, Transaction};
 
 use crate::duplicate::{self, Record};

@@ -2,7 +2,7 @@
 
 use rusqlite::{CachedStatement, Row, params};
 
-use super::raw_table::{RawTable, RowOrigin, parsed};
+use super::{RawTable, RowOrigin, parsed};
 use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
 
 impl RawTable for AnalyticsEvent {

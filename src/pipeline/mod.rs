@@ -4,34 +4,29 @@
 //! here, the database is at some commit, and the next start goes on from there: what was read and not committed is read
 //! again, what was committed and not acknowledged is acknowledged by the next ack, or by the next reset.
 
+mod round;
+mod trouble;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::config;
-use crate::judge::{Judge, Verdict};
+use crate::judge::Judge;
 use crate::nats::{Backoff, NatsError, Silence, Source};
 use crate::position::{Position, Standing, stand};
 use crate::store::{Committed, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 use crate::validate::Limits;
+use round::{Round, Write};
+use trouble::Trouble;
 
 /// How often an idle worker looks whether the stream is still the one it reads.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
-/// Rounds in a row that brought nothing before the next messages are read singly: one of them may be such that its
-/// delivery ends the connection, or never comes.
-const MAX_FRUITLESS_ROUNDS: u32 = 3;
-/// Where that helped, one such round is enough for so long: such messages seldom come alone.
-const SUSPICION: Duration = Duration::from_secs(60);
-/// How many messages are then read singly; twice as many each time under suspicion, up to the maximum.
-const MIN_SINGLE_MESSAGES: usize = 8;
-const MAX_SINGLE_MESSAGES: usize = 1024;
-
 /// What ends the pipeline.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -72,48 +67,6 @@ enum Ended {
     Stalled,
 }
 
-/// Rounds in a row that brought nothing, and what is done about them.
-struct Trouble {
-    fruitless_rounds: u32,
-    single_messages: usize,
-    suspicious_until: Option<Instant>,
-    /// Whether anything was committed since this was last asked.
-    progress: bool,
-}
-
-impl Trouble {
-    fn none() -> Self {
-        Self { fruitless_rounds: 0, single_messages: MIN_SINGLE_MESSAGES, suspicious_until: None, progress: false }
-    }
-
-    fn is_suspicious(&self) -> bool {
-        self.suspicious_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// How many messages to read singly before the next pull; none where pulls bring them.
-    fn single_messages(&self) -> Option<usize> {
-        let enough = if self.is_suspicious() { 1 } else { MAX_FRUITLESS_ROUNDS };
-        (self.fruitless_rounds >= enough).then_some(self.single_messages)
-    }
-
-    fn after_single_messages(&mut self, helped: bool) {
-        self.fruitless_rounds = 0;
-        if helped {
-            self.progress = true;
-            self.suspicious_until = Some(Instant::now() + SUSPICION);
-            self.single_messages = (self.single_messages * 2).min(MAX_SINGLE_MESSAGES);
-        }
-    }
-
-    fn after_commit(&mut self) {
-        self.progress = true;
-        self.fruitless_rounds = 0;
-        if !self.is_suspicious() {
-            self.single_messages = MIN_SINGLE_MESSAGES;
-        }
-    }
-}
-
 impl Pipeline {
     /// Runs until `stop`, then finishes what was read.
     ///
@@ -132,7 +85,7 @@ impl Pipeline {
                 Err(PipelineError::Store(StoreError::Busy)) if stop.is_cancelled() => return Ok(()),
                 Err(error) => return Err(error),
             };
-            if std::mem::take(&mut trouble.progress) {
+            if trouble.take_progress() {
                 backoff.reset();
             }
             let delay = backoff.next_delay();
@@ -159,9 +112,9 @@ impl Pipeline {
             trouble.after_commit();
         }
         match &ended {
-            Ended::Stalled => trouble.fruitless_rounds = MAX_FRUITLESS_ROUNDS,
+            Ended::Stalled => trouble.after_stall(),
             // An idle stream brings nothing, and nothing is wrong with that.
-            Ended::Interrupted(_) if self.source.has_backlog() => trouble.fruitless_rounds += 1,
+            Ended::Interrupted(_) if self.source.has_backlog() => trouble.after_interruption(),
             _ => {}
         }
         Ok(ended)
@@ -259,7 +212,7 @@ impl Pipeline {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
-                committed = finished(&mut round.write) => self.committed(&mut round, committed?).await,
+                committed = round.written() => self.committed(&mut round, committed?).await,
                 delivery = self.source.next(), if !round.batch.is_full(self.batch) => match delivery {
                     Ok(delivery) => {
                         round.push(judge.judge(delivery));
@@ -304,7 +257,7 @@ impl Pipeline {
             if round.write.is_none() && self.begin_write(round).await.is_err() {
                 break;
             }
-            let committed = finished(&mut round.write).await?;
+            let committed = round.written().await?;
             self.committed(round, committed).await;
         }
         Ok(())
@@ -345,53 +298,5 @@ impl Pipeline {
             Ok(Standing::Resume(_)) => None,
             _ => interrupted("the stream has changed"),
         }
-    }
-}
-
-/// One round of reading: the batch that is being filled, and the one that is being written.
-struct Round {
-    batch: Batch,
-    /// When the first message came into the batch.
-    began: Instant,
-    write: Option<Write>,
-    has_committed: bool,
-}
-
-struct Write {
-    began: Instant,
-    committed: BoxFuture<'static, Result<Committed, StoreError>>,
-}
-
-impl Round {
-    fn after(position: Position) -> Self {
-        Self { batch: Batch::after(position), began: Instant::now(), write: None, has_committed: false }
-    }
-
-    fn push(&mut self, verdict: Verdict) {
-        if self.batch.is_empty() {
-            self.began = Instant::now();
-        }
-        self.batch.push(verdict);
-    }
-
-    fn can_write(&self) -> bool {
-        self.write.is_none() && !self.batch.is_empty()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.write.is_none() && self.batch.is_empty()
-    }
-
-    /// The writer takes what is there when it is free; only under backlog does it wait for the batch to fill.
-    fn is_due(&self, limits: config::Batch, has_backlog: bool) -> bool {
-        self.can_write() && (!has_backlog || self.batch.is_full(limits) || self.began.elapsed() >= limits.max_delay)
-    }
-}
-
-/// Ready when the write is; never where there is none.
-async fn finished(write: &mut Option<Write>) -> Result<Committed, StoreError> {
-    match write {
-        Some(write) => (&mut write.committed).await,
-        None => std::future::pending().await,
     }
 }
