@@ -18,6 +18,7 @@
 //! - **The database is the authority**, not the consumer: a restored file catches up by itself.
 //! - **Bounded.** Every queue, batch and retry has a named limit.
 
+pub mod analytics;
 pub mod clock;
 pub mod config;
 pub mod model;

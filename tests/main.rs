@@ -15,7 +15,7 @@ mod dead_letters;
 mod duplicates;
 /// Health, metrics, version; stopping in time.
 mod http;
-/// The laws of the raw tables, as properties, without NATS.
+/// The laws of the tables, as properties, without NATS.
 mod laws;
 /// Messages that the server keeps but no client can be given: they are read another way.
 mod poison;

@@ -1,10 +1,12 @@
 //! The configuration, checked: types that the rest of the program can rely on.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ConfigError, raw};
+use crate::analytics::Rules;
 use crate::validate::Limits;
 
 /// async-nats buffers 65,536 messages a subscription and asks for up to 1.5 batches; what is beyond is dropped.
@@ -13,6 +15,7 @@ const MIN_BATCH_BYTES: u64 = 64 << 10;
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// Longer than this, and a graceful stop could not finish a batch in its 5 s.
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(2);
+const SESSION_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
 
 /// The configuration of a worker.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Config {
     pub http: Http,
     /// What validation allows.
     pub limits: Limits,
+    /// What derived tables depend on.
+    pub rules: Rules,
 }
 
 /// How to reach NATS.
@@ -103,6 +108,7 @@ impl raw::Config {
             batch: check_batch(&self.batch)?,
             http: check_http(self.http)?,
             limits: check_limits(&self.limits)?,
+            rules: check_rules(&self.limits)?,
         })
     }
 }
@@ -227,6 +233,12 @@ fn check_limits(limits: &raw::Limits) -> Result<Limits, ConfigError> {
         max_future: limits.max_future.0,
         max_age: limits.max_age.map(|age| age.0),
     })
+}
+
+fn check_rules(limits: &raw::Limits) -> Result<Rules, ConfigError> {
+    let timeout = limits.session_timeout.0;
+    ensure("limits.session_timeout", SESSION_TIMEOUTS.contains(&timeout), "must be 1s to 366d")?;
+    Ok(Rules { session_timeout_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX) })
 }
 
 fn to_usize(bytes: u64) -> usize {

@@ -13,18 +13,18 @@ mod session;
 mod timestamp;
 
 pub use aggregate::{DashboardMetric, FeatureUsage, MetricAggregate, PeriodType, UserActivity};
-pub use builder::{EventBuilder, MetricBuilder, events, metrics};
+pub use builder::{EventBuilder, MetricBuilder, SessionBuilder, events, metrics};
 pub use event::AnalyticsEvent;
 pub use json::JsonObject;
 pub use metric::{Metric, MetricType};
-pub use session::{SessionKind, SessionMessage};
+pub use session::{AnalyticsSession, SessionKind, SessionMessage};
 pub use timestamp::{Timestamp, TimestampError};
 
 /// What a message is about: the token after the prefix in its subject.
 ///
 /// The order is the order of `SEMANTICS`' tie-break: at equal times an event comes before a metric, a metric before a
 /// session message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// `analytics.events`
     Event,

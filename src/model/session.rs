@@ -1,4 +1,4 @@
-//! The session message: what a producer says of a session as a whole.
+//! The session message, what a producer says of a session as a whole; and the session that it becomes part of.
 
 use std::str::FromStr;
 
@@ -73,5 +73,38 @@ pub struct SessionMessage {
     /// The session's first page.
     pub landing_page: Option<String>,
     /// The session's last page.
+    pub exit_page: Option<String>,
+}
+
+/// A row of `analytics_sessions`: what all messages of one session add up to.
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize, Deserialize)]
+pub struct AnalyticsSession {
+    /// The session id as it was sent.
+    pub id: String,
+    /// The user of the first message that has one.
+    pub user_id: Option<String>,
+    /// The least timestamp.
+    pub started_at: Timestamp,
+    /// The last activity; none while the session is open.
+    pub ended_at: Option<Timestamp>,
+    /// From the first activity to the last, in milliseconds, also while the session is open.
+    pub duration_ms: i64,
+    /// Number of events; session messages do not count.
+    pub event_count: i64,
+    /// The first that was told, by a `start` message before any other; so with all that follows but the pages.
+    pub device_type: Option<String>,
+    /// The browser's name.
+    pub browser: Option<String>,
+    /// The operating system's name.
+    pub os: Option<String>,
+    /// The country.
+    pub country: Option<String>,
+    /// The city.
+    pub city: Option<String>,
+    /// The page that led to the session.
+    pub referrer: Option<String>,
+    /// The page of the first message that has one.
+    pub landing_page: Option<String>,
+    /// The page of the last message that has one.
     pub exit_page: Option<String>,
 }

@@ -1,9 +1,10 @@
 //! The SQLite file: the only folder with SQL.
 //!
 //! One process writes (`lock`), through one connection on a thread of its own (`writer`), which alone begins and
-//! commits; the table modules take its transaction. Readers open their own connections: WAL lets them read while the
+//! commits; the table modules take its transaction: `raw` for what was sent, `derived` for what it adds up to. Readers open their own connections: WAL lets them read while the
 //! writer writes. SQL stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time functions.
 
+mod derived;
 mod digest;
 mod gaps;
 mod lock;
@@ -19,6 +20,8 @@ mod writer;
 
 use std::path::PathBuf;
 
+use crate::analytics::StateError;
+
 pub use digest::{Digest, digest};
 pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
@@ -26,7 +29,7 @@ pub use open::{open_reader, open_writer};
 pub use outbox::{DeadLetter, DeadLetterKey, Unpublished, dead_letter, unpublished};
 pub use status::{GapRange, Status, StreamStatus, status};
 pub use thread::WriterThread;
-pub use writer::{Committed, Counts, Writer};
+pub use writer::{Committed, Counts, Spent, Writer};
 
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,16 @@ pub enum StoreError {
     /// The write lock was not free before the stop.
     #[error("another process holds SQLite's write lock; the batch was left in the stream")]
     Busy,
+    /// A stored state that cannot be read.
+    #[error("{table}, key {key:?}: {source}")]
+    State {
+        /// The internal table.
+        table: &'static str,
+        /// The key.
+        key: String,
+        /// Why.
+        source: StateError,
+    },
     /// SQLite, in a write.
     #[error("SQLite: {0}")]
     Write(#[from] rusqlite::Error),

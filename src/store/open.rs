@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
 use super::{Lock, StoreError, Writer, migrate};
+use crate::analytics::Rules;
 
 /// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
@@ -19,14 +20,14 @@ const CHECKPOINT_PAGES: i64 = 8_000;
 const WAL_SIZE_LIMIT_BYTES: i64 = 64 << 20;
 const MAX_READERS: u32 = 4;
 
-/// Opens the file for writing, and migrates it. The lock proves that nobody else does.
+/// Opens the file for writing, and migrates it. The lock proves that nobody else does. Derived tables follow `rules`.
 ///
 /// `synchronous = NORMAL` in WAL mode may lose the last transactions in a power cut, never a part of one. That is safe
 /// here because the position is in the file: the stream still has what follows it.
 ///
 /// # Errors
 /// Where the file cannot be opened or migrated.
-pub async fn open_writer(lock: &Lock) -> Result<Writer, StoreError> {
+pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError> {
     migrate::up(lock).await?;
     let connection = Connection::open(lock.database())?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -36,7 +37,7 @@ pub async fn open_writer(lock: &Lock) -> Result<Writer, StoreError> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", WAL_SIZE_LIMIT_BYTES)?;
-    Ok(Writer::new(connection))
+    Ok(Writer::new(connection, rules))
 }
 
 /// Opens an existing, migrated file for reading.

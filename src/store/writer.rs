@@ -9,7 +9,8 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use super::outbox::DeadLetterKey;
 use super::raw::{Insert, Outcome, RowOrigin};
 use super::rejections::{self, Ledger};
-use super::{StoreError, gaps, position, to_sql};
+use super::{StoreError, derived, gaps, position, to_sql};
+use crate::analytics::{Facts, Rules, Stored};
 use crate::batch::Batch;
 use crate::judge::Verdict;
 use crate::model::{AnalyticsEvent, Metric, SessionMessage};
@@ -43,11 +44,23 @@ impl Counts {
     }
 }
 
+/// What the parts of a transaction took. Their sum is less than the whole by the wait for SQLite's write lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Raw rows, ledger, gaps and position.
+    pub raw: Duration,
+    /// Sessions.
+    pub sessions: Duration,
+    /// SQLite's commit, the checkpoint of the WAL included.
+    pub commit: Duration,
+}
+
 /// Proof that a batch is in the database. Only a commit makes one, and only with one can the source acknowledge.
 #[derive(Debug)]
 pub struct Committed {
     position: Position,
     counts: Counts,
+    spent: Spent,
 }
 
 impl Committed {
@@ -60,18 +73,24 @@ impl Committed {
     pub fn counts(&self) -> Counts {
         self.counts
     }
+
+    /// What writing took.
+    pub fn spent(&self) -> Spent {
+        self.spent
+    }
 }
 
 /// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it.
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
+    rules: Rules,
     stop_waiting: Arc<AtomicBool>,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, stop_waiting: Arc::default() }
+    pub(super) fn new(connection: Connection, rules: Rules) -> Self {
+        Self { connection, rules, stop_waiting: Arc::default() }
     }
 
     /// When set, a transaction that cannot begin because another process holds SQLite's write lock fails at once.
@@ -85,6 +104,20 @@ impl Writer {
     /// Where it cannot be read.
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
         Ok(position::last(&self.connection)?)
+    }
+
+    /// Makes derived tables anew, from the raw rows, whose rules are not those that they were made by. To be called
+    /// before the first commit; takes its time where there are many rows.
+    ///
+    /// # Errors
+    /// Where the transaction fails; then nothing changed.
+    pub fn rebuild_changed(&mut self) -> Result<(), StoreError> {
+        let rules = self.rules;
+        let tx = self.begin()?;
+        if derived::rebuild_changed(&tx, rules)? {
+            tx.commit()?;
+        }
+        Ok(())
     }
 
     /// Begins an epoch: the next number, at `first_seq` of the stream.
@@ -125,27 +158,27 @@ impl Writer {
         Ok(end)
     }
 
-    /// Writes a batch: raw rows, the ledger of rejections, gaps and the position, all or nothing.
+    /// Writes a batch: raw rows, what they add up to, the ledger of rejections, gaps and the position, all or nothing.
     ///
     /// # Errors
     /// [`StoreError::PositionMoved`] where somebody else wrote; in every case nothing changed.
     pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        let rules = self.rules;
         let tx = self.begin()?;
+        let mut clock = Stopwatch::start();
+        let mut spent = Spent::default();
         let position = batch.end();
         // First: where it fails, nothing else need be tried.
         position::advance(&tx, &batch.after, &position)?;
-        let mut counts = Counts::default();
-        {
-            let mut tables = Tables::prepare(&tx, batch.after.epoch)?;
-            for verdict in &batch.verdicts {
-                tables.write(verdict, &mut counts)?;
-            }
-        }
+        let Written { counts, facts } = write_raw(&tx, batch)?;
         gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
-        counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
+        spent.raw = clock.lap();
+        derived::apply(&tx, rules, facts)?;
+        spent.sessions = clock.lap();
         position::add_counts(&tx, batch.after.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
-        Ok(Committed { position, counts })
+        spent.commit = clock.lap();
+        Ok(Committed { position, counts, spent })
     }
 
     /// Marks dead letters as published.
@@ -196,59 +229,95 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// The statements of one transaction.
+/// Tells what each part of a transaction took.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Since the start or the lap before.
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.0, now)
+    }
+}
+
+/// What writing the messages of a batch gave.
+struct Written {
+    counts: Counts,
+    /// What the messages say that became rows.
+    facts: Facts,
+}
+
+/// Writes each message where it belongs: a raw table, the ledger, or nowhere where it is a copy.
+fn write_raw(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Written> {
+    let mut tables = Tables {
+        epoch: batch.after.epoch,
+        events: Insert::prepare::<AnalyticsEvent>(tx)?,
+        metrics: Insert::prepare::<Metric>(tx)?,
+        sessions: Insert::prepare::<SessionMessage>(tx)?,
+        ledger: Ledger::prepare(tx)?,
+        written: Written { counts: Counts::default(), facts: Facts::default() },
+    };
+    for verdict in &batch.verdicts {
+        tables.write(verdict)?;
+    }
+    tables.written.counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
+    Ok(tables.written)
+}
+
+/// The statements of one transaction, and what came of them.
 struct Tables<'tx> {
     epoch: i64,
     events: Insert<'tx>,
     metrics: Insert<'tx>,
     sessions: Insert<'tx>,
     ledger: Ledger<'tx>,
+    written: Written,
 }
 
-impl<'tx> Tables<'tx> {
-    fn prepare(tx: &'tx Transaction<'_>, epoch: i64) -> rusqlite::Result<Self> {
-        Ok(Self {
-            epoch,
-            events: Insert::prepare::<AnalyticsEvent>(tx)?,
-            metrics: Insert::prepare::<Metric>(tx)?,
-            sessions: Insert::prepare::<SessionMessage>(tx)?,
-            ledger: Ledger::prepare(tx)?,
-        })
-    }
-
-    /// Writes one message, and counts how it ended.
-    fn write(&mut self, verdict: &Verdict, counts: &mut Counts) -> rusqlite::Result<()> {
-        let (outcome, stored) = match &verdict.outcome {
-            Err(rejection) => return self.reject(verdict, rejection, counts),
+impl Tables<'_> {
+    fn write(&mut self, verdict: &Verdict) -> rusqlite::Result<()> {
+        let counts = &mut self.written.counts;
+        let (outcome, stored, count): (_, Stored<'_>, _) = match &verdict.outcome {
+            Err(rejection) => return self.reject(verdict, rejection),
             Ok(Message::Event(event)) => {
-                (self.events.insert_new(event, self.origin(verdict, event))?, &mut counts.events)
+                let outcome = self.events.insert_new(event, origin(self.epoch, verdict, event))?;
+                (outcome, (&event.record).into(), &mut counts.events)
             }
             Ok(Message::Metric(metric)) => {
-                (self.metrics.insert_new(metric, self.origin(verdict, metric))?, &mut counts.metrics)
+                let outcome = self.metrics.insert_new(metric, origin(self.epoch, verdict, metric))?;
+                (outcome, (&metric.record).into(), &mut counts.metrics)
             }
             Ok(Message::Session(session)) => {
-                (self.sessions.insert_new(session, self.origin(verdict, session))?, &mut counts.sessions)
+                let outcome = self.sessions.insert_new(session, origin(self.epoch, verdict, session))?;
+                (outcome, (&session.record).into(), &mut counts.sessions)
             }
         };
         match outcome {
-            Outcome::Stored => *stored += 1,
+            Outcome::Stored => {
+                *count += 1;
+                self.written.facts.add(stored, verdict.delivery.recv());
+            }
             Outcome::Duplicate => counts.duplicates += 1,
-            Outcome::Rejected(rejection) => self.reject(verdict, &rejection, counts)?,
+            Outcome::Rejected(rejection) => self.reject(verdict, &rejection)?,
         }
         Ok(())
     }
 
-    fn reject(&mut self, verdict: &Verdict, rejection: &Rejection, counts: &mut Counts) -> rusqlite::Result<()> {
-        counts.rejected += 1;
+    fn reject(&mut self, verdict: &Verdict, rejection: &Rejection) -> rusqlite::Result<()> {
+        self.written.counts.rejected += 1;
         self.ledger.insert(self.epoch, verdict, rejection)
     }
+}
 
-    fn origin<T>(&self, verdict: &Verdict, judged: &Judged<T>) -> RowOrigin {
-        RowOrigin {
-            epoch: self.epoch,
-            stream_seq: to_sql(verdict.delivery.stream_sequence),
-            recv_ms: verdict.delivery.recv().as_millis(),
-            supplied: judged.supplied.bits(),
-        }
+fn origin<T>(epoch: i64, verdict: &Verdict, judged: &Judged<T>) -> RowOrigin {
+    RowOrigin {
+        epoch,
+        stream_seq: to_sql(verdict.delivery.stream_sequence),
+        recv_ms: verdict.delivery.recv().as_millis(),
+        supplied: judged.supplied.bits(),
     }
 }

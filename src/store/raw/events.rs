@@ -6,11 +6,9 @@ use super::{RawTable, RowOrigin, parsed};
 use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
 
 impl RawTable for AnalyticsEvent {
-    const INSERT: &'static str = "INSERT INTO analytics_events (id, event_type, event_name, timestamp, session_id, \
-         user_id, properties, context, page_url, referrer, anonymous_id, epoch, stream_seq, recv_ms, supplied) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (id) DO NOTHING";
-    const SELECT: &'static str = "SELECT id, event_type, event_name, timestamp, session_id, user_id, properties, \
-         context, page_url, referrer, anonymous_id, supplied FROM analytics_events WHERE id = ?1";
+    const TABLE: &'static str = "analytics_events";
+    const COLUMNS: &'static str = "id, event_type, event_name, timestamp, session_id, user_id, properties, context, page_url, \
+         referrer, anonymous_id";
 
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize> {
         statement.execute(params![

@@ -6,11 +6,8 @@ use super::{RawTable, RowOrigin, parsed};
 use crate::model::{JsonObject, Metric, Timestamp};
 
 impl RawTable for Metric {
-    const INSERT: &'static str = "INSERT INTO metrics (id, name, metric_type, value, timestamp, tags, unit, epoch, \
-         stream_seq, recv_ms, supplied) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-         ON CONFLICT (id) DO NOTHING";
-    const SELECT: &'static str =
-        "SELECT id, name, metric_type, value, timestamp, tags, unit, supplied FROM metrics WHERE id = ?1";
+    const TABLE: &'static str = "metrics";
+    const COLUMNS: &'static str = "id, name, metric_type, value, timestamp, tags, unit";
 
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize> {
         statement.execute(params![

@@ -12,16 +12,18 @@ use crate::validate::{Judged, Supplied};
 
 /// A raw table: a record's columns, then where it came from.
 pub(super) trait RawTable: Record + Sized {
-    /// Inserts a row, or nothing where the id is known.
-    const INSERT: &'static str;
-    /// Selects the row of an id: the record's columns, then `supplied`.
-    const SELECT: &'static str;
+    const TABLE: &'static str;
+    /// The record's columns, in the order in which [`RawTable::insert`] binds them and [`RawTable::from_row`] reads them.
+    const COLUMNS: &'static str;
 
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize>;
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self>;
 }
 
-/// The columns that say where a row came from.
+/// The columns that say where a row came from, bound after the record's own.
+const ORIGIN_COLUMNS: &str = "epoch, stream_seq, recv_ms, supplied";
+
+/// Where a row came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowOrigin {
     pub(super) epoch: i64,
@@ -46,7 +48,13 @@ pub(super) struct Insert<'tx> {
 
 impl<'tx> Insert<'tx> {
     pub(super) fn prepare<T: RawTable>(tx: &'tx Transaction<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { insert: tx.prepare_cached(T::INSERT)?, select: tx.prepare_cached(T::SELECT)? })
+        let (table, columns) = (T::TABLE, T::COLUMNS);
+        let width = columns.split(',').count() + ORIGIN_COLUMNS.split(',').count();
+        let places = (1..=width).map(|place| format!("?{place}")).collect::<Vec<_>>().join(", ");
+        let insert =
+            format!("INSERT INTO {table} ({columns}, {ORIGIN_COLUMNS}) VALUES ({places}) ON CONFLICT (id) DO NOTHING");
+        let select = format!("SELECT {columns}, supplied FROM {table} WHERE id = ?1");
+        Ok(Self { insert: tx.prepare_cached(&insert)?, select: tx.prepare_cached(&select)? })
     }
 
     /// Stores a record where its id is new and its time permits.

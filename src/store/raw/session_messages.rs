@@ -6,12 +6,9 @@ use super::{RawTable, RowOrigin, parsed};
 use crate::model::{SessionMessage, Timestamp};
 
 impl RawTable for SessionMessage {
-    const INSERT: &'static str = "INSERT INTO _session_messages (id, session_id, kind, timestamp, user_id, \
-         anonymous_id, device_type, browser, os, country, city, referrer, landing_page, exit_page, epoch, stream_seq, \
-         recv_ms, supplied) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
-         ON CONFLICT (id) DO NOTHING";
-    const SELECT: &'static str = "SELECT id, session_id, kind, timestamp, user_id, anonymous_id, device_type, \
-         browser, os, country, city, referrer, landing_page, exit_page, supplied FROM _session_messages WHERE id = ?1";
+    const TABLE: &'static str = "_session_messages";
+    const COLUMNS: &'static str = "id, session_id, kind, timestamp, user_id, anonymous_id, device_type, browser, os, country, \
+         city, referrer, landing_page, exit_page";
 
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize> {
         statement.execute(params![

@@ -1,19 +1,12 @@
+//! The raw tables.
+
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::json;
-use streamgauge::batch::Batch;
-use streamgauge::config::{self, Sources};
 use streamgauge::decode::Delivery;
-use streamgauge::judge::Judge;
-use streamgauge::position::Position;
-use streamgauge::store::{self, Lock, StoreError, Writer};
 
-use crate::support::Database;
-
-/// 2026-01-31T12:00:00Z
-const START_MS: i64 = 1_769_860_800_000;
+use super::{CRASH_POINTS, START_MS, Store, runtime, shuffle};
 
 /// A message from a small world, so that ids and contents meet again.
 #[derive(Debug, Clone)]
@@ -115,92 +108,24 @@ fn naive(messages: &[Small]) -> Account {
     account
 }
 
-/// A database in a folder, and the writer on it.
-struct Store {
-    folder: tempfile::TempDir,
-    writer: Writer,
-    judge: Judge,
-}
-
-impl Store {
-    fn new(runtime: &tokio::runtime::Runtime) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("streamgauge.db");
-        let mut writer = runtime.block_on(async {
-            let lock = Lock::acquire(&path, "test").await.unwrap();
-            store::open_writer(&lock).await.unwrap()
-        });
-        writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
-        let (_, config) = config::load(&Sources::default()).unwrap();
-        let judge = Judge { prefix: "analytics".into(), stream: "ANALYTICS".into(), epoch: 1, limits: config.limits };
-        Self { folder, writer, judge }
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.folder.path().join("streamgauge.db")
-    }
-
-    fn batch(&self, after: &Position, deliveries: &[Delivery]) -> Batch {
-        let mut batch = Batch::after(after.clone());
-        for delivery in deliveries {
-            batch.push(self.judge.judge(delivery.clone()));
-        }
-        batch
-    }
-
-    fn position(&self) -> Position {
-        self.writer.position().unwrap().unwrap()
-    }
-
-    /// Writes the messages in batches of the given sizes. Each fails once before, at its very end: all its rows are in
-    /// the transaction then.
-    fn write(&mut self, deliveries: &[Delivery], sizes: &[usize]) {
-        let other = Database(self.path()).write();
-        let (mut rest, mut sizes) = (deliveries, sizes.iter().cycle());
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
-            let batch = self.batch(&self.position(), now);
-            let fail = "CREATE TRIGGER fail BEFORE UPDATE OF stored ON _positions \
-                        BEGIN SELECT RAISE(ABORT, 'power cut'); END";
-            other.execute_batch(fail).unwrap();
-            let failed = self.writer.commit(&batch).unwrap_err();
-            assert!(matches!(&failed, StoreError::Write(error) if error.to_string() == "power cut"), "{failed}");
-            other.execute_batch("DROP TRIGGER fail").unwrap();
-
-            self.writer.commit(&batch).unwrap();
-            // A batch that is written again, say by a process that took itself for the only one, changes nothing.
-            assert!(matches!(self.writer.commit(&batch), Err(StoreError::PositionMoved)));
-            rest = later;
-        }
-    }
-
-    fn account(&self) -> Account {
-        let database = Database(self.path());
-        database.assert_account_balances();
-        let seqs = |table: &str| database.texts(&format!("SELECT cast(stream_seq AS TEXT) FROM {table}"));
-        let mut stored: Vec<u64> = ["analytics_events", "metrics", "_session_messages"]
-            .into_iter()
-            .flat_map(seqs)
-            .map(|seq| seq.parse().unwrap())
-            .collect();
-        stored.sort_unstable();
-        let reasons = ["invalid_json", "duplicate_conflict", "timestamp_in_future"];
-        let rejected = database.texts("SELECT stream_seq || ' ' || reason FROM _rejections").into_iter().map(|row| {
-            let (seq, reason) = row.split_once(' ').unwrap();
-            (seq.parse().unwrap(), *reasons.iter().find(|known| **known == reason).unwrap())
-        });
-        let rejected = rejected.collect();
-        let duplicates = database.text("SELECT cast(duplicates AS TEXT) FROM _positions", []).parse().unwrap();
-        Account { stored, duplicates, rejected }
-    }
-}
-
-fn digest(path: &Path) -> BTreeMap<String, String> {
-    store::digest(path).unwrap().tables
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+fn account(store: &Store) -> Account {
+    let database = store.database();
+    database.assert_account_balances();
+    let seqs = |table: &str| database.texts(&format!("SELECT cast(stream_seq AS TEXT) FROM {table}"));
+    let mut stored: Vec<u64> = ["analytics_events", "metrics", "_session_messages"]
+        .into_iter()
+        .flat_map(seqs)
+        .map(|seq| seq.parse().unwrap())
+        .collect();
+    stored.sort_unstable();
+    let reasons = ["invalid_json", "duplicate_conflict", "timestamp_in_future"];
+    let rejected = database.texts("SELECT stream_seq || ' ' || reason FROM _rejections").into_iter().map(|row| {
+        let (seq, reason) = row.split_once(' ').unwrap();
+        (seq.parse().unwrap(), *reasons.iter().find(|known| **known == reason).unwrap())
+    });
+    let rejected = rejected.collect();
+    let duplicates = database.text("SELECT cast(duplicates AS TEXT) FROM _positions", []).parse().unwrap();
+    Account { stored, duplicates, rejected }
 }
 
 proptest! {
@@ -212,16 +137,17 @@ proptest! {
     fn any_split_gives_the_same_tables(
         messages in prop::collection::vec(small(), 1..60),
         sizes in prop::collection::vec(1..20_usize, 1..8),
+        crash_points in prop::collection::vec(0..CRASH_POINTS.len(), 1..4),
     ) {
         let runtime = runtime();
         let deliveries = deliveries(&messages);
         let mut whole = Store::new(&runtime);
         whole.write(&deliveries, &[deliveries.len()]);
         let mut split = Store::new(&runtime);
-        split.write(&deliveries, &sizes);
-        prop_assert_eq!(digest(&whole.path()), digest(&split.path()));
-        prop_assert_eq!(whole.account(), naive(&messages));
-        prop_assert_eq!(split.account(), naive(&messages));
+        split.write_with_crashes(&deliveries, &sizes, &crash_points);
+        prop_assert_eq!(whole.digest(), split.digest());
+        prop_assert_eq!(account(&whole), naive(&messages));
+        prop_assert_eq!(account(&split), naive(&messages));
     }
 
     /// L1's other half: messages with ids and past timestamps, of which no two share an id with other content, give the
@@ -243,17 +169,14 @@ proptest! {
         };
         let messages: Vec<Small> = picks.into_iter().map(message).collect();
         let mut shuffled = messages.clone();
-        let mut random = crate::support::Random(seed);
-        for at in (1..shuffled.len()).rev() {
-            shuffled.swap(at, usize::try_from(random.below(at as u64 + 1)).unwrap());
-        }
+        shuffle(&mut shuffled, seed);
         // A retry: one of them once more at the end.
         shuffled.push(messages[order.index(messages.len())].clone());
         let mut straight = Store::new(&runtime);
         straight.write(&deliveries(&messages), &[7]);
         let mut other = Store::new(&runtime);
         other.write(&deliveries(&shuffled), &[3, 11]);
-        prop_assert_eq!(digest(&straight.path()), digest(&other.path()));
-        prop_assert_eq!(other.account().rejected.len(), 0);
+        prop_assert_eq!(straight.digest(), other.digest());
+        prop_assert_eq!(account(&other).rejected.len(), 0);
     }
 }

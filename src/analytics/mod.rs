@@ -1,0 +1,217 @@
+//! What messages add up to: the rules of the derived tables. Pure: no SQL, no clock, no IO.
+//!
+//! # How derived state changes
+//! In one way only, whatever the table:
+//! ```text
+//! stored message -> Facts::add       the rules: what it says of which keys of which groups
+//! facts of a batch                   combined by key while they are added (Merge)
+//! states         <- store.get_many   what was known of those keys
+//! apply(states, facts)               new states, and facts for other groups
+//! changes        -> store.put_many   the states as bytes with a version, and the public rows that show them
+//! ```
+//! A [`Group`] is a set of derived tables with one state for each key. Combination is associative and commutative, so
+//! neither the order of messages nor their split into batches or partitions can be seen in a state: that is the law of
+//! `SEMANTICS` section 0, and `tests/laws` holds every group to it.
+//!
+//! # To add a group
+//! 1. A module here with its fact and state, their [`Merge`] and [`State`], and an empty type that is the [`Group`].
+//! 2. A field in [`Facts`], and in [`Facts::add`] the rule that fills it.
+//! 3. A module in `store::derived` that gets and puts its states, and a line in `store::derived::Derived::apply`.
+//!
+//! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
+
+mod session;
+
+use std::collections::BTreeMap;
+
+use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
+
+pub use session::{Session, Sessions};
+
+/// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// `limits.session_timeout`, milliseconds: a session that is silent for longer is closed.
+    pub session_timeout_ms: i64,
+}
+
+impl Rules {
+    /// Sessions whose last activity lies before this are closed, at the watermark `t`.
+    pub fn closed_before(self, t: Timestamp) -> Timestamp {
+        Timestamp::from_millis(t.as_millis() - self.session_timeout_ms)
+    }
+}
+
+/// Combination of what is known of one key: associative and commutative. The unit is to know nothing, an absent value.
+pub trait Merge {
+    /// Takes in what the other knows.
+    fn merge(&mut self, other: Self);
+}
+
+/// What is stored for a key. Equal states have equal bytes.
+pub trait State: Sized {
+    /// The first byte of the encoding.
+    const VERSION: u8;
+
+    /// The bytes after the version.
+    fn encode(&self) -> Vec<u8>;
+
+    /// Reads what [`State::encode`] wrote; none where the bytes are something else.
+    fn decode(bytes: &[u8]) -> Option<Self>;
+
+    /// Version and bytes, as the store keeps them.
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.encode();
+        bytes.insert(0, Self::VERSION);
+        bytes
+    }
+
+    /// Reads a stored state.
+    ///
+    /// # Errors
+    /// Where the bytes are no state of this version.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, StateError> {
+        let error = || StateError { version: bytes.first().copied(), expected: Self::VERSION };
+        let (version, rest) = bytes.split_first().ok_or_else(error)?;
+        if *version == Self::VERSION { Self::decode(rest).ok_or_else(error) } else { Err(error()) }
+    }
+}
+
+/// Stored bytes that are no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a state of version {version:?} cannot be read, {expected} was expected; was it written by a later streamgauge?"
+)]
+pub struct StateError {
+    version: Option<u8>,
+    expected: u8,
+}
+
+/// A set of derived tables that keeps one state for each key.
+pub trait Group {
+    /// What addresses a state.
+    type Key: Ord + Clone;
+    /// What messages say of a key: deltas and set operations.
+    type Fact: Merge;
+    /// What is known of a key.
+    type State: State;
+
+    /// The state before, if there was one, with the fact: the state after.
+    fn apply(before: Option<&Self::State>, fact: Self::Fact) -> Self::State;
+
+    /// What a changed state says to other groups.
+    fn onward(_key: &Self::Key, _change: &Change<Self>, _facts: &mut Facts) {}
+}
+
+/// A state before and after a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change<G: Group + ?Sized> {
+    /// None where the key is new.
+    pub before: Option<G::State>,
+    /// The state now.
+    pub after: G::State,
+}
+
+/// Facts of one group by key, combined. In key order, and so are the writes that come of them.
+#[derive(Debug, Clone)]
+pub struct ByKey<G: Group>(BTreeMap<G::Key, G::Fact>);
+
+impl<G: Group> Default for ByKey<G> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<G: Group> ByKey<G> {
+    /// Adds what a message says of a key.
+    pub fn add(&mut self, key: G::Key, fact: G::Fact) {
+        use std::collections::btree_map::Entry;
+        match self.0.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(fact);
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().merge(fact),
+        }
+    }
+
+    /// The keys that are spoken of, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &G::Key> {
+        self.0.keys()
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Applies the facts of a batch to the states that they address, given in key order. What that says to other groups
+/// goes to `onward`.
+pub fn apply<G: Group>(
+    states: impl IntoIterator<Item = Option<G::State>>,
+    facts: ByKey<G>,
+    onward: &mut Facts,
+) -> Vec<(G::Key, Change<G>)> {
+    let mut changes = Vec::with_capacity(facts.0.len());
+    for ((key, fact), before) in facts.0.into_iter().zip(states) {
+        let after = G::apply(before.as_ref(), fact);
+        let change = Change { before, after };
+        G::onward(&key, &change, onward);
+        changes.push((key, change));
+    }
+    changes
+}
+
+/// A message that became a row. Duplicates and rejections say nothing.
+#[derive(Debug, Clone, Copy)]
+pub enum Stored<'a> {
+    /// An event.
+    Event(&'a AnalyticsEvent),
+    /// A metric.
+    Metric(&'a Metric),
+    /// A session message.
+    Session(&'a SessionMessage),
+}
+
+impl<'a> From<&'a AnalyticsEvent> for Stored<'a> {
+    fn from(event: &'a AnalyticsEvent) -> Self {
+        Self::Event(event)
+    }
+}
+
+impl<'a> From<&'a Metric> for Stored<'a> {
+    fn from(metric: &'a Metric) -> Self {
+        Self::Metric(metric)
+    }
+}
+
+impl<'a> From<&'a SessionMessage> for Stored<'a> {
+    fn from(session: &'a SessionMessage) -> Self {
+        Self::Session(session)
+    }
+}
+
+/// What the stored messages of a batch say: of time, and of the keys of every group.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The greatest min(timestamp, recv): what they say of T, the watermark. A clock that runs ahead does not move it
+    /// past the server's time.
+    pub watermark: Option<Timestamp>,
+    /// Of sessions, by session id.
+    pub sessions: ByKey<Sessions>,
+}
+
+impl Facts {
+    /// The rules: what a message says.
+    pub fn add(&mut self, message: Stored<'_>, recv: Timestamp) {
+        let timestamp = match message {
+            Stored::Event(event) => event.timestamp,
+            Stored::Metric(metric) => metric.timestamp,
+            Stored::Session(session) => session.timestamp,
+        };
+        self.watermark = self.watermark.max(Some(timestamp.min(recv)));
+        if let Some((session_id, session)) = Session::of(message) {
+            self.sessions.add(session_id, session);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Builder for events.
+
+use serde_json::{Map, Value};
+
+use crate::clock;
+use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
+
+/// Builder for analytics events. Every event gets a new UUIDv7 and the time of the call.
+#[derive(Debug, Clone)]
+pub struct EventBuilder {
+    event: AnalyticsEvent,
+    properties: Option<Map<String, Value>>,
+}
+
+impl EventBuilder {
+    /// An event of any type.
+    pub fn new(event_type: impl Into<String>, event_name: impl Into<String>) -> Self {
+        Self {
+            event: AnalyticsEvent {
+                id: clock::new_id().to_string(),
+                event_type: event_type.into(),
+                event_name: event_name.into(),
+                timestamp: clock::now(),
+                session_id: None,
+                user_id: None,
+                properties: None,
+                context: None,
+                page_url: None,
+                referrer: None,
+                anonymous_id: None,
+            },
+            properties: None,
+        }
+    }
+
+    /// A `track` event: a user did something.
+    pub fn track(name: impl Into<String>) -> Self {
+        Self::new("track", name)
+    }
+
+    /// A `page` event: a page was seen.
+    pub fn page(url: impl Into<String>) -> Self {
+        Self::new("page", "page_view").page_url(&url.into())
+    }
+
+    /// An `identify` event: from here on the user is known.
+    pub fn identify(user_id: impl Into<String>) -> Self {
+        Self::new("identify", "user_identified").user_id(&user_id.into())
+    }
+
+    /// Its id, in place of a new one: 1 to 128 printable ASCII characters.
+    pub fn id(mut self, id: &str) -> Self {
+        self.event.id = id.to_owned();
+        self
+    }
+
+    /// When it happened, in place of now.
+    pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
+        self.event.timestamp = timestamp;
+        self
+    }
+
+    /// Who did it.
+    pub fn user_id(mut self, id: &str) -> Self {
+        self.event.user_id = Some(id.to_owned());
+        self
+    }
+
+    /// Who did it, before they are known.
+    pub fn anonymous_id(mut self, id: &str) -> Self {
+        self.event.anonymous_id = Some(id.to_owned());
+        self
+    }
+
+    /// The session it belongs to.
+    pub fn session_id(mut self, id: &str) -> Self {
+        self.event.session_id = Some(id.to_owned());
+        self
+    }
+
+    /// Replaces all properties. A value that is not an object becomes the property `value`.
+    pub fn properties(mut self, props: Value) -> Self {
+        self.properties = Some(into_map(props));
+        self
+    }
+
+    /// Sets one property.
+    pub fn property(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.properties.get_or_insert_default().insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Replaces the context. A value that is not an object becomes its key `value`.
+    pub fn context(mut self, ctx: Value) -> Self {
+        self.event.context = Some(JsonObject::from(&into_map(ctx)));
+        self
+    }
+
+    /// The page it happened on.
+    pub fn page_url(mut self, url: &str) -> Self {
+        self.event.page_url = Some(url.to_owned());
+        self
+    }
+
+    /// The page that led there.
+    pub fn referrer(mut self, referrer: &str) -> Self {
+        self.event.referrer = Some(referrer.to_owned());
+        self
+    }
+
+    /// The event.
+    pub fn build(mut self) -> AnalyticsEvent {
+        self.event.properties = self.properties.as_ref().map(JsonObject::from);
+        self.event
+    }
+}
+
+fn into_map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => Map::from_iter([("value".to_owned(), other)]),
+    }
+}

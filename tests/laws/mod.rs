@@ -1,0 +1,148 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use streamgauge::batch::Batch;
+use streamgauge::config::{self, Config, Sources};
+use streamgauge::decode::Delivery;
+use streamgauge::judge::Judge;
+use streamgauge::position::Position;
+use streamgauge::store::{self, Lock, StoreError, Writer};
+
+use crate::support::{Database, Random};
+
+mod naive_sessions;
+mod raw;
+mod sessions;
+
+/// 2026-01-31T12:00:00Z
+const START_MS: i64 = 1_769_860_800_000;
+
+/// Where a transaction is cut: what it is about to do when the power goes.
+const CRASH_POINTS: [&str; 9] = [
+    "INSERT ON analytics_events",
+    "INSERT ON metrics",
+    "INSERT ON _session_messages",
+    "INSERT ON _session_states",
+    "UPDATE ON _session_states",
+    "INSERT ON analytics_sessions",
+    "UPDATE ON analytics_sessions",
+    "UPDATE ON _watermark",
+    // The very end.
+    "UPDATE OF stored ON _positions",
+];
+
+/// A database in a folder, and the writer on it.
+struct Store {
+    folder: tempfile::TempDir,
+    writer: Writer,
+    judge: Judge,
+}
+
+impl Store {
+    fn new(runtime: &tokio::runtime::Runtime) -> Self {
+        Self::with_session_timeout(runtime, "30m")
+    }
+
+    fn with_session_timeout(runtime: &tokio::runtime::Runtime, timeout: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(timeout);
+        let mut writer = open(runtime, folder.path(), timeout);
+        writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
+        let judge = Judge { prefix: "analytics".into(), stream: "ANALYTICS".into(), epoch: 1, limits: config.limits };
+        Self { folder, writer, judge }
+    }
+
+    /// Closes the database and opens it again, as a worker with that configuration would.
+    fn reopen(self, runtime: &tokio::runtime::Runtime, timeout: &str) -> Self {
+        let Self { folder, writer, judge } = self;
+        drop(writer);
+        let writer = open(runtime, folder.path(), timeout);
+        Self { folder, writer, judge }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("streamgauge.db")
+    }
+
+    fn database(&self) -> Database {
+        Database(self.path())
+    }
+
+    fn digest(&self) -> BTreeMap<String, String> {
+        store::digest(&self.path()).unwrap().tables
+    }
+
+    fn batch(&self, after: &Position, deliveries: &[Delivery]) -> Batch {
+        let mut batch = Batch::after(after.clone());
+        for delivery in deliveries {
+            batch.push(self.judge.judge(delivery.clone()));
+        }
+        batch
+    }
+
+    fn position(&self) -> Position {
+        self.writer.position().unwrap().unwrap()
+    }
+
+    /// Writes the messages in batches of the given sizes, each in one go.
+    fn write(&mut self, deliveries: &[Delivery], sizes: &[usize]) {
+        self.write_with_crashes(deliveries, sizes, &[]);
+    }
+
+    /// Writes the messages in batches of the given sizes. Each is cut before at every one of the given crash points that
+    /// it comes to, and begun again.
+    fn write_with_crashes(&mut self, deliveries: &[Delivery], sizes: &[usize], crash_points: &[usize]) {
+        let other = self.database().write();
+        let (mut rest, mut sizes) = (deliveries, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+            let before = self.position();
+            let batch = self.batch(&before, now);
+            for point in crash_points {
+                let point = CRASH_POINTS[*point];
+                let cut = format!("CREATE TRIGGER cut BEFORE {point} BEGIN SELECT RAISE(ABORT, 'power cut'); END");
+                other.execute_batch(&cut).unwrap();
+                let result = self.writer.commit(&batch);
+                other.execute_batch("DROP TRIGGER cut").unwrap();
+                match result {
+                    // It does not come to this point.
+                    Ok(_) => break,
+                    Err(StoreError::Write(error)) if error.to_string() == "power cut" => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            if self.position() == before {
+                self.writer.commit(&batch).unwrap();
+            }
+            // A batch that is written again, say by a process that took itself for the only one, changes nothing.
+            assert!(matches!(self.writer.commit(&batch), Err(StoreError::PositionMoved)));
+            rest = later;
+        }
+    }
+}
+
+fn config(session_timeout: &str) -> Config {
+    let flags = vec![("limits.session_timeout", session_timeout.to_owned())];
+    config::load(&Sources { flags, ..Sources::default() }).unwrap().1
+}
+
+fn open(runtime: &tokio::runtime::Runtime, folder: &Path, session_timeout: &str) -> Writer {
+    let path = folder.join("streamgauge.db");
+    let mut writer = runtime.block_on(async {
+        let lock = Lock::acquire(&path, "test").await.unwrap();
+        store::open_writer(&lock, config(session_timeout).rules).await.unwrap()
+    });
+    writer.rebuild_changed().unwrap();
+    writer
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut random = Random(seed);
+    for at in (1..items.len()).rev() {
+        items.swap(at, usize::try_from(random.below(at as u64 + 1)).unwrap());
+    }
+}
