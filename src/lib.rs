@@ -11,6 +11,22 @@
 //! ```
 //! [`pipeline`] shows the whole of it on one screen. The modules below stand in reading order.
 //!
+//! # Producers
+//! [`model`] has the messages and their builders, [`nats::Publisher`] publishes them:
+//! ```no_run
+//! use streamgauge::model::{SessionBuilder, events};
+//! use streamgauge::nats::{Publisher, PublisherOptions};
+//!
+//! # async fn publish() -> Result<(), Box<dyn std::error::Error>> {
+//! let publisher = Publisher::connect("nats://127.0.0.1:4222", PublisherOptions::default()).await?;
+//! let started = publisher.publish(SessionBuilder::start("s1").user_id("ada").os("linux").build()).await?;
+//! let created = publisher.publish(events::mission_created("m1").user_id("ada").session_id("s1").build()).await?;
+//! // Both are on their way. Each receipt is ready once its message is acknowledged, or hands it back.
+//! (started.await?, created.await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # The promises
 //! - **Exactly once in effect.** A batch's rows and the stream position commit in one transaction or not at all.
 //! - **Nothing disappears in silence.** Every message ends as stored, as a duplicate, or in the ledger of rejections with

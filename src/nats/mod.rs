@@ -4,7 +4,8 @@ mod connect;
 mod consumer;
 mod dead_letter;
 mod fetch;
-mod publish;
+mod outgoing;
+mod publisher;
 mod source;
 mod stream;
 
@@ -14,9 +15,10 @@ pub(crate) use connect::without_secrets;
 pub use connect::{Connection, connect, connect_once};
 pub use consumer::{Instance, lag};
 pub use dead_letter::DeadLetters;
-pub use publish::{FailedLine, LinePublisher, Published};
+pub use outgoing::{Outgoing, Publishable};
+pub use publisher::{Acknowledged, PublishFailure, Publisher, PublisherOptions, Receipt, Unsent};
 pub use source::{Interrupted, Silence, Source};
-pub use stream::last_sequence;
+pub use stream::{last_sequence, wait_for_stream};
 
 use crate::position::Refusal;
 

@@ -7,13 +7,15 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Compression, Config, DirectGetErrorKind, RetentionPolicy, StorageType, Stream};
 
-use super::{Connection, NatsError, fetch};
+use super::{Backoff, Connection, NatsError, fetch};
 use crate::position::{Position, StreamState};
 use crate::{config, subject};
 
 /// How long the stream of dead letters recognises a row that is published again after a crash.
 const DEAD_LETTER_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
 
+/// How long a producer waits for the stream: the worker that makes it may be starting.
+const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 /// A server that denies a permission does not answer.
 const FETCH_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -156,4 +158,23 @@ pub async fn last_sequence(connection: &Connection, name: &str) -> Result<u64, N
         Found::Stream(stream) => Ok(stream.cached_info().state.last_sequence),
         Found::Missing => Err(NatsError::Transient(format!("stream {name} does not exist"))),
     }
+}
+
+/// Waits until the stream is there, so that a mistake in the configuration shows at once and not message by message.
+///
+/// # Errors
+/// Where it is not there in time.
+pub async fn wait_for_stream(connection: &Connection, name: &str) -> Result<(), NatsError> {
+    let mut backoff = Backoff::default();
+    let check = async {
+        while let Err(error) = last_sequence(connection, name).await {
+            tracing::debug!("{error}");
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    };
+    tokio::time::timeout(STREAM_PATIENCE, check).await.map_err(|_| {
+        NatsError::Fatal(format!(
+            "stream {name} does not answer: start `streamgauge run`, which creates it, and nats-server with --jetstream"
+        ))
+    })
 }

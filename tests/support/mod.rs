@@ -1,6 +1,7 @@
 //! A real nats-server on a free port, a real worker, a proxy that cuts connections, and looks into the database.
 //! Everything lives in a temporary folder and dies with its value.
 
+mod cluster;
 mod messages;
 mod nats;
 mod proxy;
@@ -8,6 +9,7 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
+pub use cluster::Cluster;
 pub use messages::{Traffic, event, publish_all};
 pub use nats::NatsServer;
 pub use proxy::CuttingProxy;

@@ -5,6 +5,8 @@ use async_nats::jetstream;
 
 use super::wait_for;
 
+const CONFIG: &str = "nats.conf";
+
 /// A nats-server with JetStream, in a folder of its own.
 pub struct NatsServer {
     process: Child,
@@ -19,15 +21,20 @@ impl NatsServer {
 
     /// A server that takes messages of so many bytes.
     pub async fn start_with_max_payload(bytes: usize) -> Self {
+        Self::start_with(&max_payload(bytes)).await
+    }
+
+    /// A server with a configuration of its own, beside where it listens and stores.
+    pub async fn start_with(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        set_max_payload(folder.path(), bytes);
+        std::fs::write(folder.path().join(CONFIG), config).unwrap();
         let (process, port) = spawn(folder.path(), None).await;
         Self { process, folder, port }
     }
 
     /// Starts again with another maximum; what is stored stays.
     pub async fn restart_with_max_payload(&mut self, bytes: usize) {
-        set_max_payload(self.folder.path(), bytes);
+        std::fs::write(self.folder.path().join(CONFIG), max_payload(bytes)).unwrap();
         self.restart().await;
     }
 
@@ -84,8 +91,8 @@ impl Drop for NatsServer {
     }
 }
 
-fn set_max_payload(folder: &Path, bytes: usize) {
-    std::fs::write(folder.join("nats.conf"), format!("max_payload: {bytes}\nmax_pending: {}\n", 64 << 20)).unwrap();
+fn max_payload(bytes: usize) -> String {
+    format!("max_payload: {bytes}\nmax_pending: {}\n", 64 << 20)
 }
 
 fn binary() -> PathBuf {
@@ -101,7 +108,7 @@ async fn spawn(folder: &Path, port: Option<u16>) -> (Child, u16) {
     let process = Command::new(binary())
         .arg("--jetstream")
         .arg("--config")
-        .arg(folder.join("nats.conf"))
+        .arg(folder.join(CONFIG))
         .args(["--addr", "127.0.0.1", "--port", &port.map_or("-1".into(), |port| port.to_string())])
         .arg("--store_dir")
         .arg(folder.join("store"))

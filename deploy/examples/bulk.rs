@@ -1,0 +1,47 @@
+//! Many events, pipelined: the window stays full, and what could not be sent is there to be kept for later.
+//!
+//! `cargo run --release --example bulk [COUNT]`; `NATS_URL` says where, else 127.0.0.1:4222.
+#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::time::Instant;
+
+use streamgauge::model::{AnalyticsEvent, events};
+use streamgauge::nats::{Publisher, PublisherOptions, Receipt, Unsent};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let count: usize = std::env::args().nth(1).map_or(Ok(100_000), |count| count.parse())?;
+    let url = std::env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".into());
+    let options = PublisherOptions::default();
+    let window = options.max_in_flight as usize;
+    let publisher = Publisher::connect(&url, options).await?;
+
+    let began = Instant::now();
+    let mut receipts: VecDeque<Receipt<AnalyticsEvent>> = VecDeque::new();
+    let mut unsent: Vec<Unsent<AnalyticsEvent>> = Vec::new();
+    for n in 0..count {
+        let event = events::search_performed("gauges", 3).user_id(&format!("user-{}", n % 1_000)).build();
+        match publisher.publish(event).await {
+            Ok(receipt) => receipts.push_back(receipt),
+            Err(error) => unsent.push(error),
+        }
+        // The oldest is settled first: waiting for it keeps at most a window of receipts.
+        if receipts.len() >= window
+            && let Some(oldest) = receipts.pop_front()
+        {
+            unsent.extend(oldest.await.err());
+        }
+    }
+    for receipt in receipts {
+        unsent.extend(receipt.await.err());
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let sent = count - unsent.len();
+    println!("{sent} acknowledged in {seconds:.1} s ({:.0}/s)", sent as f64 / seconds);
+    for Unsent { message, error } in &unsent {
+        eprintln!("event {} was not sent: {error}", message.id);
+    }
+    if unsent.is_empty() { Ok(()) } else { Err(format!("{} events were not sent", unsent.len()).into()) }
+}

@@ -1,0 +1,128 @@
+//! What a publisher sends: a body, and the id by which the stream knows a second copy.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::clock;
+use crate::model::{AnalyticsEvent, Kind, Metric, SessionMessage};
+
+/// A message as it goes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// What it is: where it goes.
+    pub kind: Kind,
+    /// The body.
+    pub payload: Bytes,
+    /// `Nats-Msg-Id`: `<kind>:<id>`. None where the body has no id that a header can carry; such a message is stored
+    /// twice where it is sent twice.
+    pub message_id: Option<String>,
+}
+
+/// What a [`Publisher`](super::Publisher) can publish.
+pub trait Publishable {
+    /// The message as it goes out. The same each time, so that it can be sent again.
+    ///
+    /// # Errors
+    /// A sentence that says what keeps it from being a message.
+    fn outgoing(&self) -> Result<Outgoing, String>;
+}
+
+impl Publishable for AnalyticsEvent {
+    fn outgoing(&self) -> Result<Outgoing, String> {
+        as_json(Kind::Event, &self.id, self)
+    }
+}
+
+impl Publishable for Metric {
+    fn outgoing(&self) -> Result<Outgoing, String> {
+        if !self.value.is_finite() {
+            return Err(format!("metric {} has the value {}, which JSON cannot hold", self.name, self.value));
+        }
+        as_json(Kind::Metric, &self.id, self)
+    }
+}
+
+impl Publishable for SessionMessage {
+    fn outgoing(&self) -> Result<Outgoing, String> {
+        as_json(Kind::Session, &self.id, self)
+    }
+}
+
+fn as_json(kind: Kind, id: &str, message: &impl Serialize) -> Result<Outgoing, String> {
+    let payload = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+    Ok(Outgoing { kind, payload: payload.into(), message_id: message_id(kind, id) })
+}
+
+/// A header is a line of ASCII; a worker rejects an id that is none anyway.
+fn message_id(kind: Kind, id: &str) -> Option<String> {
+    let is_fit = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic());
+    is_fit.then(|| format!("{kind}:{id}"))
+}
+
+impl Outgoing {
+    /// A line of JSON as it was written; an object without an id gets a UUIDv7 as its first field, so that trying again
+    /// never counts it twice. What is no object goes out as it is: a worker says what is wrong with it.
+    pub fn of_line(kind: Kind, line: &[u8]) -> Self {
+        let as_is = |message_id| Self { kind, payload: Bytes::copy_from_slice(line), message_id };
+        let Ok(text) = std::str::from_utf8(line) else { return as_is(None) };
+        let Ok(serde_json::Value::Object(mut object)) = serde_json::from_str(text) else { return as_is(None) };
+        let sent = match object.get("id") {
+            Some(serde_json::Value::String(id)) if !id.is_empty() => Some(id.clone()),
+            Some(serde_json::Value::Number(id)) => Some(id.to_string()),
+            // null and "" mean absent.
+            None | Some(serde_json::Value::Null | serde_json::Value::String(_)) => None,
+            Some(_) => return as_is(None),
+        };
+        if let Some(id) = sent {
+            return as_is(message_id(kind, &id));
+        }
+        let id = clock::new_id().to_string();
+        let message_id = message_id(kind, &id);
+        let payload = if object.remove("id").is_some() {
+            object.insert("id".into(), id.into());
+            serde_json::Value::Object(object).to_string()
+        } else {
+            // The rest stays as it was written, to the digit.
+            let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
+            let comma = if object.is_empty() { "" } else { "," };
+            format!("{{\"id\":\"{id}\"{comma}{rest}")
+        };
+        Self { kind, payload: payload.into(), message_id }
+    }
+}
+
+/// A message that is made already.
+impl Publishable for Outgoing {
+    fn outgoing(&self) -> Result<Outgoing, String> {
+        Ok(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MetricBuilder;
+
+    #[test]
+    fn a_line_keeps_its_id_or_gets_one() {
+        let sent = Outgoing::of_line(Kind::Metric, br#"{"id":"a","value":1}"#);
+        assert_eq!(sent.message_id.as_deref(), Some("metrics:a"));
+        assert_eq!(&sent.payload[..], br#"{"id":"a","value":1}"#);
+
+        for text in [" {\"value\":1} ", "{}", "{ }", r#"{"id":null}"#, r#"{"a":1,"id":""}"#] {
+            let given = Outgoing::of_line(Kind::Event, text.as_bytes());
+            let object: serde_json::Value = serde_json::from_slice(&given.payload).unwrap();
+            assert_eq!(given.message_id, Some(format!("events:{}", object["id"].as_str().unwrap())));
+        }
+        for text in ["not json", "[1]", r#"{"id":[]}"#] {
+            let sent = Outgoing::of_line(Kind::Event, text.as_bytes());
+            assert_eq!((sent.message_id, &sent.payload[..]), (None, text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_metric_that_json_cannot_hold_is_no_message() {
+        let error = MetricBuilder::gauge("load", f64::NAN).build().outgoing().unwrap_err();
+        assert_eq!(error, "metric load has the value NaN, which JSON cannot hold");
+    }
+}

@@ -1,0 +1,207 @@
+use std::collections::{BTreeSet, VecDeque};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use streamgauge::model::{AnalyticsEvent, EventBuilder, MetricBuilder, SessionBuilder};
+use streamgauge::nats::{PublishFailure, Publisher, PublisherOptions, Receipt, Unsent};
+
+use crate::support::{Cluster, Database, NatsServer, Worker};
+
+fn event(n: usize) -> AnalyticsEvent {
+    EventBuilder::track("published").property("n", n).build()
+}
+
+/// How the events of a test ended, by id.
+#[derive(Default)]
+struct Ended {
+    acknowledged: BTreeSet<String>,
+    handed_back: BTreeSet<String>,
+}
+
+impl Ended {
+    async fn settle(&mut self, id: String, receipt: Receipt<AnalyticsEvent>) {
+        match receipt.await {
+            Ok(_) => assert!(self.acknowledged.insert(id)),
+            Err(Unsent { message, .. }) => assert!(self.handed_back.insert(message.id)),
+        }
+    }
+
+    /// Everything acknowledged is in the database once; what is there besides was sent and not acknowledged.
+    fn assert_stored_in(&self, database: &Database, count: usize) {
+        assert_eq!(self.acknowledged.len() + self.handed_back.len(), count);
+        let stored = database.texts("SELECT id FROM analytics_events");
+        let distinct: BTreeSet<String> = stored.iter().cloned().collect();
+        assert_eq!(stored.len(), distinct.len());
+        assert!(self.acknowledged.is_subset(&distinct));
+        assert!(distinct.iter().all(|id| self.acknowledged.contains(id) || self.handed_back.contains(id)));
+    }
+}
+
+/// Publishes events, and calls `trouble` when a third of them is handed over.
+async fn publish(publisher: &Publisher, count: usize, trouble: impl AsyncFnOnce()) -> Ended {
+    let (mut ended, mut trouble) = (Ended::default(), Some(trouble));
+    let mut receipts = VecDeque::new();
+    for n in 0..count {
+        if n == count / 3
+            && let Some(trouble) = trouble.take()
+        {
+            trouble().await;
+        }
+        let event = event(n);
+        let id = event.id.clone();
+        match publisher.publish(event).await {
+            Ok(receipt) => receipts.push_back((id, receipt)),
+            Err(unsent) => assert!(ended.handed_back.insert(unsent.message.id)),
+        }
+        if receipts.len() > 2_000
+            && let Some((id, receipt)) = receipts.pop_front()
+        {
+            ended.settle(id, receipt).await;
+        }
+    }
+    publisher.flush().await;
+    for (id, receipt) in receipts {
+        ended.settle(id, receipt).await;
+    }
+    ended
+}
+
+async fn last_sequence(url: &str) -> u64 {
+    let client = async_nats::connect(url.split(',').collect::<Vec<_>>()).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream("ANALYTICS").await.unwrap();
+    stream.cached_info().state.last_sequence
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_server_that_is_killed_and_restarted() {
+    const COUNT: usize = 30_000;
+    let mut server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let publisher = Publisher::connect(&server.url(), PublisherOptions::default()).await.unwrap();
+    let ended = publish(&publisher, COUNT, async || server.restart().await).await;
+    assert_eq!(ended.handed_back.len(), 0, "the server came back in time");
+    worker.applied(last_sequence(&server.url()).await).await;
+    ended.assert_stored_in(&worker.database(), COUNT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_cluster_whose_leader_is_killed() {
+    const COUNT: usize = 30_000;
+    let mut cluster = Cluster::start().await;
+    let url = cluster.url();
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &url).env("STREAMGAUGE_STREAM__REPLICAS", "3");
+    worker.start_reading().await;
+    let publisher = Publisher::connect(&url, PublisherOptions::default()).await.unwrap();
+    let ended = publish(&publisher, COUNT, async || {
+        let leader = cluster.kill_leader("ANALYTICS").await;
+        println!("killed {leader}");
+    })
+    .await;
+    assert_eq!(ended.handed_back.len(), 0, "another node leads in time");
+    worker.applied(last_sequence(&url).await).await;
+    ended.assert_stored_in(&worker.database(), COUNT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_come_back_hands_everything_back_in_time() {
+    let mut server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let options = PublisherOptions { max_in_flight: 10, patience: Duration::from_secs(2), ..Default::default() };
+    let publisher = Publisher::connect(&server.url(), options).await.unwrap();
+    publisher.publish(event(0)).await.unwrap().await.unwrap();
+    server.kill();
+
+    let began = Instant::now();
+    let attempts = (1..=30).map(|n| {
+        let publisher = publisher.clone();
+        async move {
+            let event = event(n);
+            let result = match publisher.publish(event.clone()).await {
+                Ok(receipt) => receipt.await,
+                Err(unsent) => Err(unsent),
+            };
+            let unsent = result.unwrap_err();
+            assert_eq!(unsent.message, event, "it is handed back as it was");
+            unsent.error
+        }
+    });
+    let failures: Vec<_> = futures::stream::iter(attempts).buffer_unordered(30).collect().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for failure in &failures {
+        let is_right = matches!(failure, PublishFailure::NotAcknowledged { .. } | PublishFailure::WindowFull { .. });
+        assert!(is_right, "{failure}");
+    }
+    assert!(failures.iter().any(|failure| matches!(failure, PublishFailure::NotAcknowledged { .. })));
+
+    // The same publisher goes on when the server is back.
+    server.restart().await;
+    let acknowledged = loop {
+        if let Ok(receipt) = publisher.publish(event(99)).await
+            && let Ok(acknowledged) = receipt.await
+        {
+            break acknowledged;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60));
+    };
+    worker.applied(acknowledged.sequence).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_go_out_as_message_ids_and_what_cannot_be_sent_does_not_hinder_the_rest() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let publisher = Publisher::connect(&server.url(), PublisherOptions::default()).await.unwrap();
+
+    let session = SessionBuilder::start("s").id("same").build();
+    let first = publisher.publish(session.clone()).await.unwrap();
+    let again = publisher.publish(session).await.unwrap();
+    let metric = publisher.publish(MetricBuilder::gauge("load", 1.0).id("same").build()).await.unwrap();
+    let large = publisher.publish(EventBuilder::track("x").property("text", "x".repeat(2 << 20)).build()).await;
+    let nan = publisher.publish(MetricBuilder::gauge("load", f64::NAN).build()).await;
+    let last = publisher.publish(event(1)).await.unwrap();
+
+    assert!(!first.await.unwrap().is_duplicate);
+    assert!(again.await.unwrap().is_duplicate, "the stream knows it by its Nats-Msg-Id");
+    assert!(!metric.await.unwrap().is_duplicate, "of another kind, the same id is another message");
+    assert!(matches!(large.unwrap().await.unwrap_err().error, PublishFailure::TooLarge(_)));
+    assert!(matches!(nan.unwrap_err().error, PublishFailure::Invalid(_)));
+    let sequence = last.await.unwrap().sequence;
+    assert_eq!(sequence, 3);
+    let message = server.jetstream().await.get_stream("ANALYTICS").await.unwrap().get_raw_message(1).await.unwrap();
+    assert_eq!(message.headers.get("Nats-Msg-Id").unwrap().as_str(), "sessions:same");
+    worker.applied(sequence).await;
+    let database = worker.database();
+    assert_eq!((database.count("_rejections"), database.count("analytics_sessions")), (0, 1));
+}
+
+/// The examples, as a reader of the README runs them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_run() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let run = |name: &str, arguments: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["run", "--quiet", "--locked", "--example", name, "--"]);
+        let output = cargo.args(arguments).env("NATS_URL", server.url()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run("producer", &[]).contains("sequences "));
+    assert!(run("bulk", &["5000"]).starts_with("5000 acknowledged"));
+    worker.applied(5_005).await;
+    let database = worker.database();
+    let session = "SELECT user_id || ' ' || os || ' ' || event_count || ' ' || (ended_at IS NOT NULL) || ' ' || exit_page \
+                   FROM analytics_sessions";
+    assert_eq!(database.text(session, []), "ada linux 2 1 https://example.com/missions");
+    assert_eq!(database.count("analytics_events"), 5_002);
+}
