@@ -5,7 +5,8 @@
 //! stream -> nats::source     durable pull consumer, positioned from the database, gap check
 //!        -> judge            subject -> kind; decode: bytes -> typed message; validate: limits and rules
 //!        -> batch            what is decoded when the writer is free; under backlog it waits to fill
-//!        -> store::writer    one transaction: raw rows, ledger of rejections, gaps, position
+//!        -> store::writer    one transaction: raw rows, what they add up to, ledger of rejections, gaps, position
+//!             analytics      what stored messages say of the derived tables: facts, combined, applied to states
 //!        -> ack              once, for the last message, after the commit
 //!        -> nats::dead_letter   drains the ledger to ANALYTICS_DLQ
 //! ```
@@ -34,7 +35,6 @@
 //! - **The database is the authority**, not the consumer: a restored file catches up by itself.
 //! - **Bounded.** Every queue, batch and retry has a named limit.
 
-pub mod analytics;
 pub mod clock;
 pub mod config;
 pub mod model;
@@ -53,6 +53,7 @@ pub mod validate;
 pub mod batch;
 pub mod position;
 
+pub mod analytics;
 pub mod duplicate;
 pub mod store;
 

@@ -10,12 +10,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::store::Counts;
+use crate::store::Committed;
 
 /// How messages ended, by outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+/// Where the time of transactions goes, by part.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Part {
+    part: &'static str,
 }
 
 /// The worker's metrics.
@@ -25,6 +31,7 @@ pub struct Telemetry {
     messages: Family<Outcome, Counter>,
     batches: Counter,
     commit_seconds: Histogram,
+    write_seconds: Family<Part, Counter<f64, AtomicU64>>,
     binds: Counter,
     applied_sequence: Gauge<u64, AtomicU64>,
     pending: Gauge<u64, AtomicU64>,
@@ -42,16 +49,21 @@ impl Default for Telemetry {
         registry.register("batches", "Transactions with messages", batches.clone());
         let help = "Time from handing a batch to the writer to its commit";
         registry.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
+        let write_seconds = Family::<Part, Counter<f64, AtomicU64>>::default();
+        let help =
+            "Time that the writer spent in transactions, by part: raw rows, groups of derived tables, the commit";
+        registry.register_with_unit("write", help, Unit::Seconds, write_seconds.clone());
         registry.register("binds", "How often reading of the stream began", binds.clone());
         registry.register("applied_sequence", "Last stream sequence that is committed", applied_sequence.clone());
         registry.register("pending_messages", "Messages in the stream after the last one read", pending.clone());
-        Self { registry, messages, batches, commit_seconds, binds, applied_sequence, pending }
+        Self { registry, messages, batches, commit_seconds, write_seconds, binds, applied_sequence, pending }
     }
 }
 
 impl Telemetry {
     /// A batch was committed.
-    pub fn committed(&self, counts: Counts, applied_seq: u64, pending: u64, took: Duration) {
+    pub fn committed(&self, committed: &Committed, pending: u64, took: Duration) {
+        let (counts, spent) = (committed.counts(), committed.spent());
         for (outcome, count) in [
             ("event", counts.events),
             ("metric", counts.metrics),
@@ -64,7 +76,10 @@ impl Telemetry {
         }
         self.batches.inc();
         self.commit_seconds.observe(took.as_secs_f64());
-        self.applied_sequence.set(applied_seq);
+        for (part, spent) in [("raw", spent.raw), ("sessions", spent.sessions), ("commit", spent.commit)] {
+            self.write_seconds.get_or_create(&Part { part }).inc_by(spent.as_secs_f64());
+        }
+        self.applied_sequence.set(committed.position().last_seq);
         self.pending.set(pending);
     }
 

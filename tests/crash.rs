@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::laws::naive_sessions;
 use crate::support::{CuttingProxy, NatsServer, Random, Traffic, Worker, publish_all, seed, wait_for};
 
 const STREAM: &str = "ANALYTICS";
@@ -48,6 +49,8 @@ async fn kill_9_at_random_moments_while_200_000_messages_flow() {
     println!("{kills} kills");
 
     traffic.assert_stored_in(&worker.database());
+    let database = worker.database().read();
+    assert_eq!(naive_sessions::stored(&database), naive_sessions::recompute(&database, 30 * 60_000));
     assert_equals_an_undisturbed_run(&server, &worker, last_seq).await;
     dead_letters_went_out_once(&server, &worker).await;
 }

@@ -1,20 +1,6 @@
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-use crate::support::{NatsServer, Worker, event, publish_all, wait_for};
-
-/// Status and body of a GET.
-async fn get(address: &str, path: &str, headers: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.unwrap();
-    let status = response.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, response.split_once("\r\n\r\n").unwrap().1.to_owned())
-}
+use crate::support::{NatsServer, Worker, event, http_get as get, publish_all, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_follows_nats_and_metrics_count() {

@@ -279,7 +279,7 @@ impl Pipeline {
 
     fn publish(&self, committed: &Committed, took: Duration) {
         let (last_seq, counts) = (committed.position().last_seq, committed.counts());
-        self.telemetry.committed(counts, last_seq, self.source.pending(), took);
+        self.telemetry.committed(committed, self.source.pending(), took);
         if counts.rejected > 0 {
             self.rejections.send_replace(last_seq);
         }

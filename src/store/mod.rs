@@ -25,7 +25,7 @@ use crate::analytics::StateError;
 pub use digest::{Digest, digest};
 pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
-pub use open::{open_reader, open_writer};
+pub use open::{WRITER_PRAGMAS, open_reader, open_writer};
 pub use outbox::{DeadLetter, DeadLetterKey, Unpublished, dead_letter, unpublished};
 pub use status::{GapRange, Status, StreamStatus, status};
 pub use thread::WriterThread;

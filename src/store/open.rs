@@ -11,13 +11,19 @@ use crate::analytics::Rules;
 
 /// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
-/// Memory for pages of the writer's connection. The indexes that take random inserts should stay in it.
-const WRITER_CACHE_KIB: i64 = 32 * 1024;
-/// Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
-/// are moved once.
-const CHECKPOINT_PAGES: i64 = 8_000;
-/// What a checkpoint leaves of the WAL file.
-const WAL_SIZE_LIMIT_BYTES: i64 = 64 << 20;
+/// How the writer's connection is set up.
+pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
+    ("synchronous", "NORMAL"),
+    ("foreign_keys", "ON"),
+    // 32 MiB of pages. The indexes that take random inserts should stay in it.
+    ("cache_size", "-32768"),
+    ("temp_store", "MEMORY"),
+    // Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
+    // are moved once.
+    ("wal_autocheckpoint", "8000"),
+    // 64 MiB: what a checkpoint leaves of the WAL file.
+    ("journal_size_limit", "67108864"),
+];
 const MAX_READERS: u32 = 4;
 
 /// Opens the file for writing, and migrates it. The lock proves that nobody else does. Derived tables follow `rules`.
@@ -31,12 +37,9 @@ pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError
     migrate::up(lock).await?;
     let connection = Connection::open(lock.database())?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_SIZE_LIMIT_BYTES)?;
+    for (pragma, value) in WRITER_PRAGMAS {
+        connection.pragma_update(None, pragma, value)?;
+    }
     Ok(Writer::new(connection, rules))
 }
 

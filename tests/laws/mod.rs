@@ -10,7 +10,7 @@ use streamgauge::store::{self, Lock, StoreError, Writer};
 
 use crate::support::{Database, Random};
 
-mod naive_sessions;
+pub mod naive_sessions;
 mod raw;
 mod sessions;
 

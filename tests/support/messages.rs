@@ -58,7 +58,10 @@ impl Traffic {
         match self.random.below(10) {
             0 => {
                 self.expected.sessions.insert(id.clone());
-                ("sessions", json!({"id": id, "session_id": format!("s{user}"), "kind": "heartbeat"}).to_string())
+                let kind = ["start", "heartbeat", "heartbeat", "end"][usize::try_from(self.random.below(4)).unwrap()];
+                let session = json!({"id": id, "session_id": format!("s{}", self.random.below(5_000)), "kind": kind,
+                    "user_id": format!("u{user}"), "os": format!("os{}", n % 3)});
+                ("sessions", session.to_string())
             }
             1..=2 => {
                 self.expected.metrics.insert(id.clone());
@@ -70,9 +73,10 @@ impl Traffic {
             }
             _ => {
                 self.expected.events.insert(id.clone());
+                let session_id = (n % 2 == 0).then(|| format!("s{}", self.random.below(5_000)));
                 let properties = json!({"n": n, "text": "x".repeat((n % 300) as usize)});
                 let event = json!({"id": id, "event_type": "track", "event_name": format!("e{}", n % 30),
-                    "user_id": format!("u{user}"), "properties": properties});
+                    "user_id": format!("u{user}"), "properties": properties, "session_id": session_id});
                 ("events", event.to_string())
             }
         }

@@ -2,6 +2,7 @@
 //! Everything lives in a temporary folder and dies with its value.
 
 mod cluster;
+mod http;
 mod messages;
 mod nats;
 mod proxy;
@@ -10,6 +11,7 @@ mod worker;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
+pub use http::http_get;
 pub use messages::{Traffic, event, publish_all};
 pub use nats::NatsServer;
 pub use proxy::CuttingProxy;

@@ -75,6 +75,11 @@ impl Worker {
         address().unwrap()
     }
 
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     pub fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
@@ -83,7 +88,7 @@ impl Worker {
 
     /// Sends SIGTERM and waits for the end.
     pub async fn stop(&mut self) -> ExitStatus {
-        let pid = self.process.as_ref().unwrap().id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.ended().await
     }

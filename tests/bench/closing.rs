@@ -1,0 +1,82 @@
+//! Open sessions that close at once when T jumps.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use streamgauge::batch::Batch;
+use streamgauge::decode::Delivery;
+use streamgauge::judge::Judge;
+use streamgauge::store::Writer;
+
+use crate::full::peak_mib;
+
+/// 2026-01-01T00:00:00Z
+const START_MS: i64 = 1_767_225_600_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// What closing them cost.
+pub struct Closing {
+    pub transaction: Duration,
+    pub wal_bytes: u64,
+    /// By how much the process's greatest resident size grew, MiB.
+    pub memory_mib: f64,
+}
+
+/// Opens so many sessions, and lets T jump by a day.
+pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, batch_messages: u64) -> Closing {
+    let mut seq = 0;
+    while seq < count {
+        let upto = (seq + batch_messages).min(count);
+        write(writer, judge, (seq..upto).map(heartbeat));
+        seq = upto;
+    }
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let reader = rusqlite::Connection::open(database).unwrap();
+    reader.query_row(checkpoint, [], |_| Ok(())).unwrap();
+    forget_peak();
+    let pid = std::process::id();
+    let peak_before_mib = peak_mib(pid);
+    let jump = json!({"id": "jump", "name": "t", "value": 1, "timestamp": timestamp(START_MS + DAY_MS)}).to_string();
+    let began = Instant::now();
+    write(writer, judge, [delivery("analytics.metrics", jump, count)]);
+    Closing {
+        transaction: began.elapsed(),
+        wal_bytes: database.with_extension("db-wal").metadata().unwrap().len(),
+        memory_mib: peak_mib(pid) - peak_before_mib,
+    }
+}
+
+/// From here on the greatest resident size is that of now.
+fn forget_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+fn write(writer: &mut Writer, judge: &Judge, deliveries: impl IntoIterator<Item = Delivery>) {
+    let mut batch = Batch::after(writer.position().unwrap().unwrap());
+    for delivery in deliveries {
+        batch.push(judge.judge(delivery));
+    }
+    assert_eq!(writer.commit(&batch).unwrap().counts().rejected, 0);
+}
+
+fn heartbeat(n: u64) -> Delivery {
+    // Within ten minutes: none of them closes another.
+    let ms = START_MS + i64::try_from(n % 600_000).unwrap();
+    // Session ids as SDKs make them: in no order.
+    let name = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let session_id = format!("{:08x}-{:04x}-4000-8000-{n:012x}", name >> 32, name & 0xffff);
+    let body = json!({"id": n.to_string(), "session_id": session_id, "kind": "heartbeat", "user_id": "u",
+        "timestamp": timestamp(ms)});
+    delivery("analytics.sessions", body.to_string(), n)
+}
+
+fn delivery(subject: &str, body: String, n: u64) -> Delivery {
+    let recv_ns = (START_MS + 2 * DAY_MS) * 1_000_000;
+    Delivery { subject: subject.into(), size_bytes: body.len(), payload: body.into(), stream_sequence: n + 1, recv_ns }
+}
+
+fn timestamp(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(ms).unwrap();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}

@@ -1,0 +1,153 @@
+//! Full: from a filled stream to committed, through the real nats-server and the real worker, with everything on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use streamgauge::nats::{Outgoing, Publisher, PublisherOptions};
+
+use crate::support::{NatsServer, Worker, http_get};
+
+const POLL: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_secs(900);
+const LATENCY_SAMPLES: usize = 200;
+
+/// A server, a worker that is stopped, and where both stand.
+pub struct Bench {
+    server: NatsServer,
+    worker: Worker,
+    last_sequence: u64,
+    _folder: tempfile::TempDir,
+}
+
+/// What a run over a filled stream cost.
+pub struct Run {
+    /// Committed messages a second, from the first commit to the last.
+    pub rate_per_s: f64,
+    /// Seconds of CPU for a million messages.
+    pub cpu_s_per_million: f64,
+    /// The greatest resident size, MiB.
+    pub peak_mib: f64,
+    /// Seconds that the writer spent, by part.
+    pub write_s: BTreeMap<String, f64>,
+}
+
+impl Bench {
+    pub async fn start() -> Self {
+        let server = NatsServer::start().await;
+        let folder = tempfile::Builder::new().prefix("streamgauge-bench").tempdir().unwrap();
+        // The first run makes the streams.
+        let mut worker = Worker::new(folder.path(), &server.url());
+        worker.start_reading().await;
+        assert!(worker.stop().await.success());
+        Self { server, worker, last_sequence: 0, _folder: folder }
+    }
+
+    pub fn database(&self) -> std::path::PathBuf {
+        self.worker.database().0
+    }
+
+    /// Fills the stream. Returns messages a second, each acknowledged.
+    pub async fn publish(&mut self, messages: Vec<Outgoing>) -> f64 {
+        let publisher = Publisher::connect(&self.server.url(), PublisherOptions::default()).await.unwrap();
+        let (count, began) = (messages.len(), Instant::now());
+        let mut receipts = VecDeque::new();
+        for message in messages {
+            receipts.push_back(publisher.publish(message).await.unwrap());
+            if receipts.len() > 4_000 {
+                receipts.pop_front().unwrap().await.unwrap();
+            }
+        }
+        for receipt in receipts {
+            self.last_sequence = receipt.await.unwrap().sequence;
+        }
+        count as f64 / began.elapsed().as_secs_f64()
+    }
+
+    /// Forgets what is applied, so that the server's share of the machine stays the same.
+    pub async fn purge(&self) {
+        self.server.jetstream().await.get_stream("ANALYTICS").await.unwrap().purge().await.unwrap();
+    }
+
+    /// Runs the worker until all is committed.
+    pub async fn run(&mut self) -> Run {
+        let database = self.worker.database();
+        let before = database.applied();
+        self.worker.start();
+        let first = self.applied_beyond(before).await;
+        let began = Instant::now();
+        self.applied_beyond(self.last_sequence - 1).await;
+        let took = began.elapsed();
+        let count = (self.last_sequence - before) as f64;
+        let address = self.worker.http_address().await;
+        let run = Run {
+            rate_per_s: (self.last_sequence - first) as f64 / took.as_secs_f64(),
+            cpu_s_per_million: cpu_s(self.worker.pid()) / count * 1e6,
+            peak_mib: peak_mib(self.worker.pid()),
+            write_s: write_s(&http_get(&address, "/metrics", "").await.1),
+        };
+        assert!(self.worker.stop().await.success());
+        database.assert_account_balances();
+        assert_eq!(database.count("_rejections"), 0);
+        run
+    }
+
+    async fn applied_beyond(&self, sequence: u64) -> u64 {
+        let (database, until) = (self.worker.database(), Instant::now() + PATIENCE);
+        loop {
+            let applied = database.applied();
+            if applied > sequence {
+                return applied;
+            }
+            assert!(Instant::now() < until, "waited {PATIENCE:?} at {applied}: {}", self.worker.log());
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Milliseconds from a publish to its row, seen by another reader, one message at a time: sorted.
+    pub async fn idle_latency_ms(&mut self) -> Vec<f64> {
+        self.worker.start_reading().await;
+        let client = async_nats::connect(self.server.url()).await.unwrap();
+        let reader = self.worker.database().read();
+        let mut row = reader.prepare("SELECT 1 FROM analytics_events WHERE id = ?1").unwrap();
+        let mut taken_ms = Vec::new();
+        for n in 0..LATENCY_SAMPLES {
+            let id = format!("latency-{}-{n}", self.last_sequence);
+            let body = format!(r#"{{"id":"{id}","event_type":"track","event_name":"latency"}}"#);
+            let began = Instant::now();
+            client.publish("analytics.events", body.into()).await.unwrap();
+            client.flush().await.unwrap();
+            while !row.exists([&id]).unwrap() {
+                assert!(began.elapsed() < PATIENCE);
+                tokio::time::sleep(Duration::from_micros(100)).await;
+            }
+            taken_ms.push(began.elapsed().as_secs_f64() * 1_000.0);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(self.worker.stop().await.success());
+        taken_ms.sort_by(f64::total_cmp);
+        taken_ms
+    }
+}
+
+/// Of `streamgauge_write_seconds_total{part="raw"} 1.5`.
+fn write_s(metrics: &str) -> BTreeMap<String, f64> {
+    let parts = metrics.lines().filter_map(|line| line.strip_prefix("streamgauge_write_seconds_total{part=\""));
+    parts.filter_map(|rest| rest.split_once("\"} ")).map(|(part, s)| (part.to_owned(), s.parse().unwrap())).collect()
+}
+
+fn cpu_s(pid: u32) -> f64 {
+    // What Linux tells every program, whatever the kernel counts in.
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    (ticks(11) + ticks(12)) / TICKS_PER_S
+}
+
+/// The greatest resident size of a process, MiB.
+pub fn peak_mib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or(f64::NAN) / 1024.0
+}

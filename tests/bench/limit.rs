@@ -1,0 +1,92 @@
+//! The limit: the workload's raw rows, from memory, through SQLite's prepared statements alone. No NATS, no JSON, nothing
+//! derived; the same schema, pragmas and batch size.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use streamgauge::judge::Judge;
+use streamgauge::model::{AnalyticsEvent, JsonObject, Metric};
+use streamgauge::nats::Outgoing;
+use streamgauge::store::WRITER_PRAGMAS;
+use streamgauge::validate::Message;
+
+use crate::workload::delivery;
+
+const EVENT: &str = "INSERT INTO analytics_events (id, event_type, event_name, timestamp, session_id, user_id, \
+     properties, context, page_url, referrer, epoch, stream_seq, recv_ms, supplied, anonymous_id) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1, ?11, 0, 0, ?12)";
+const METRIC: &str = "INSERT INTO metrics (id, name, metric_type, value, timestamp, tags, unit, epoch, stream_seq, \
+     recv_ms, supplied) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, 0, 0)";
+
+/// A row with its texts ready.
+enum Row {
+    Event(AnalyticsEvent, String),
+    Metric(Metric, String),
+}
+
+/// How long it takes to insert the messages into a migrated file.
+pub fn measure(database: &Path, messages: &[Outgoing], batch_messages: usize, judge: &Judge) -> Duration {
+    let rows: Vec<Row> = messages.iter().map(|message| row(judge, message)).collect();
+    let connection = Connection::open(database).unwrap();
+    for (pragma, value) in WRITER_PRAGMAS {
+        connection.pragma_update(None, pragma, value).unwrap();
+    }
+    let began = Instant::now();
+    let mut sequence = 0;
+    for batch in rows.chunks(batch_messages) {
+        let tx = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate).unwrap();
+        insert(&tx, batch, &mut sequence);
+        tx.commit().unwrap();
+    }
+    began.elapsed()
+}
+
+fn insert(tx: &Transaction<'_>, rows: &[Row], sequence: &mut i64) {
+    let mut insert_event = tx.prepare_cached(EVENT).unwrap();
+    let mut insert_metric = tx.prepare_cached(METRIC).unwrap();
+    for row in rows {
+        *sequence += 1;
+        let inserted = match row {
+            Row::Event(event, timestamp) => insert_event.execute(params![
+                event.id,
+                event.event_type,
+                event.event_name,
+                timestamp,
+                event.session_id,
+                event.user_id,
+                event.properties.as_ref().map(JsonObject::as_str),
+                event.context.as_ref().map(JsonObject::as_str),
+                event.page_url,
+                event.referrer,
+                *sequence,
+                event.anonymous_id,
+            ]),
+            Row::Metric(metric, timestamp) => insert_metric.execute(params![
+                metric.id,
+                metric.name,
+                metric.metric_type.as_str(),
+                metric.value,
+                timestamp,
+                metric.tags.as_ref().map(JsonObject::as_str),
+                metric.unit,
+                *sequence,
+            ]),
+        };
+        assert_eq!(inserted.unwrap(), 1);
+    }
+}
+
+fn row(judge: &Judge, message: &Outgoing) -> Row {
+    match judge.judge(delivery(message, 1)).outcome.unwrap() {
+        Message::Event(event) => {
+            let timestamp = event.record.timestamp.to_string();
+            Row::Event(event.record, timestamp)
+        }
+        Message::Metric(metric) => {
+            let timestamp = metric.record.timestamp.to_string();
+            Row::Metric(metric.record, timestamp)
+        }
+        Message::Session(_) => unreachable!("the workload has no session messages"),
+    }
+}

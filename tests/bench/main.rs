@@ -1,0 +1,134 @@
+//! The ruler: what ingestion costs on this machine, beside what SQLite alone costs. Called by `deploy/bench`.
+//!
+//! Ratios are the result: absolute figures differ from machine to machine, and from hour to hour on a shared one.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+#[allow(dead_code, unused_imports, reason = "shared with the tests")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod closing;
+mod full;
+mod limit;
+mod workload;
+
+use std::path::Path;
+
+use streamgauge::config::{self, Config, Sources};
+use streamgauge::judge::Judge;
+use streamgauge::nats::Outgoing;
+use streamgauge::store::{self, Lock, Writer};
+
+use full::{Bench, Run};
+use workload::Workload;
+
+/// How much is measured.
+struct Sizes {
+    /// Messages of a measurement.
+    messages: usize,
+    /// Messages that the file holds already when it is measured again; 0 leaves that out.
+    stored: usize,
+    /// Sessions that close at once.
+    open_sessions: u64,
+}
+
+const WHOLE: Sizes = Sizes { messages: 500_000, stored: 5_000_000, open_sessions: 1_000_000 };
+const SHORT: Sizes = Sizes { messages: 100_000, stored: 0, open_sessions: 50_000 };
+
+#[tokio::main]
+async fn main() {
+    let is_short = std::env::args().any(|argument| argument == "--short");
+    let sizes = if is_short { SHORT } else { WHOLE };
+    let config = config::load(&Sources::default()).unwrap().1;
+    // First, while this process has not taken memory for anything else.
+    close_sessions(&config, sizes.open_sessions).await;
+
+    let mut workload = Workload::new();
+    let messages = workload.take_outgoing(sizes.messages);
+    let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
+    println!("workload W: {} messages of {} bytes in the mean", messages.len(), bytes / messages.len());
+    let limit = limit_of_an_empty_file(&config, &messages).await;
+    let mut bench = Bench::start().await;
+    let publish = bench.publish(messages).await;
+    let run = bench.run().await;
+    report("on an empty file", limit, &run);
+    println!("  publish, every message acknowledged   {publish:>9.0}/s");
+
+    if sizes.stored > 0 {
+        for _ in 0..(sizes.stored / sizes.messages - 1) {
+            bench.purge().await;
+            bench.publish(workload.take_outgoing(sizes.messages)).await;
+            bench.run().await;
+        }
+        bench.purge().await;
+        let messages = workload.take_outgoing(sizes.messages);
+        let limit = limit_of_a_copy(&config, &bench.database(), &messages);
+        bench.publish(messages).await;
+        let run = bench.run().await;
+        report(&format!("on a file of {} messages", sizes.stored), limit, &run);
+    }
+
+    let latency_ms = bench.idle_latency_ms().await;
+    let percentile = |percent: usize| latency_ms[(latency_ms.len() * percent).div_ceil(100) - 1];
+    println!("publish to row, idle: p50 {:.1} ms, p99 {:.1} ms", percentile(50), percentile(99));
+}
+
+fn report(what: &str, limit: f64, run: &Run) {
+    println!("{what}");
+    println!("  limit: raw rows through SQLite alone  {limit:>9.0}/s");
+    println!("  full: stream to committed             {:>9.0}/s", run.rate_per_s);
+    println!("  full / limit                          {:>11.2}", run.rate_per_s / limit);
+    let total_s: f64 = run.write_s.values().sum();
+    for (part, s) in &run.write_s {
+        println!("  write time: {part:<26}{:>9.0} %", s / total_s * 100.0);
+    }
+    println!("  CPU of the worker                     {:>9.1} s for a million messages", run.cpu_s_per_million);
+    println!("  peak resident                         {:>9.0} MiB", run.peak_mib);
+}
+
+async fn limit_of_an_empty_file(config: &Config, messages: &[Outgoing]) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("limit.db");
+    drop(open(config, &database).await);
+    rate(config, &database, messages)
+}
+
+fn limit_of_a_copy(config: &Config, file: &Path, messages: &[Outgoing]) -> f64 {
+    let copy = file.with_file_name("limit.db");
+    std::fs::copy(file, &copy).unwrap();
+    let rate = rate(config, &copy, messages);
+    std::fs::remove_file(copy).unwrap();
+    rate
+}
+
+fn rate(config: &Config, database: &Path, messages: &[Outgoing]) -> f64 {
+    let took = limit::measure(database, messages, config.batch.max_messages, &judge(config));
+    messages.len() as f64 / took.as_secs_f64()
+}
+
+async fn close_sessions(config: &Config, count: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("closing.db");
+    let mut writer = open(config, &database).await;
+    writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
+    let batch = config.batch.max_messages as u64;
+    let closing = closing::measure(&mut writer, &judge(config), &database, count, batch);
+    println!(
+        "{count} open sessions closed at once: {:.2} s, WAL {:.0} MiB, memory {:+.0} MiB",
+        closing.transaction.as_secs_f64(),
+        closing.wal_bytes as f64 / f64::from(1 << 20),
+        closing.memory_mib
+    );
+}
+
+async fn open(config: &Config, database: &Path) -> Writer {
+    let lock = Lock::acquire(database, "bench").await.unwrap();
+    let mut writer = store::open_writer(&lock, config.rules).await.unwrap();
+    writer.rebuild_changed().unwrap();
+    writer
+}
+
+fn judge(config: &Config) -> Judge {
+    let limits = config.limits.clone();
+    Judge { prefix: config.stream.prefix.clone(), stream: config.stream.name.clone(), epoch: 1, limits }
+}
