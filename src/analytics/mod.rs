@@ -16,7 +16,7 @@
 //! # To add a group
 //! 1. A module here with its fact and state, their [`Merge`] and [`State`], and an empty type that is the [`Group`].
 //! 2. A field in [`Facts`], and in [`Facts::add`] the rule that fills it.
-//! 3. A module in `store::derived` that gets and puts its states, and a line in `store::derived::Derived::apply`.
+//! 3. A module in `store::derived` that gets and puts its states, and a line in `store::derived::apply`.
 //!
 //! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
 
@@ -53,17 +53,15 @@ pub trait State: Sized {
     /// The first byte of the encoding.
     const VERSION: u8;
 
-    /// The bytes after the version.
-    fn encode(&self) -> Vec<u8>;
+    /// Adds the state to the bytes, which hold the version so far.
+    fn encode(&self, bytes: Vec<u8>) -> Vec<u8>;
 
     /// Reads what [`State::encode`] wrote; none where the bytes are something else.
     fn decode(bytes: &[u8]) -> Option<Self>;
 
     /// Version and bytes, as the store keeps them.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.encode();
-        bytes.insert(0, Self::VERSION);
-        bytes
+        self.encode(vec![Self::VERSION])
     }
 
     /// Reads a stored state.

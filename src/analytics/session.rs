@@ -247,7 +247,7 @@ struct SessionBytes {
 impl State for Session {
     const VERSION: u8 = 1;
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
         let mut tellers: Vec<_> = self.claims.iter().flatten().map(|claim| Arc::clone(&claim.teller)).collect();
         tellers.sort_unstable();
         tellers.dedup();
@@ -256,7 +256,7 @@ impl State for Session {
             let claim = self.claims[at].as_ref()?;
             Some((place(&claim.teller)?, claim.value.clone()))
         });
-        let bytes = SessionBytes {
+        let session = SessionBytes {
             started_at_ms: self.started_at.as_millis(),
             duration_ms: self.last_activity_at.as_millis() - self.started_at.as_millis(),
             has_end: self.has_end,
@@ -265,7 +265,7 @@ impl State for Session {
             tellers,
         };
         // Writing numbers and texts into a vector cannot fail.
-        postcard::to_stdvec(&bytes).unwrap_or_default()
+        postcard::to_extend(&session, bytes).unwrap_or_default()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {

@@ -190,7 +190,8 @@ impl Publisher {
     }
 
     /// Waits until every message that was handed over before is acknowledged or handed back, which takes no longer than
-    /// [`PublisherOptions::patience`] and a few seconds. To be called before the runtime ends.
+    /// [`PublisherOptions::patience`] and a few seconds. What is handed over meanwhile, by clones, waits until then. To be
+    /// called before the runtime ends.
     pub async fn flush(&self) {
         let _ = self.messages.acquire_many(self.options.max_in_flight).await;
     }

@@ -74,7 +74,10 @@ pub enum StoreError {
     #[error("another process holds SQLite's write lock; the batch was left in the stream")]
     Busy,
     /// A stored state that cannot be read.
-    #[error("{table}, key {key:?}: {source}")]
+    #[error(
+        "{table}, key {key:?}: {source}; `DELETE FROM _groups` in the database, and the next start makes derived tables \
+         anew from the raw rows"
+    )]
     State {
         /// The internal table.
         table: &'static str,

@@ -73,7 +73,7 @@ impl Traffic {
             }
             _ => {
                 self.expected.events.insert(id.clone());
-                let session_id = (n % 2 == 0).then(|| format!("s{}", self.random.below(5_000)));
+                let session_id = n.is_multiple_of(2).then(|| format!("s{}", self.random.below(5_000)));
                 let properties = json!({"n": n, "text": "x".repeat((n % 300) as usize)});
                 let event = json!({"id": id, "event_type": "track", "event_name": format!("e{}", n % 30),
                     "user_id": format!("u{user}"), "properties": properties, "session_id": session_id});

@@ -2,14 +2,15 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{apply, sessions, watermark};
+use super::{apply, sessions};
 use crate::analytics::{Facts, Rules, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
-use crate::store::StoreError;
 use crate::store::raw::RawTable;
+use crate::store::{StoreError, position};
 
 /// Raw rows whose facts are combined before they are applied: as many as in a large batch.
 const CHUNK_ROWS: usize = 10_000;
+const LOG_EVERY_ROWS: usize = 500_000;
 /// Counts up with every change of the rules of sessions.
 const SESSION_RULES: u32 = 1;
 
@@ -21,13 +22,10 @@ pub(in crate::store) fn rebuild_changed(tx: &Transaction<'_>, rules: Rules) -> R
     if stored.as_ref() == Some(&fingerprint) {
         return Ok(false);
     }
-    tracing::info!(
-        was = stored,
-        now = fingerprint,
-        "the rules of sessions have changed: making them from the raw rows"
-    );
+    if position::last(tx)?.is_some_and(|position| position.last_seq >= position.first_seq) {
+        tracing::info!(was = stored, now = fingerprint, "the rules of sessions have changed: made anew from raw rows");
+    }
     sessions::delete(tx)?;
-    watermark::delete(tx)?;
     replay::<AnalyticsEvent>(tx, rules)?;
     replay::<Metric>(tx, rules)?;
     replay::<SessionMessage>(tx, rules)?;
@@ -51,6 +49,9 @@ where
         count += 1;
         if count % CHUNK_ROWS == 0 {
             apply(tx, rules, std::mem::take(&mut facts))?;
+        }
+        if count % LOG_EVERY_ROWS == 0 {
+            tracing::info!(table = T::TABLE, rows = count, "still making them");
         }
     }
     apply(tx, rules, facts)
