@@ -76,8 +76,8 @@ impl Telemetry {
         }
         self.batches.inc();
         self.commit_seconds.observe(took.as_secs_f64());
-        for (part, spent) in [("raw", spent.raw), ("sessions", spent.sessions), ("commit", spent.commit)] {
-            self.write_seconds.get_or_create(&Part { part }).inc_by(spent.as_secs_f64());
+        for (part, took) in spent.parts() {
+            self.write_seconds.get_or_create(&Part { part }).inc_by(took.as_secs_f64());
         }
         self.applied_sequence.set(committed.position().last_seq);
         self.pending.set(pending);

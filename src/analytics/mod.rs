@@ -200,6 +200,15 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// What messages say, each with when the server received it.
+    pub fn of<'a>(messages: impl IntoIterator<Item = (Stored<'a>, Timestamp)>) -> Self {
+        let mut facts = Self::default();
+        for (message, recv) in messages {
+            facts.add(message, recv);
+        }
+        facts
+    }
+
     /// The rules: what a message says.
     pub fn add(&mut self, message: Stored<'_>, recv: Timestamp) {
         let timestamp = match message {

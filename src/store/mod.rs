@@ -14,6 +14,7 @@ mod outbox;
 mod position;
 mod raw;
 mod rejections;
+mod spent;
 mod status;
 mod thread;
 mod writer;
@@ -27,9 +28,11 @@ pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
 pub use open::{WRITER_PRAGMAS, open_reader, open_writer};
 pub use outbox::{DeadLetter, DeadLetterKey, Unpublished, dead_letter, unpublished};
+pub use raw::Counts;
+pub use spent::Spent;
 pub use status::{GapRange, Status, StreamStatus, status};
 pub use thread::WriterThread;
-pub use writer::{Committed, Counts, Spent, Writer};
+pub use writer::{Committed, Writer};
 
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]

@@ -7,53 +7,14 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::outbox::DeadLetterKey;
-use super::raw::{Insert, Outcome, RowOrigin};
-use super::rejections::{self, Ledger};
-use super::{StoreError, derived, gaps, position, to_sql};
-use crate::analytics::{Facts, Rules, Stored};
+use super::raw::{self, Counts, Written};
+use super::spent::Spent;
+use super::{StoreError, derived, gaps, position, rejections};
+use crate::analytics::{Facts, Rules};
 use crate::batch::Batch;
-use crate::judge::Verdict;
-use crate::model::{AnalyticsEvent, Metric, SessionMessage};
 use crate::position::{Gap, Position};
-use crate::rejection::Rejection;
-use crate::validate::{Judged, Message};
 
 const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
-
-/// How the messages of a batch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Events that became rows.
-    pub events: u64,
-    /// Metrics that became rows.
-    pub metrics: u64,
-    /// Session messages that became rows.
-    pub sessions: u64,
-    /// Copies of stored messages.
-    pub duplicates: u64,
-    /// Messages that went to the ledger.
-    pub rejected: u64,
-    /// Messages that the stream no longer held.
-    pub missing: u64,
-}
-
-impl Counts {
-    /// Messages that became rows.
-    pub const fn stored(self) -> u64 {
-        self.events + self.metrics + self.sessions
-    }
-}
-
-/// What the parts of a transaction took. Their sum is less than the whole by the wait for SQLite's write lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Spent {
-    /// Raw rows, ledger, gaps and position.
-    pub raw: Duration,
-    /// Sessions.
-    pub sessions: Duration,
-    /// SQLite's commit, the checkpoint of the WAL included.
-    pub commit: Duration,
-}
 
 /// Proof that a batch is in the database. Only a commit makes one, and only with one can the source acknowledge.
 #[derive(Debug)]
@@ -75,8 +36,8 @@ impl Committed {
     }
 
     /// What writing took.
-    pub fn spent(&self) -> Spent {
-        self.spent
+    pub fn spent(&self) -> &Spent {
+        &self.spent
     }
 }
 
@@ -165,19 +126,19 @@ impl Writer {
     pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         let rules = self.rules;
         let tx = self.begin()?;
-        let mut clock = Stopwatch::start();
-        let mut spent = Spent::default();
+        let mut spent = Spent::begin();
         let position = batch.end();
         // First: where it fails, nothing else need be tried.
         position::advance(&tx, &batch.after, &position)?;
-        let Written { counts, facts } = write_raw(&tx, batch)?;
+        let Written { counts, stored } = raw::write(&tx, batch)?;
         gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
-        spent.raw = clock.lap();
-        derived::apply(&tx, rules, facts)?;
-        spent.sessions = clock.lap();
+        spent.lap("raw");
+        let facts = Facts::of(stored);
+        spent.lap("facts");
+        derived::apply(&tx, rules, facts, &mut spent)?;
         position::add_counts(&tx, batch.after.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
-        spent.commit = clock.lap();
+        spent.lap("commit");
         Ok(Committed { position, counts, spent })
     }
 
@@ -227,97 +188,4 @@ impl Drop for Writer {
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-/// Tells what each part of a transaction took.
-struct Stopwatch(Instant);
-
-impl Stopwatch {
-    fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    /// Since the start or the lap before.
-    fn lap(&mut self) -> Duration {
-        let now = Instant::now();
-        now - std::mem::replace(&mut self.0, now)
-    }
-}
-
-/// What writing the messages of a batch gave.
-struct Written {
-    counts: Counts,
-    /// What the messages say that became rows.
-    facts: Facts,
-}
-
-/// Writes each message where it belongs: a raw table, the ledger, or nowhere where it is a copy.
-fn write_raw(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Written> {
-    let mut tables = Tables {
-        epoch: batch.after.epoch,
-        events: Insert::prepare::<AnalyticsEvent>(tx)?,
-        metrics: Insert::prepare::<Metric>(tx)?,
-        sessions: Insert::prepare::<SessionMessage>(tx)?,
-        ledger: Ledger::prepare(tx)?,
-        written: Written { counts: Counts::default(), facts: Facts::default() },
-    };
-    for verdict in &batch.verdicts {
-        tables.write(verdict)?;
-    }
-    tables.written.counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
-    Ok(tables.written)
-}
-
-/// The statements of one transaction, and what came of them.
-struct Tables<'tx> {
-    epoch: i64,
-    events: Insert<'tx>,
-    metrics: Insert<'tx>,
-    sessions: Insert<'tx>,
-    ledger: Ledger<'tx>,
-    written: Written,
-}
-
-impl Tables<'_> {
-    fn write(&mut self, verdict: &Verdict) -> rusqlite::Result<()> {
-        let counts = &mut self.written.counts;
-        let (outcome, stored, count): (_, Stored<'_>, _) = match &verdict.outcome {
-            Err(rejection) => return self.reject(verdict, rejection),
-            Ok(Message::Event(event)) => {
-                let outcome = self.events.insert_new(event, origin(self.epoch, verdict, event))?;
-                (outcome, (&event.record).into(), &mut counts.events)
-            }
-            Ok(Message::Metric(metric)) => {
-                let outcome = self.metrics.insert_new(metric, origin(self.epoch, verdict, metric))?;
-                (outcome, (&metric.record).into(), &mut counts.metrics)
-            }
-            Ok(Message::Session(session)) => {
-                let outcome = self.sessions.insert_new(session, origin(self.epoch, verdict, session))?;
-                (outcome, (&session.record).into(), &mut counts.sessions)
-            }
-        };
-        match outcome {
-            Outcome::Stored => {
-                *count += 1;
-                self.written.facts.add(stored, verdict.delivery.recv());
-            }
-            Outcome::Duplicate => counts.duplicates += 1,
-            Outcome::Rejected(rejection) => self.reject(verdict, &rejection)?,
-        }
-        Ok(())
-    }
-
-    fn reject(&mut self, verdict: &Verdict, rejection: &Rejection) -> rusqlite::Result<()> {
-        self.written.counts.rejected += 1;
-        self.ledger.insert(self.epoch, verdict, rejection)
-    }
-}
-
-fn origin<T>(epoch: i64, verdict: &Verdict, judged: &Judged<T>) -> RowOrigin {
-    RowOrigin {
-        epoch,
-        stream_seq: to_sql(verdict.delivery.stream_sequence),
-        recv_ms: verdict.delivery.recv().as_millis(),
-        supplied: judged.supplied.bits(),
-    }
 }

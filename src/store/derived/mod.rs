@@ -7,7 +7,7 @@ mod watermark;
 use rusqlite::Transaction;
 
 use self::sessions::SessionTables;
-use super::StoreError;
+use super::{Spent, StoreError};
 use crate::analytics::{self, Change, Facts, Group, Rules};
 
 pub(super) use rebuild::rebuild_changed;
@@ -25,7 +25,7 @@ trait Table<G: Group> {
 
 /// Brings the derived tables up to what the stored messages of a batch say. Groups stand in the order in which one
 /// speaks to another: what an earlier one says to a later one is added to the facts in time.
-pub(super) fn apply(tx: &Transaction<'_>, rules: Rules, mut facts: Facts) -> Result<(), StoreError> {
+pub(super) fn apply(tx: &Transaction<'_>, rules: Rules, mut facts: Facts, spent: &mut Spent) -> Result<(), StoreError> {
     let before = watermark::get(tx)?;
     let Some(t) = before.max(facts.watermark) else { return Ok(()) };
     let closed_before = rules.closed_before(t);
@@ -34,6 +34,7 @@ pub(super) fn apply(tx: &Transaction<'_>, rules: Rules, mut facts: Facts) -> Res
         sessions::close(tx, before.map(|before| rules.closed_before(before)), closed_before)?;
         watermark::put(tx, t)?;
     }
+    spent.lap("sessions");
     Ok(())
 }
 

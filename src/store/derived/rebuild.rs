@@ -6,7 +6,7 @@ use super::{apply, sessions};
 use crate::analytics::{Facts, Rules, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 use crate::store::raw::RawTable;
-use crate::store::{StoreError, position};
+use crate::store::{Spent, StoreError, position};
 
 /// Raw rows whose facts are combined before they are applied: as many as in a large batch.
 const CHUNK_ROWS: usize = 10_000;
@@ -48,11 +48,11 @@ where
         facts.add((&T::from_row(row)?).into(), Timestamp::from_millis(row.get(recv_column)?));
         count += 1;
         if count % CHUNK_ROWS == 0 {
-            apply(tx, rules, std::mem::take(&mut facts))?;
+            apply(tx, rules, std::mem::take(&mut facts), &mut Spent::begin())?;
         }
         if count % LOG_EVERY_ROWS == 0 {
             tracing::info!(table = T::TABLE, rows = count, "still making them");
         }
     }
-    apply(tx, rules, facts)
+    apply(tx, rules, facts, &mut Spent::begin())
 }

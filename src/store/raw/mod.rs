@@ -3,12 +3,16 @@
 mod events;
 mod metrics;
 mod session_messages;
+mod write;
 
 use rusqlite::{CachedStatement, Row, Transaction};
 
 use crate::duplicate::{self, Record};
 use crate::rejection::Rejection;
 use crate::validate::{Judged, Supplied};
+
+pub use write::Counts;
+pub(super) use write::{Written, write};
 
 /// A raw table: a record's columns, then where it came from.
 pub(super) trait RawTable: Record + Sized {
