@@ -20,12 +20,14 @@
 //!
 //! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
 
+mod exact_sum;
 mod session;
 
 use std::collections::BTreeMap;
 
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
+pub use exact_sum::ExactSum;
 pub use session::{Session, Sessions};
 
 /// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.

@@ -1,0 +1,302 @@
+//! Exact sums of f64 values.
+//!
+//! Every finite f64 is a whole multiple of 2^-1074, so a sum of them is a whole number of such units: kept as digits of
+//! 32 bits in 64-bit places, it needs no rounding, and the order of additions cannot be seen. The idea is Neal's small
+//! superaccumulator (R. Neal, Fast exact summation using small and large superaccumulators, arXiv:1505.05571); this one
+//! keeps only the digits that its values touch, three to five as a rule, and has one canonical byte form for each value.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+use super::Merge;
+
+const DIGIT_BITS: usize = 32;
+const DIGIT_MASK: i64 = 0xffff_ffff;
+/// One addition adds less than 2^32 to a digit: after so many, less than 2^62, carries must move up.
+const MAX_ADDITIONS: u32 = 1 << 29;
+const MANTISSA_BITS: usize = 53;
+const IMPLICIT_BIT: u64 = 1 << 52;
+/// Exponents are biased by this many more than the place of the least bit.
+const INFINITE_EXPONENT: usize = 0x7ff;
+/// The digits of every sum that is possible: 2^63 values of less than 2^1024 in units of 2^-1074.
+const MAX_DIGITS: usize = (1074 + 1024 + 64) / DIGIT_BITS + 1;
+
+/// A sum of f64 values, exact.
+#[derive(Debug, Clone, Default)]
+pub struct ExactSum {
+    /// Place of the first digit: digit `i` counts 2^(32 (first + i)) units of 2^-1074.
+    first: usize,
+    /// Least first. Each stands for itself, whatever its sign and size, until carries move up.
+    digits: Vec<i64>,
+    /// Additions since they did.
+    additions: u32,
+}
+
+impl ExactSum {
+    /// Adds a finite value. NaN and infinities, which validation keeps out, are left out.
+    pub fn add(&mut self, value: f64) {
+        self.accumulate(value, 1);
+    }
+
+    /// Takes a value out again: the sum is what it was before it was added.
+    pub fn subtract(&mut self, value: f64) {
+        self.accumulate(value, -1);
+    }
+
+    fn accumulate(&mut self, value: f64, sign: i64) {
+        let bits = value.to_bits();
+        let exponent = (bits >> (MANTISSA_BITS - 1)) as usize & INFINITE_EXPONENT;
+        let fraction = bits & (IMPLICIT_BIT - 1);
+        if exponent == INFINITE_EXPONENT || (exponent == 0 && fraction == 0) {
+            return;
+        }
+        let sign = if value.is_sign_negative() { -sign } else { sign };
+        // A subnormal number has no implicit bit, and the exponent of the least normal one.
+        let mantissa = if exponent == 0 { fraction } else { fraction | IMPLICIT_BIT };
+        let place = exponent.max(1) - 1;
+        let shifted = u128::from(mantissa) << (place % DIGIT_BITS);
+        let first = place / DIGIT_BITS;
+        self.cover(first, first + 3);
+        for (at, digit) in self.digits[first - self.first..][..3].iter_mut().enumerate() {
+            *digit += sign * ((shifted >> (DIGIT_BITS * at)) as i64 & DIGIT_MASK);
+        }
+        self.additions += 1;
+        if self.additions >= MAX_ADDITIONS {
+            self.carry();
+        }
+    }
+
+    /// Makes room for the digits of these places.
+    fn cover(&mut self, first: usize, end: usize) {
+        if self.digits.is_empty() {
+            self.first = first;
+        }
+        if first < self.first {
+            self.digits.splice(0..0, std::iter::repeat_n(0, self.first - first));
+            self.first = first;
+        }
+        if end > self.first + self.digits.len() {
+            self.digits.resize(end - self.first, 0);
+        }
+    }
+
+    /// Moves carries up: all digits but the last are 0..2^32 then; the last carries the sign.
+    fn carry(&mut self) {
+        let mut carry = 0;
+        for digit in &mut self.digits {
+            let sum = *digit + carry;
+            *digit = sum & DIGIT_MASK;
+            carry = sum >> DIGIT_BITS;
+        }
+        match self.digits.last_mut() {
+            // A negative sum ends so each time; the digits would grow otherwise.
+            Some(last) if carry == -1 && *last == DIGIT_MASK => *last = -1,
+            _ if carry != 0 => self.digits.push(carry),
+            _ => {}
+        }
+        self.additions = 1;
+    }
+
+    /// The sign, and the digits of the magnitude, with the place of the first; none of them is 0 at either end.
+    fn magnitude(&self) -> (bool, usize, Vec<u32>) {
+        let mut sum = self.clone();
+        sum.carry();
+        let is_negative = sum.digits.last().is_some_and(|last| *last < 0);
+        if is_negative {
+            sum.digits.iter_mut().for_each(|digit| *digit = -*digit);
+            sum.carry();
+        }
+        let mut digits: Vec<u32> = sum.digits.iter().map(|digit| *digit as u32).collect();
+        while digits.last() == Some(&0) {
+            digits.pop();
+        }
+        let zeros = digits.iter().take_while(|digit| **digit == 0).count();
+        digits.drain(..zeros);
+        (is_negative, sum.first + zeros, digits)
+    }
+
+    /// The sum, rounded once, to the nearest f64 and of two as near ones to the even one; beyond the greatest finite f64
+    /// that one, with its sign. The same as Python's `math.fsum` where that does not overflow.
+    pub fn to_f64(&self) -> f64 {
+        let (is_negative, first, digits) = self.magnitude();
+        let Some(last) = digits.last() else { return 0.0 };
+        let bit_count = digits.len() * DIGIT_BITS - last.leading_zeros() as usize;
+        // Of the digits alone; with the place of the first, of the sum.
+        let place = first * DIGIT_BITS;
+        let dropped = (place + bit_count).saturating_sub(MANTISSA_BITS).saturating_sub(place);
+        let kept = bits_from(&digits, dropped);
+        let half = dropped > 0 && bits_from(&digits, dropped - 1) & 1 == 1;
+        let has_more = half && (0..dropped - 1).any(|bit| digits[bit / DIGIT_BITS] >> (bit % DIGIT_BITS) & 1 == 1);
+        let mut mantissa = kept + u64::from(half && (has_more || kept & 1 == 1));
+        let mut place = place + dropped;
+        // Fewer bits than a mantissa, but not at the least place: moved up to fill it.
+        if mantissa != 0 && mantissa < IMPLICIT_BIT {
+            let shift = place.min(mantissa.leading_zeros() as usize - (64 - MANTISSA_BITS));
+            mantissa <<= shift;
+            place -= shift;
+        }
+        if mantissa == IMPLICIT_BIT << 1 {
+            mantissa >>= 1;
+            place += 1;
+        }
+        // A mantissa without the implicit bit is subnormal: its exponent is 0, which the sum below gives by itself.
+        let exponent = place as u64 + u64::from(mantissa >= IMPLICIT_BIT);
+        let magnitude = if exponent >= INFINITE_EXPONENT as u64 {
+            f64::MAX
+        } else {
+            f64::from_bits((exponent << (MANTISSA_BITS - 1)) | (mantissa & (IMPLICIT_BIT - 1)))
+        };
+        if is_negative { -magnitude } else { magnitude }
+    }
+
+    /// The canonical bytes: equal sums have equal bytes. None for zero; else the sum is M * 2^(E - 1074) with M odd: two
+    /// bytes with 2 E + 1 where it is negative, little-endian, then the bytes of the magnitude of M, likewise.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (is_negative, first, digits) = self.magnitude();
+        let Some(lowest) = digits.first() else { return Vec::new() };
+        let zero_bits = lowest.trailing_zeros() as usize;
+        let exponent = first * DIGIT_BITS + zero_bits;
+        let head = (exponent << 1 | usize::from(is_negative)) as u16;
+        let mut bytes = head.to_le_bytes().to_vec();
+        let bit_count = digits.len() * DIGIT_BITS;
+        let magnitude = (zero_bits..bit_count).step_by(8).map(|bit| (bits_from(&digits, bit) & 0xff) as u8);
+        bytes.extend(magnitude);
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        bytes
+    }
+
+    /// Reads canonical bytes; none where they are something else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
+        let (head, magnitude) = bytes.split_first_chunk::<2>()?;
+        let head = usize::from(u16::from_le_bytes(*head));
+        let (exponent, sign) = (head >> 1, if head & 1 == 1 { -1 } else { 1 });
+        let is_canonical = magnitude.first().is_some_and(|first| first & 1 == 1) && magnitude.last() != Some(&0);
+        let (first, shift) = (exponent / DIGIT_BITS, exponent % DIGIT_BITS);
+        let digit_count = (shift + magnitude.len() * 8).div_ceil(DIGIT_BITS);
+        if !is_canonical || first + digit_count > MAX_DIGITS {
+            return None;
+        }
+        let mut digits = vec![0; digit_count];
+        for (at, byte) in magnitude.iter().enumerate() {
+            let bit = shift + at * 8;
+            // A byte may straddle two digits.
+            let spread = u64::from(*byte) << (bit % DIGIT_BITS);
+            digits[bit / DIGIT_BITS] += sign * (spread as i64 & DIGIT_MASK);
+            if spread >> DIGIT_BITS != 0 {
+                digits[bit / DIGIT_BITS + 1] += sign * (spread >> DIGIT_BITS) as i64;
+            }
+        }
+        Some(Self { first, digits, additions: 1 })
+    }
+}
+
+impl Merge for ExactSum {
+    fn merge(&mut self, other: Self) {
+        if other.digits.is_empty() {
+            return;
+        }
+        self.cover(other.first, other.first + other.digits.len());
+        for (digit, theirs) in self.digits[other.first - self.first..].iter_mut().zip(&other.digits) {
+            *digit += theirs;
+        }
+        self.additions += other.additions;
+        if self.additions >= MAX_ADDITIONS {
+            self.carry();
+        }
+    }
+}
+
+impl PartialEq for ExactSum {
+    fn eq(&self, other: &Self) -> bool {
+        self.magnitude() == other.magnitude()
+    }
+}
+
+/// 64 bits from one on, of digits least first.
+fn bits_from(digits: &[u32], bit: usize) -> u64 {
+    let digit = |at: usize| u128::from(digits.get(at).copied().unwrap_or_default());
+    let at = bit / DIGIT_BITS;
+    let window = digit(at) | digit(at + 1) << DIGIT_BITS | digit(at + 2) << (2 * DIGIT_BITS);
+    (window >> (bit % DIGIT_BITS)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sum(values: &[f64]) -> ExactSum {
+        let mut sum = ExactSum::default();
+        values.iter().for_each(|value| sum.add(*value));
+        sum
+    }
+
+    #[test]
+    fn sums_are_rounded_once() {
+        for (values, expected) in [
+            (&[][..], 0.0),
+            (&[0.1; 10], 1.0),
+            (&[1e300, 1e-300, -1e300], 1e-300),
+            (&[1e16, 1.0, -1e16], 1.0),
+            // Halfway between two: the even one, unless something beyond speaks for the other.
+            (&[9_007_199_254_740_992.0, 1.0], 9_007_199_254_740_992.0),
+            (&[9_007_199_254_740_994.0, 1.0], 9_007_199_254_740_996.0),
+            (&[9_007_199_254_740_992.0, 1.0, 1e-300], 9_007_199_254_740_994.0),
+            (&[-9_007_199_254_740_992.0, -1.0, -1e-300], -9_007_199_254_740_994.0),
+            (&[18_014_398_509_481_983.0, 0.5], 18_014_398_509_481_984.0),
+            (&[f64::MIN_POSITIVE, -5e-324], 2.225_073_858_507_201e-308),
+            (&[f64::MAX, f64::MAX], f64::MAX),
+            (&[-f64::MAX, -1e300], -f64::MAX),
+            (&[f64::MAX, f64::MAX, -f64::MAX], f64::MAX),
+        ] {
+            assert_eq!(sum(values).to_f64().to_bits(), expected.to_bits(), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_sum_is_refused() {
+        for bytes in [&[1][..], &[0, 0], &[0, 0, 2], &[0, 0, 1, 0], &[255, 255, 1], &[0; 400]] {
+            assert_eq!(ExactSum::from_bytes(bytes), None, "{bytes:?}");
+        }
+    }
+
+    /// Values of every size, some of them equal or opposite.
+    fn values() -> impl Strategy<Value = Vec<f64>> {
+        let any_finite = any::<u64>().prop_map(f64::from_bits).prop_filter("finite", |value| value.is_finite());
+        let near = (-1_000_000..1_000_000_i64).prop_map(|value| value as f64 / 100.0);
+        let edge = prop::sample::select(vec![1e300, -1e300, 1e-300, 5e-324, f64::MAX, -f64::MAX, 1.0, -1.0, 0.0, -0.0]);
+        prop::collection::vec(prop_oneof![any_finite, near, edge], 0..80)
+    }
+
+    proptest! {
+        /// Against another implementation of the same sum; where it overflows we saturate.
+        #[test]
+        fn equals_another_exact_sum(values in values()) {
+            use xsum::{Xsum, XsumSmall};
+            let mut other = XsumSmall::new();
+            other.add_list(&values);
+            let expected = other.sum().clamp(-f64::MAX, f64::MAX);
+            prop_assert_eq!(sum(&values).to_f64(), expected);
+        }
+
+        /// Whatever the order and the partition, and through the bytes; and what is taken out leaves no trace.
+        #[test]
+        fn order_partition_and_history_cannot_be_seen(values in values(), others in values(), cut in any::<prop::sample::Index>()) {
+            let whole = sum(&values);
+            let (one, rest) = values.split_at(cut.index(values.len() + 1));
+            let mut merged = ExactSum::from_bytes(&sum(rest).to_bytes()).unwrap();
+            merged.merge(ExactSum::from_bytes(&sum(one).to_bytes()).unwrap());
+            others.iter().for_each(|value| merged.add(*value));
+            merged.carry();
+            others.iter().rev().for_each(|value| merged.subtract(*value));
+            prop_assert_eq!(merged.to_bytes(), whole.to_bytes());
+            prop_assert_eq!(merged.to_f64().to_bits(), whole.to_f64().to_bits());
+            let reversed: Vec<f64> = values.iter().rev().copied().collect();
+            prop_assert_eq!(sum(&reversed).to_bytes(), whole.to_bytes());
+        }
+    }
+}
