@@ -12,8 +12,7 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("streamgauge=info,async_nats=error,warn"));
@@ -23,5 +22,15 @@ async fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    cli.execute().await
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start threads: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let code = runtime.block_on(cli.execute());
+    // Without waiting for a read of standard input, which nothing ends but more input.
+    runtime.shutdown_background();
+    code
 }

@@ -223,3 +223,48 @@ async fn publish_tells_which_lines_failed() {
     let message = text(&output.stderr);
     assert!(message.contains("published 1, known already 0, failed 1") && message.contains("line 2: "), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publish_reports_lines_of_a_pipe_that_stays_open_and_ends_at_a_signal() {
+    let mut server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let start = |patience: &str| {
+        let mut command = worker.command();
+        command.args(["publish", "--patience", patience]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let line = b"{\"event_type\":\"t\",\"event_name\":\"n\"}\n";
+    let ended = async |mut process: std::process::Child| {
+        wait_for("publish to end", || process.try_wait().unwrap().is_some()).await;
+        process.wait_with_output().unwrap()
+    };
+
+    let mut interrupted = start("60s");
+    interrupted.stdin.as_mut().unwrap().write_all(line).unwrap();
+    let database = worker.database();
+    wait_for("the line", || database.count("analytics_events") == 1).await;
+    let pid = interrupted.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let stdin = interrupted.stdin.take();
+    let output = ended(interrupted).await;
+    let message = text(&output.stderr);
+    assert!(message.contains("published 1,") && message.contains("interrupted: nothing after line 1"), "{message}");
+    assert_eq!(output.status.code(), Some(1));
+    drop(stdin);
+
+    let mut failing = start("1s");
+    failing.stdin.as_mut().unwrap().write_all(line).unwrap();
+    wait_for("the line", || database.count("analytics_events") == 2).await;
+    server.kill();
+    for _ in 0..3 {
+        failing.stdin.as_mut().unwrap().write_all(line).unwrap();
+    }
+    let stdin = failing.stdin.take();
+    let output = ended(failing).await;
+    let message = text(&output.stderr);
+    assert!(message.contains("published 1, known already 0, failed 3"), "{message}");
+    assert!(message.contains("lines 2 to 4: not acknowledged within 1s: not connected to NATS"), "{message}");
+    assert!(message.contains("gave up: nothing after line 4 was sent"), "{message}");
+    drop(stdin);
+}

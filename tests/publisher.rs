@@ -80,7 +80,9 @@ async fn through_a_server_that_is_killed_and_restarted() {
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
-    let publisher = Publisher::connect(&server.url(), PublisherOptions::default()).await.unwrap();
+    // Less than the time after which an ack is missed: what was lost with the connection is sent when it is back.
+    let options = PublisherOptions { patience: Duration::from_secs(4), ..Default::default() };
+    let publisher = Publisher::connect(&server.url(), options).await.unwrap();
     let ended = publish(&publisher, COUNT, async || server.restart().await).await;
     assert_eq!(ended.handed_back.len(), 0, "the server came back in time");
     worker.applied(last_sequence(&server.url()).await).await;
@@ -132,7 +134,7 @@ async fn a_server_that_does_not_come_back_hands_everything_back_in_time() {
         }
     });
     let failures: Vec<_> = futures::stream::iter(attempts).buffer_unordered(30).collect().await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(3_500), "{:?}", began.elapsed());
     for failure in &failures {
         let is_right = matches!(failure, PublishFailure::NotAcknowledged { .. } | PublishFailure::WindowFull { .. });
         assert!(is_right, "{failure}");
@@ -180,6 +182,40 @@ async fn ids_go_out_as_message_ids_and_what_cannot_be_sent_does_not_hinder_the_r
     worker.applied(sequence).await;
     let database = worker.database();
     assert_eq!((database.count("_rejections"), database.count("analytics_sessions")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_takes_no_more_and_a_message_that_it_never_takes() {
+    let server = NatsServer::start().await;
+    let jetstream = server.jetstream().await;
+    let config = async_nats::jetstream::stream::Config {
+        name: "ANALYTICS".into(),
+        subjects: vec!["analytics.>".into()],
+        max_message_size: 1_000,
+        max_messages: 3,
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        ..Default::default()
+    };
+    let mut stream = jetstream.create_stream(config).await.unwrap();
+    let options = PublisherOptions { patience: Duration::from_secs(2), ..Default::default() };
+    let publisher = Publisher::connect(&server.url(), options).await.unwrap();
+    let large = EventBuilder::track("x").property("text", "x".repeat(2_000)).build();
+    let mut receipts = vec![publisher.publish(large).await.unwrap()];
+    for n in 0..5 {
+        receipts.push(publisher.publish(event(n)).await.unwrap());
+    }
+    publisher.flush().await;
+    let mut results = Vec::new();
+    for receipt in receipts {
+        results.push(receipt.await.map_err(|unsent| unsent.error));
+    }
+    assert!(matches!(results[0], Err(PublishFailure::TooLarge(_))), "{:?}", results[0]);
+    assert!(results[1..4].iter().all(Result::is_ok), "{results:?}");
+    for full in &results[4..] {
+        let Err(error @ PublishFailure::NotAcknowledged { .. }) = full else { panic!("{full:?}") };
+        assert!(error.to_string().contains("maximum messages exceeded"), "{error}");
+    }
+    assert_eq!(stream.info().await.unwrap().state.messages, 3);
 }
 
 /// The examples, as a reader of the README runs them.

@@ -153,7 +153,9 @@ pub fn apply<G: Group>(
     onward: &mut Facts,
 ) -> Vec<(G::Key, Change<G>)> {
     let mut changes = Vec::with_capacity(facts.0.len());
-    for ((key, fact), before) in facts.0.into_iter().zip(states) {
+    let mut states = states.into_iter();
+    for (key, fact) in facts.0 {
+        let before = states.next().flatten();
         let after = G::apply(before.as_ref(), fact);
         let change = Change { before, after };
         G::onward(&key, &change, onward);

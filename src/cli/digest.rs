@@ -17,14 +17,14 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
         .map_err(Failure::failed)?
         .map_err(Failure::failed)?;
     if args.json {
-        println!("{}", serde_json::to_string(&digest).map_err(Failure::failed)?);
+        out!("{}", serde_json::to_string(&digest).map_err(Failure::failed)?);
         return Ok(());
     }
     for (stream, sequence) in &digest.as_of {
-        println!("as of {stream} {sequence}");
+        out!("as of {stream} {sequence}");
     }
     for (table, hash) in &digest.tables {
-        println!("{hash}  {table}");
+        out!("{hash}  {table}");
     }
     Ok(())
 }

@@ -26,19 +26,19 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
         Action::Up => {
             let lock = Lock::acquire(path, "migrate up").await.map_err(Failure::failed)?;
             Migrations::of(&lock).up().await.map_err(Failure::failed)?;
-            eprintln!("{} is up to date", path.display());
+            err!("{} is up to date", path.display());
         }
         Action::Down => {
             let lock = Lock::acquire(path, "migrate down").await.map_err(Failure::failed)?;
             match Migrations::of(&lock).down().await.map_err(Failure::failed)? {
-                Some(migration) => eprintln!("reverted {} {}", migration.version, migration.description),
-                None => eprintln!("nothing to revert"),
+                Some(migration) => err!("reverted {} {}", migration.version, migration.description),
+                None => err!("nothing to revert"),
             }
         }
         Action::Status => {
             for migration in store::migration_status(path).await.map_err(Failure::failed)? {
                 let state = if migration.is_applied { "applied" } else { "missing" };
-                println!("{state}  {}  {}", migration.version, migration.description);
+                out!("{state}  {}  {}", migration.version, migration.description);
             }
         }
     }

@@ -1,14 +1,31 @@
 //! The command line: one file a command. Data goes to stdout, messages to stderr.
 //!
 //! Exit status: 0 done; 1 failed, or differs; 2 usage or configuration.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands print")]
+
+/// Prints a line of data. Who does not read on has what they want: a closed pipe is no failure.
+macro_rules! out {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
+/// Prints a message.
+macro_rules! err {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($line)*);
+    }};
+}
 
 mod check;
 mod digest;
+mod lines;
 mod migrate;
 mod progress;
 mod publish;
 mod run;
+mod signals;
 mod status;
 
 use std::path::PathBuf;
@@ -78,7 +95,7 @@ impl Cli {
             Ok(()) => ExitCode::SUCCESS,
             Err(Failure::Reported) => ExitCode::from(1),
             Err(failure) => {
-                eprintln!("streamgauge: {failure}");
+                err!("streamgauge: {failure}");
                 ExitCode::from(if matches!(failure, Failure::Config(_)) { 2 } else { 1 })
             }
         }

@@ -4,20 +4,23 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::AsyncRead;
+use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::lines::{Line, LineReader};
 use super::progress::Progress;
+use super::signals::stop_token;
 use crate::config::Config;
 use crate::model::Kind;
 use crate::nats::{
     self, Acknowledged, Outgoing, PublishFailure, Publisher, PublisherOptions, Receipt, Unsent, wait_for_stream,
 };
 
-const READ_BUFFER_BYTES: usize = 1 << 20;
 /// Failures that are listed, lines in a row with the same one together; beyond that they are reported by count alone.
 const MAX_LISTED_FAILURES: usize = 1_000;
+/// After a signal, what is on its way gets so long.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -48,21 +51,25 @@ impl From<KindArg> for Kind {
     }
 }
 
-/// Where lines come from, and how many bytes they are, where that is known.
+/// Where lines come from.
 struct Input {
+    name: String,
     lines: Box<dyn AsyncRead + Unpin + Send>,
+    /// Where it is known.
     size_bytes: Option<u64>,
 }
 
 impl Input {
     async fn open(file: Option<PathBuf>) -> Result<Self, Failure> {
         let Some(path) = file.filter(|file| file.as_os_str() != "-") else {
-            return Ok(Self { lines: Box::new(tokio::io::stdin()), size_bytes: None });
+            return Ok(Self { name: "standard input".into(), lines: Box::new(tokio::io::stdin()), size_bytes: None });
         };
-        let cannot_read = |error| Failure::Failed(format!("cannot read {}: {error}", path.display()));
+        let name = path.display().to_string();
+        let cannot_read = |error| Failure::Failed(format!("cannot read {name}: {error}"));
         let file = tokio::fs::File::open(&path).await.map_err(cannot_read)?;
         let metadata = file.metadata().await.map_err(cannot_read)?;
-        Ok(Self { lines: Box::new(file), size_bytes: metadata.is_file().then_some(metadata.len()) })
+        let size_bytes = metadata.is_file().then_some(metadata.len());
+        Ok(Self { name, lines: Box::new(file), size_bytes })
     }
 }
 
@@ -75,55 +82,106 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
         patience: args.patience,
         ..PublisherOptions::default()
     };
+    let max_line_bytes = connection.max_payload_bytes();
+    let mut lines = Lines {
+        kind: args.kind.into(),
+        publisher: Publisher::new(connection, options),
+        receipts: VecDeque::new(),
+        tally: Tally::default(),
+    };
+    let stop = stop_token("stopping: waiting for what is on its way")?;
     let began = Instant::now();
-    let mut lines = Lines { kind: args.kind.into(), receipts: VecDeque::new(), tally: Tally::default() };
-    lines.publish(&Publisher::new(connection, options), input).await.map_err(Failure::failed)?;
+    lines.publish(input, max_line_bytes, stop).await;
     lines.tally.report(began.elapsed())
 }
 
 /// The lines that are on their way, and how the others ended.
 struct Lines {
     kind: Kind,
+    publisher: Publisher,
     /// Oldest first; the publisher's window bounds them.
     receipts: VecDeque<(u64, Receipt<Outgoing>)>,
     tally: Tally,
 }
 
 impl Lines {
-    async fn publish(&mut self, publisher: &Publisher, input: Input) -> std::io::Result<()> {
+    /// Publishes the lines until the end, a signal, a failure of reading, or a line that nobody acknowledges: then no
+    /// other would be.
+    async fn publish(&mut self, input: Input, max_line_bytes: usize, stop: CancellationToken) {
         let mut progress = Progress::of_bytes("publishing", input.size_bytes);
-        let mut lines = BufReader::with_capacity(READ_BUFFER_BYTES, input.lines).split(b'\n');
-        let mut line = 0;
-        while let Some(text) = lines.next_segment().await? {
-            line += 1;
-            progress.advance(text.len() as u64 + 1, self.tally.published());
-            if text.trim_ascii().is_empty() {
-                continue;
+        let mut reader = LineReader::new(input.lines, max_line_bytes);
+        let mut number = 0;
+        let why_early = loop {
+            tokio::select! {
+                biased;
+                result = oldest(&mut self.receipts) => self.settle_oldest(result),
+                () = stop.cancelled() => break Some("interrupted".to_owned()),
+                line = reader.next() => match line {
+                    Ok(None) => break None,
+                    Err(error) => break Some(format!("cannot read {}: {error}", input.name)),
+                    Ok(Some((line, size_bytes))) => {
+                        number += 1;
+                        progress.advance(size_bytes as u64, self.tally.published());
+                        self.hand_over(number, line, &stop).await;
+                    }
+                },
             }
-            match publisher.publish(Outgoing::of_line(self.kind, &text)).await {
-                Ok(receipt) => self.receipts.push_back((line, receipt)),
-                Err(unsent) => self.tally.add(line, Err(unsent)),
-            }
-            self.settle_what_is_known();
             if self.tally.has_given_up {
-                self.tally.given_up_after_line = Some(line);
-                break;
+                break Some("gave up".to_owned());
             }
+        };
+        self.tally.ended_early = why_early.map(|why| format!("{why}: nothing after line {number} was sent"));
+        let drained = async {
+            while !self.receipts.is_empty() {
+                let result = oldest(&mut self.receipts).await;
+                self.settle_oldest(result);
+            }
+        };
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN_PATIENCE).await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = overdue => {}
         }
-        for (line, receipt) in std::mem::take(&mut self.receipts) {
-            self.tally.add(line, receipt.await);
+        for (line, _) in std::mem::take(&mut self.receipts) {
+            self.tally.fail(line, "not acknowledged yet when it was interrupted".into());
         }
         progress.finish();
-        Ok(())
     }
 
-    fn settle_what_is_known(&mut self) {
-        while let Some((line, receipt)) = self.receipts.front_mut()
-            && let Some(result) = receipt.now_or_never()
-        {
-            self.tally.add(*line, result);
-            self.receipts.pop_front();
+    async fn hand_over(&mut self, number: u64, line: Line, stop: &CancellationToken) {
+        let text = match line {
+            Line::Text(text) if text.trim_ascii().is_empty() => return,
+            Line::Text(text) => text,
+            Line::TooLong { size_bytes } => {
+                return self.tally.fail(number, format!("{size_bytes} bytes are more than the server takes"));
+            }
+        };
+        let publishing = self.publisher.publish(Outgoing::of_line(self.kind, &text));
+        tokio::select! {
+            biased;
+            handed_over = publishing => match handed_over {
+                Ok(receipt) => self.receipts.push_back((number, receipt)),
+                Err(unsent) => self.tally.add(number, Err(unsent)),
+            },
+            () = stop.cancelled() => self.tally.fail(number, "not sent when it was interrupted".into()),
         }
+    }
+
+    fn settle_oldest(&mut self, result: Result<Acknowledged, Unsent<Outgoing>>) {
+        if let Some((line, _)) = self.receipts.pop_front() {
+            self.tally.add(line, result);
+        }
+    }
+}
+
+/// The oldest receipt's result; never where there is none.
+async fn oldest(receipts: &mut VecDeque<(u64, Receipt<Outgoing>)>) -> Result<Acknowledged, Unsent<Outgoing>> {
+    match receipts.front_mut() {
+        Some((_, receipt)) => receipt.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -131,7 +189,7 @@ impl Lines {
 struct FailedLines {
     first: u64,
     last: u64,
-    error: PublishFailure,
+    error: String,
 }
 
 /// How lines ended.
@@ -142,9 +200,10 @@ struct Tally {
     failed: u64,
     listed: Vec<FailedLines>,
     unlisted: u64,
-    /// Whether a line was not acknowledged: then no other would be.
+    /// Whether a line was not acknowledged, for a reason that holds for the others too.
     has_given_up: bool,
-    given_up_after_line: Option<u64>,
+    /// Why not all lines were read.
+    ended_early: Option<String>,
 }
 
 impl Tally {
@@ -153,15 +212,15 @@ impl Tally {
             Ok(Acknowledged { is_duplicate: true, .. }) => self.duplicates += 1,
             Ok(_) => self.stored += 1,
             Err(Unsent { error, .. }) => {
-                self.failed += 1;
-                // What is too large says nothing of the others.
+                // What is wrong with one message says nothing of the others.
                 self.has_given_up |= !matches!(error, PublishFailure::TooLarge(_) | PublishFailure::Invalid(_));
-                self.list(line, error);
+                self.fail(line, error.to_string());
             }
         }
     }
 
-    fn list(&mut self, line: u64, error: PublishFailure) {
+    fn fail(&mut self, line: u64, error: String) {
+        self.failed += 1;
         let is_room = self.listed.len() < MAX_LISTED_FAILURES;
         match self.listed.last_mut() {
             Some(FailedLines { last, error: same, .. }) if *last + 1 == line && *same == error => *last = line,
@@ -175,24 +234,24 @@ impl Tally {
     }
 
     fn report(&self, took: Duration) -> Result<(), Failure> {
-        let Self { stored, duplicates, failed, listed, unlisted, given_up_after_line, .. } = self;
+        let Self { stored, duplicates, failed, listed, unlisted, ended_early, .. } = self;
         let seconds = took.as_secs_f64().max(f64::EPSILON);
         let rate = self.published() as f64 / seconds;
-        eprintln!("published {stored}, known already {duplicates}, failed {failed}, in {seconds:.1} s ({rate:.0}/s)");
+        err!("published {stored}, known already {duplicates}, failed {failed}, in {seconds:.1} s ({rate:.0}/s)");
         for FailedLines { first, last, error } in listed {
             if first == last {
-                eprintln!("line {first}: {error}")
+                err!("line {first}: {error}");
             } else {
-                eprintln!("lines {first} to {last}: {error}")
+                err!("lines {first} to {last}: {error}");
             }
         }
         if *unlisted > 0 {
-            eprintln!("and {unlisted} more");
+            err!("and {unlisted} more");
         }
-        if let Some(line) = given_up_after_line {
-            eprintln!("gave up: no line after {line} was sent");
+        if let Some(why) = ended_early {
+            err!("{why}");
         }
-        if *failed > 0 { Err(Failure::Reported) } else { Ok(()) }
+        if *failed > 0 || ended_early.is_some() { Err(Failure::Reported) } else { Ok(()) }
     }
 }
 
@@ -208,8 +267,8 @@ mod tests {
             let message = Outgoing::of_line(Kind::Event, b"{}");
             tally.add(line, Err(Unsent { message, error: error(text) }));
         }
-        let listed: Vec<_> = tally.listed.iter().map(|lines| (lines.first, lines.last, lines.error.clone())).collect();
-        assert_eq!(listed, [(3, 4, error("a")), (6, 6, error("a")), (7, 7, error("b"))]);
+        let listed: Vec<_> = tally.listed.iter().map(|lines| (lines.first, lines.last, lines.error.as_str())).collect();
+        assert_eq!(listed, [(3, 4, "a"), (6, 6, "a"), (7, 7, "b")]);
         assert!(!tally.has_given_up && tally.report(Duration::ZERO).is_err());
     }
 }

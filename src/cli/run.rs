@@ -1,9 +1,7 @@
 //! `streamgauge run`
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-
 use super::Failure;
+use super::signals::stop_token;
 use crate::app;
 use crate::config::Config;
 
@@ -16,18 +14,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-    let on_signal = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: finishing the batch");
-        on_signal.cancel();
-    });
+    let stop = stop_token("stopping: finishing the batch")?;
     app::run(config, args.new_epoch, stop).await.map_err(Failure::failed)?;
     tracing::info!("stopped");
     Ok(())

@@ -39,7 +39,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let applied_seq = status.streams.iter().find(|stream| stream.name == *name).map_or(0, |stream| stream.applied_seq);
     let live = tokio::time::timeout(NATS_PATIENCE, ask_nats(&config, applied_seq)).await.ok().flatten();
     if args.json {
-        println!("{}", as_json(&status, name, live));
+        out!("{}", as_json(&status, name, live));
     } else {
         print_text(&status, name, live);
     }
@@ -87,20 +87,25 @@ fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
     for stream in &status.streams {
         let live = live.filter(|_| stream.name == configured);
         let or_unknown = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
-        println!("stream        {} (epoch {})", stream.name, stream.epoch);
-        println!("  applied     {} of {}", stream.applied_seq, or_unknown(live.map(|live| live.last_seq)));
-        println!("  lag         {}", or_unknown(live.map(|live| live.lag)));
-        println!("  stored      {}", stream.stored);
-        println!("  duplicates  {}", stream.duplicates);
+        out!("stream        {} (epoch {})", stream.name, stream.epoch);
+        out!("  applied     {} of {}", stream.applied_seq, or_unknown(live.map(|live| live.last_seq)));
+        out!("  lag         {}", or_unknown(live.map(|live| live.lag)));
+        out!("  stored      {}", stream.stored);
+        out!("  duplicates  {}", stream.duplicates);
     }
-    println!("dead letters  {} open, {} not published yet", status.dead_letters, status.unpublished_dead_letters);
-    println!("gaps          {} with {} messages", status.gaps, status.missing_messages);
+    out!("dead letters  {} open, {} not published yet", status.dead_letters, status.unpublished_dead_letters);
+    out!("gaps          {} with {} messages", status.gaps, status.missing_messages);
     for gap in &status.gap_ranges {
-        println!(
+        out!(
             "  {} epoch {}: {} to {}, {}, found {}",
-            gap.stream, gap.epoch, gap.first_seq, gap.last_seq, gap.reason, gap.found_at
+            gap.stream,
+            gap.epoch,
+            gap.first_seq,
+            gap.last_seq,
+            gap.reason,
+            gap.found_at
         );
     }
-    println!("database      {} bytes, write-ahead log {} bytes", status.size_bytes, status.wal_bytes);
-    println!("version       {}", env!("CARGO_PKG_VERSION"));
+    out!("database      {} bytes, write-ahead log {} bytes", status.size_bytes, status.wal_bytes);
+    out!("version       {}", env!("CARGO_PKG_VERSION"));
 }

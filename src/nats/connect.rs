@@ -1,8 +1,8 @@
 //! The connection: options from the configuration, and its state for whoever asks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, jetstream};
 use tokio::sync::watch;
@@ -16,7 +16,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that is dead says so at once; one that reconnects takes its time.
 const DEAD_CLIENT_PATIENCE: Duration = Duration::from_millis(100);
 /// Acks that a publisher may have outstanding; async-nats blocks beyond it.
-const MAX_ACK_INFLIGHT: usize = 16_384;
+pub(super) const MAX_ACK_INFLIGHT: u32 = 16_384;
+/// A refusal is logged once in so long: there may be one for every message.
+const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// A connection that reconnects by itself.
 #[derive(Debug, Clone)]
@@ -38,6 +40,15 @@ struct State {
     is_connected: AtomicBool,
     connects: watch::Sender<u64>,
     losses: watch::Sender<u64>,
+    refusal: Mutex<Option<Refused>>,
+}
+
+/// What the server refused last.
+#[derive(Debug)]
+struct Refused {
+    what: String,
+    at: Instant,
+    logged_at: Instant,
 }
 
 impl Connection {
@@ -79,6 +90,17 @@ impl Connection {
     /// Changes when the connection is lost. What was asked for, or on its way, and had not arrived by then, will not.
     pub(super) fn losses(&self) -> watch::Receiver<u64> {
         self.state.losses.subscribe()
+    }
+
+    /// What the server refused last, if that was so long ago at most.
+    pub(super) fn refusal_within(&self, age: Duration) -> Option<String> {
+        let refusal = self.state.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.as_ref().filter(|refused| refused.at.elapsed() <= age).map(|refused| refused.what.clone())
+    }
+
+    /// Bytes that a message may have, body and headers.
+    pub fn max_payload_bytes(&self) -> usize {
+        self.client().server_info().max_payload
     }
 
     /// Sends what is buffered, for as long as `patience`.
@@ -134,7 +156,7 @@ async fn open(config: &config::Nats, state: &Arc<State>) -> Result<Live, NatsErr
     let jetstream = jetstream::ContextBuilder::new()
         .timeout(REQUEST_TIMEOUT)
         .ack_timeout(REQUEST_TIMEOUT)
-        .max_ack_inflight(MAX_ACK_INFLIGHT)
+        .max_ack_inflight(MAX_ACK_INFLIGHT as usize)
         .build(client.clone());
     Ok(Live { client, jetstream })
 }
@@ -184,11 +206,19 @@ fn on_event(state: &State, event: &Event) {
             state.losses.send_modify(|count| *count += 1);
             tracing::warn!("connection to NATS lost; reconnecting");
         }
-        Event::ServerError(error) => {
-            tracing::warn!("NATS refuses something, perhaps for want of a permission: {error}")
-        }
+        Event::ServerError(error) => on_refusal(state, error.to_string()),
         other => tracing::debug!("NATS: {other}"),
     }
+}
+
+fn on_refusal(state: &State, what: String) {
+    let mut refusal = state.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = Instant::now();
+    let was_logged = refusal.as_ref().map(|refused| refused.logged_at).filter(|at| at.elapsed() < REFUSAL_LOG_EVERY);
+    if was_logged.is_none() {
+        tracing::warn!("NATS refuses something, perhaps for want of a permission: {what}");
+    }
+    *refusal = Some(Refused { what, at, logged_at: was_logged.unwrap_or(at) });
 }
 
 /// A seed, or the first line with one in the file that is named.

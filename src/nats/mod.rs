@@ -4,7 +4,6 @@ mod connect;
 mod consumer;
 mod dead_letter;
 mod fetch;
-mod outgoing;
 mod publisher;
 mod source;
 mod stream;
@@ -15,8 +14,9 @@ pub(crate) use connect::without_secrets;
 pub use connect::{Connection, connect, connect_once};
 pub use consumer::{Instance, lag};
 pub use dead_letter::DeadLetters;
-pub use outgoing::{Outgoing, Publishable};
-pub use publisher::{Acknowledged, PublishFailure, Publisher, PublisherOptions, Receipt, Unsent};
+pub use publisher::{
+    Acknowledged, Outgoing, PublishFailure, Publishable, Publisher, PublisherOptions, Receipt, Unsent,
+};
 pub use source::{Interrupted, Silence, Source};
 pub use stream::{last_sequence, wait_for_stream};
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind};
 use async_nats::jetstream::stream::{Compression, Config, DirectGetErrorKind, RetentionPolicy, StorageType, Stream};
+
+use tokio::time::Instant;
 
 use super::{Backoff, Connection, NatsError, fetch};
 use crate::position::{Position, StreamState};
@@ -163,18 +165,31 @@ pub async fn last_sequence(connection: &Connection, name: &str) -> Result<u64, N
 /// Waits until the stream is there, so that a mistake in the configuration shows at once and not message by message.
 ///
 /// # Errors
-/// Where it is not there in time.
+/// Where it is not there. Where nobody answers, there may be no permission to ask: then publishing will show.
 pub async fn wait_for_stream(connection: &Connection, name: &str) -> Result<(), NatsError> {
+    let until = Instant::now() + STREAM_PATIENCE;
     let mut backoff = Backoff::default();
-    let check = async {
-        while let Err(error) = last_sequence(connection, name).await {
-            tracing::debug!("{error}");
-            tokio::time::sleep(backoff.next_delay()).await;
+    loop {
+        let error = match connection.jetstream().get_stream(name).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_unanswered(&error) => {
+                tracing::warn!("nobody tells whether stream {name} is there; publishing without knowing: {error}");
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if Instant::now() >= until {
+            return Err(NatsError::Fatal(format!(
+                "stream {name} is not there ({error}): start `streamgauge run`, which creates it, and nats-server with \
+                 --jetstream"
+            )));
         }
-    };
-    tokio::time::timeout(STREAM_PATIENCE, check).await.map_err(|_| {
-        NatsError::Fatal(format!(
-            "stream {name} does not answer: start `streamgauge run`, which creates it, and nats-server with --jetstream"
-        ))
-    })
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// A server that denies a permission does not answer.
+fn is_unanswered(error: &GetStreamError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RequestError>());
+    source.is_some_and(|source| source.kind() == RequestErrorKind::TimedOut)
 }

@@ -21,8 +21,6 @@ mod writer;
 
 use std::path::PathBuf;
 
-use crate::analytics::StateError;
-
 pub use digest::{Digest, digest};
 pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
@@ -76,18 +74,15 @@ pub enum StoreError {
     /// The write lock was not free before the stop.
     #[error("another process holds SQLite's write lock; the batch was left in the stream")]
     Busy,
-    /// A stored state that cannot be read.
-    #[error(
-        "{table}, key {key:?}: {source}; `DELETE FROM _groups` in the database, and the next start makes derived tables \
-         anew from the raw rows"
-    )]
-    State {
+    /// A derived table holds what this program does not write there. It is made anew from the raw rows.
+    #[error("{table}, key {key:?}: {why}; some other program has written to it")]
+    Damaged {
         /// The internal table.
         table: &'static str,
         /// The key.
         key: String,
-        /// Why.
-        source: StateError,
+        /// What is wrong.
+        why: String,
     },
     /// SQLite, in a write.
     #[error("SQLite: {0}")]

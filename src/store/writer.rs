@@ -73,10 +73,24 @@ impl Writer {
     /// # Errors
     /// Where the transaction fails; then nothing changed.
     pub fn rebuild_changed(&mut self) -> Result<(), StoreError> {
-        let rules = self.rules;
+        if derived::is_current(&self.connection, self.rules)? {
+            return Ok(());
+        }
+        if self.position()?.is_some() {
+            tracing::info!(
+                "derived tables were made by other rules or another version: making them anew from raw rows"
+            );
+        }
+        self.rebuild()
+    }
+
+    fn rebuild(&mut self) -> Result<(), StoreError> {
+        let (rules, began) = (self.rules, Instant::now());
         let tx = self.begin()?;
-        if derived::rebuild_changed(&tx, rules)? {
-            tx.commit()?;
+        let rows = derived::rebuild(&tx, rules)?;
+        tx.commit()?;
+        if rows > 0 {
+            tracing::info!(rows, took_ms = began.elapsed().as_millis(), "derived tables are made anew");
         }
         Ok(())
     }
@@ -124,6 +138,17 @@ impl Writer {
     /// # Errors
     /// [`StoreError::PositionMoved`] where somebody else wrote; in every case nothing changed.
     pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        match self.try_commit(batch) {
+            Err(damage @ StoreError::Damaged { .. }) => {
+                tracing::error!("{damage}: making derived tables anew from raw rows");
+                self.rebuild()?;
+                self.try_commit(batch)
+            }
+            result => result,
+        }
+    }
+
+    fn try_commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         let rules = self.rules;
         let tx = self.begin()?;
         let mut spent = Spent::begin();

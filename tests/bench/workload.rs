@@ -126,7 +126,7 @@ impl Iterator for Workload {
             0 => (Kind::Metric, self.metric(&id, &timestamp)),
             share => (Kind::Event, self.event(&id, &timestamp, share == 1)),
         };
-        Some(Outgoing { kind, message_id: Some(format!("{kind}:{id}")), payload: payload.into() })
+        Some(Outgoing { kind, message_id: format!("{kind}:{id}"), payload: payload.into() })
     }
 }
 

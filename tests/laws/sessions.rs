@@ -248,3 +248,44 @@ fn a_changed_timeout_and_a_file_without_sessions_are_made_from_the_raw_rows() {
     let store = store.reopen(&runtime, "30m");
     assert_eq!(store.digest(), at_thirty_minutes);
 }
+
+#[test]
+fn what_another_program_did_to_derived_tables_is_mended_from_the_raw_rows() {
+    let runtime = runtime();
+    let message = |n: u8| Small {
+        session: Some(n % 3),
+        says: Says::Event,
+        time_ms: TIMES_MS[usize::from(n) % TIMES_MS.len()],
+        user: Some(n % 2),
+        tells: n,
+    };
+    let mut store = Store::new(&runtime);
+    let mut seq = 0;
+    for damage in [
+        "UPDATE _session_states SET state = x'01ffffff' WHERE id = 's1'",
+        "UPDATE _session_states SET state = 'text' WHERE id = 's1'",
+        "DELETE FROM _session_states WHERE id = 's2'",
+        "UPDATE _watermark SET t = 'soon'",
+        "DELETE FROM analytics_sessions WHERE id = 's0'",
+    ] {
+        let mut write = |store: &mut Store| {
+            let deliveries: Vec<_> =
+                (seq..seq + 9).map(|n: u8| message(n).delivery(n.into(), u64::from(n) + 1, START_MS)).collect();
+            seq += 9;
+            store.write(&deliveries, &[9]);
+        };
+        write(&mut store);
+        store.database().write().execute_batch(damage).unwrap();
+        write(&mut store);
+        assert_is_recomputed(&store, TIMEOUT_MS);
+    }
+
+    // At a start: no watermark; and, among the raw rows, one that this program would not have written.
+    let before = store.digest()["analytics_sessions"].clone();
+    let damage = "DELETE FROM _watermark; INSERT INTO analytics_events (id, event_type, event_name, session_id) \
+                  VALUES ('by hand', 't', 'n', 's1')";
+    store.database().write().execute_batch(damage).unwrap();
+    let store = store.reopen(&runtime, "30m");
+    assert_eq!(store.digest()["analytics_sessions"], before);
+    assert_eq!(store.database().count("_watermark"), 1);
+}

@@ -10,7 +10,7 @@ use self::sessions::SessionTables;
 use super::{Spent, StoreError};
 use crate::analytics::{self, Change, Facts, Group, Rules};
 
-pub(super) use rebuild::rebuild_changed;
+pub(super) use rebuild::{is_current, rebuild};
 
 /// Where a group keeps its states. Gets and puts them by the batch; merging happens in [`crate::analytics`].
 trait Table<G: Group> {

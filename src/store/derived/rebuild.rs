@@ -1,58 +1,83 @@
-//! Derived tables whose rules have changed are made anew from the raw rows.
+//! Derived tables are made anew from the raw rows where their rules have changed, or somebody else wrote to them.
+//!
+//! In one transaction: readers see the old rows until it ends, ingestion waits, and a process that dies in it begins
+//! again at its next start.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{apply, sessions};
-use crate::analytics::{Facts, Rules, Stored};
+use super::{apply, sessions, watermark};
+use crate::analytics::{Facts, Rules, Session, State, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
-use crate::store::raw::RawTable;
-use crate::store::{Spent, StoreError, position};
+use crate::store::raw::{RawTable, is_unreadable};
+use crate::store::{Spent, StoreError};
 
 /// Raw rows whose facts are combined before they are applied: as many as in a large batch.
-const CHUNK_ROWS: usize = 10_000;
-const LOG_EVERY_ROWS: usize = 500_000;
+const CHUNK_ROWS: u64 = 10_000;
+const LOG_EVERY_ROWS: u64 = 500_000;
 /// Counts up with every change of the rules of sessions.
 const SESSION_RULES: u32 = 1;
 
-/// Makes the groups anew whose fingerprint is not that of `rules`. Tells whether there were any.
-pub(in crate::store) fn rebuild_changed(tx: &Transaction<'_>, rules: Rules) -> Result<bool, StoreError> {
-    let fingerprint = format!("rules={SESSION_RULES} session_timeout_ms={}", rules.session_timeout_ms);
+/// What the groups' rows depend on beside the raw rows.
+fn fingerprint(rules: Rules) -> String {
+    let timeout_ms = rules.session_timeout_ms;
+    format!("rules={SESSION_RULES} state={} session_timeout_ms={timeout_ms}", Session::VERSION)
+}
+
+/// Whether the derived tables were made by these rules, from all raw rows.
+pub(in crate::store) fn is_current(connection: &Connection, rules: Rules) -> rusqlite::Result<bool> {
     let sql = "SELECT fingerprint FROM _groups WHERE name = 'sessions'";
-    let stored: Option<String> = tx.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
-    if stored.as_ref() == Some(&fingerprint) {
-        return Ok(false);
-    }
-    if position::last(tx)?.is_some_and(|position| position.last_seq >= position.first_seq) {
-        tracing::info!(was = stored, now = fingerprint, "the rules of sessions have changed: made anew from raw rows");
-    }
+    let stored: Option<String> = connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM _watermark) OR NOT EXISTS (SELECT 1 FROM _positions WHERE stored > 0)";
+    let has_watermark: bool = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(has_watermark && stored == Some(fingerprint(rules)))
+}
+
+/// Makes the derived tables anew. Returns the number of raw rows that they are made from.
+pub(in crate::store) fn rebuild(tx: &Transaction<'_>, rules: Rules) -> Result<u64, StoreError> {
     sessions::delete(tx)?;
-    replay::<AnalyticsEvent>(tx, rules)?;
-    replay::<Metric>(tx, rules)?;
-    replay::<SessionMessage>(tx, rules)?;
+    watermark::delete(tx)?;
+    let rows =
+        replay::<AnalyticsEvent>(tx, rules)? + replay::<Metric>(tx, rules)? + replay::<SessionMessage>(tx, rules)?;
     let sql = "INSERT INTO _groups (name, fingerprint) VALUES ('sessions', ?1) \
                ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint";
-    tx.execute(sql, params![fingerprint])?;
-    Ok(true)
+    tx.execute(sql, params![fingerprint(rules)])?;
+    Ok(rows)
 }
 
 /// Applies what all rows of a raw table say. Their order does not matter: facts commute.
-fn replay<T: RawTable>(tx: &Transaction<'_>, rules: Rules) -> Result<(), StoreError>
+fn replay<T: RawTable>(tx: &Transaction<'_>, rules: Rules) -> Result<u64, StoreError>
 where
     for<'a> &'a T: Into<Stored<'a>>,
 {
     let mut statement = tx.prepare(&format!("SELECT {}, recv_ms FROM {}", T::COLUMNS, T::TABLE))?;
     let recv_column = statement.column_count() - 1;
     let mut rows = statement.query([])?;
-    let (mut facts, mut count) = (Facts::default(), 0);
+    let (mut facts, mut count, mut unreadable) = (Facts::default(), 0, 0);
     while let Some(row) = rows.next()? {
-        facts.add((&T::from_row(row)?).into(), Timestamp::from_millis(row.get(recv_column)?));
+        let record = match T::from_row(row) {
+            Ok(record) => record,
+            // Some other program wrote that row; it is no message.
+            Err(error) if is_unreadable(&error) => {
+                unreadable += 1;
+                if unreadable == 1 {
+                    tracing::warn!(table = T::TABLE, id = ?row.get_ref(0)?, "a row that is no message counts for nothing: {error}");
+                }
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        facts.add((&record).into(), Timestamp::from_millis(row.get(recv_column)?));
         count += 1;
         if count % CHUNK_ROWS == 0 {
             apply(tx, rules, std::mem::take(&mut facts), &mut Spent::begin())?;
         }
         if count % LOG_EVERY_ROWS == 0 {
-            tracing::info!(table = T::TABLE, rows = count, "still making them");
+            tracing::info!(table = T::TABLE, rows = count, "still making derived tables anew");
         }
     }
-    apply(tx, rules, facts, &mut Spent::begin())
+    apply(tx, rules, facts, &mut Spent::begin())?;
+    if unreadable > 0 {
+        tracing::warn!(table = T::TABLE, rows = unreadable, "rows that are no messages count for nothing");
+    }
+    Ok(count)
 }

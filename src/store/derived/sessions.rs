@@ -1,6 +1,6 @@
 //! `analytics_sessions`, and the states behind it in `_session_states`.
 
-use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, Transaction, params};
 
 use super::Table;
 use crate::analytics::{Change, Session, Sessions, State};
@@ -10,25 +10,26 @@ use crate::store::StoreError;
 const SELECT_STATE: &str = "SELECT state FROM _session_states WHERE id = ?1";
 const UPSERT_STATE: &str = "INSERT INTO _session_states (id, last_activity, state) VALUES (?1, ?2, ?3) \
      ON CONFLICT (id) DO UPDATE SET last_activity = excluded.last_activity, state = excluded.state";
-const UPSERT_ROW: &str = "INSERT INTO analytics_sessions (id, user_id, started_at, ended_at, duration_ms, event_count, \
+const INSERT_ROW: &str = "INSERT INTO analytics_sessions (id, user_id, started_at, ended_at, duration_ms, event_count, \
      device_type, browser, os, country, city, referrer, landing_page, exit_page) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO UPDATE SET \
-     user_id = excluded.user_id, started_at = excluded.started_at, ended_at = excluded.ended_at, \
-     duration_ms = excluded.duration_ms, event_count = excluded.event_count, device_type = excluded.device_type, \
-     browser = excluded.browser, os = excluded.os, country = excluded.country, city = excluded.city, \
-     referrer = excluded.referrer, landing_page = excluded.landing_page, exit_page = excluded.exit_page";
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
+const UPDATE_ROW: &str = "UPDATE analytics_sessions SET user_id = ?2, started_at = ?3, ended_at = ?4, duration_ms = ?5, \
+     event_count = ?6, device_type = ?7, browser = ?8, os = ?9, country = ?10, city = ?11, referrer = ?12, \
+     landing_page = ?13, exit_page = ?14 WHERE id = ?1";
 /// What most batches change. It names no column that an index holds, so that it moves no index entries.
 const UPDATE_ACTIVITY: &str = "UPDATE analytics_sessions SET ended_at = ?2, duration_ms = ?3, event_count = ?4, \
      exit_page = ?5 WHERE id = ?1";
 /// The cost of T: in proportion to the sessions that it closes, which lie side by side in the index.
 const CLOSE: &str = "UPDATE analytics_sessions SET ended_at = s.last_activity FROM _session_states s \
-     WHERE s.last_activity >= ?1 AND s.last_activity < ?2 AND analytics_sessions.id = s.id";
+     WHERE s.last_activity >= ?1 AND s.last_activity < ?2 AND analytics_sessions.id = s.id \
+     AND analytics_sessions.ended_at IS NULL";
 
 pub(super) struct SessionTables<'tx> {
     closed_before: Timestamp,
     select_state: CachedStatement<'tx>,
     upsert_state: CachedStatement<'tx>,
-    upsert_row: CachedStatement<'tx>,
+    insert_row: CachedStatement<'tx>,
+    update_row: CachedStatement<'tx>,
     update_activity: CachedStatement<'tx>,
 }
 
@@ -39,55 +40,71 @@ impl<'tx> SessionTables<'tx> {
             closed_before,
             select_state: tx.prepare_cached(SELECT_STATE)?,
             upsert_state: tx.prepare_cached(UPSERT_STATE)?,
-            upsert_row: tx.prepare_cached(UPSERT_ROW)?,
+            insert_row: tx.prepare_cached(INSERT_ROW)?,
+            update_row: tx.prepare_cached(UPDATE_ROW)?,
             update_activity: tx.prepare_cached(UPDATE_ACTIVITY)?,
         })
     }
 
-    fn put(&mut self, id: &str, change: &Change<Sessions>) -> rusqlite::Result<()> {
+    fn put(&mut self, id: &str, change: &Change<Sessions>) -> Result<(), StoreError> {
         let Change { before, after } = change;
         self.upsert_state.execute(params![id, after.last_activity_at().to_string(), after.to_bytes()])?;
         let row = after.row(id, self.closed_before);
-        let is_known = before.as_ref().is_some_and(|before| before.differs_in_activity_alone(after));
-        // No row: some other program took it away.
-        if is_known && self.update_activity(&row)? == 1 {
-            return Ok(());
+        let Some(before) = before else {
+            return match bind(&mut self.insert_row, &row)? {
+                0 => Err(damaged(id, "there is none, but a row in analytics_sessions".into())),
+                _ => Ok(()),
+            };
+        };
+        let updated = if before.differs_in_activity_alone(after) {
+            self.update_activity(&row)?
+        } else {
+            bind(&mut self.update_row, &row)?
+        };
+        if updated == 0 {
+            // Some other program took it away.
+            bind(&mut self.insert_row, &row)?;
         }
-        self.upsert_row(&row)
+        Ok(())
     }
 
     fn update_activity(&mut self, row: &AnalyticsSession) -> rusqlite::Result<usize> {
         let ended_at = row.ended_at.map(|ended_at| ended_at.to_string());
         self.update_activity.execute(params![row.id, ended_at, row.duration_ms, row.event_count, row.exit_page])
     }
+}
 
-    fn upsert_row(&mut self, row: &AnalyticsSession) -> rusqlite::Result<()> {
-        self.upsert_row.execute(params![
-            row.id,
-            row.user_id,
-            row.started_at.to_string(),
-            row.ended_at.map(|ended_at| ended_at.to_string()),
-            row.duration_ms,
-            row.event_count,
-            row.device_type,
-            row.browser,
-            row.os,
-            row.country,
-            row.city,
-            row.referrer,
-            row.landing_page,
-            row.exit_page,
-        ])?;
-        Ok(())
-    }
+/// Executes a statement with the columns of a row, in their order.
+fn bind(statement: &mut CachedStatement<'_>, row: &AnalyticsSession) -> rusqlite::Result<usize> {
+    statement.execute(params![
+        row.id,
+        row.user_id,
+        row.started_at.to_string(),
+        row.ended_at.map(|ended_at| ended_at.to_string()),
+        row.duration_ms,
+        row.event_count,
+        row.device_type,
+        row.browser,
+        row.os,
+        row.country,
+        row.city,
+        row.referrer,
+        row.landing_page,
+        row.exit_page,
+    ])
+}
+
+fn damaged(id: &str, why: String) -> StoreError {
+    StoreError::Damaged { table: "_session_states", key: id.to_owned(), why }
 }
 
 impl Table<Sessions> for SessionTables<'_> {
     fn get_many<'a>(&mut self, ids: impl Iterator<Item = &'a String>) -> Result<Vec<Option<Session>>, StoreError> {
         let mut get = |id: &String| {
-            let bytes: Option<Vec<u8>> = self.select_state.query_row([id], |row| row.get(0)).optional()?;
-            let state = bytes.map(|bytes| Session::from_bytes(&bytes)).transpose();
-            state.map_err(|source| StoreError::State { table: "_session_states", key: id.clone(), source })
+            let mut rows = self.select_state.query([id])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let bytes = row.get_ref(0)?.as_blob().map_err(|error| damaged(id, error.to_string()))?;
+            Session::from_bytes(bytes).map(Some).map_err(|error| damaged(id, error.to_string()))
         };
         ids.map(&mut get).collect()
     }
@@ -103,7 +120,7 @@ impl Table<Sessions> for SessionTables<'_> {
 }
 
 /// Closes the sessions that T closes when it moves: those whose last activity lies before `closed_before`, and not
-/// before what it was until now. Sessions that an `end` closed are among them and stay as they are.
+/// before what it was until now. Sessions that an `end` closed stay as they are.
 pub(super) fn close(
     tx: &Transaction<'_>,
     closed_before_until_now: Option<Timestamp>,

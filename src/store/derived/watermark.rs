@@ -1,18 +1,28 @@
 //! `_watermark`
 
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::{Connection, Transaction};
 
 use crate::model::Timestamp;
-use crate::store::raw::parsed;
+use crate::store::StoreError;
 
 /// T; none before the first stored message.
-pub(super) fn get(tx: &Transaction<'_>) -> rusqlite::Result<Option<Timestamp>> {
-    let mut statement = tx.prepare_cached("SELECT t FROM _watermark WHERE id = 1")?;
-    statement.query_row([], |row| parsed(row, 0, Timestamp::from_stored)).optional()
+pub(super) fn get(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT t FROM _watermark WHERE id = 1")?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let t = row.get_ref(0)?.as_str().ok().and_then(Timestamp::from_stored);
+    let damaged = || StoreError::Damaged { table: "_watermark", key: "1".into(), why: "t is not a timestamp".into() };
+    t.map(Some).ok_or_else(damaged)
 }
 
 pub(super) fn put(tx: &Transaction<'_>, t: Timestamp) -> rusqlite::Result<()> {
     let sql = "INSERT INTO _watermark (id, t) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET t = excluded.t";
     tx.prepare_cached(sql)?.execute([t.to_string()])?;
+    Ok(())
+}
+
+/// Forgets it, to be found again from the raw rows.
+pub(super) fn delete(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM _watermark", [])?;
     Ok(())
 }

@@ -94,7 +94,8 @@ impl<'tx> Insert<'tx> {
     }
 }
 
-fn is_unreadable(error: &rusqlite::Error) -> bool {
+/// Whether a row holds what this program does not write.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
     matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
 }

@@ -13,14 +13,14 @@ pub struct Outgoing {
     pub kind: Kind,
     /// The body.
     pub payload: Bytes,
-    /// `Nats-Msg-Id`: `<kind>:<id>`. None where the body has no id that a header can carry; such a message is stored
-    /// twice where it is sent twice.
-    pub message_id: Option<String>,
+    /// `Nats-Msg-Id`: `<kind>:<id>`, with an id of its own where the body has none that a header can carry, so that another
+    /// try is not another message.
+    pub message_id: String,
 }
 
 /// What a [`Publisher`](super::Publisher) can publish.
 pub trait Publishable {
-    /// The message as it goes out. The same each time, so that it can be sent again.
+    /// The message as it goes out.
     ///
     /// # Errors
     /// A sentence that says what keeps it from being a message.
@@ -53,28 +53,28 @@ fn as_json(kind: Kind, id: &str, message: &impl Serialize) -> Result<Outgoing, S
     Ok(Outgoing { kind, payload: payload.into(), message_id: message_id(kind, id) })
 }
 
-/// A header is a line of ASCII; a worker rejects an id that is none anyway.
-fn message_id(kind: Kind, id: &str) -> Option<String> {
-    let is_fit = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic());
-    is_fit.then(|| format!("{kind}:{id}"))
+fn message_id(kind: Kind, id: &str) -> String {
+    // A header is a line of ASCII, without spaces at its ends.
+    let is_fit = !id.is_empty() && id.bytes().all(|byte| matches!(byte, b' '..=b'~')) && id.trim() == id;
+    if is_fit { format!("{kind}:{id}") } else { format!("{kind}:{}", clock::new_id()) }
 }
 
 impl Outgoing {
     /// A line of JSON as it was written; an object without an id gets a UUIDv7 as its first field, so that trying again
     /// never counts it twice. What is no object goes out as it is: a worker says what is wrong with it.
     pub fn of_line(kind: Kind, line: &[u8]) -> Self {
-        let as_is = |message_id| Self { kind, payload: Bytes::copy_from_slice(line), message_id };
-        let Ok(text) = std::str::from_utf8(line) else { return as_is(None) };
-        let Ok(serde_json::Value::Object(mut object)) = serde_json::from_str(text) else { return as_is(None) };
+        let as_is = |id: &str| Self { kind, payload: Bytes::copy_from_slice(line), message_id: message_id(kind, id) };
+        let Ok(text) = std::str::from_utf8(line) else { return as_is("") };
+        let Ok(serde_json::Value::Object(mut object)) = serde_json::from_str(text) else { return as_is("") };
         let sent = match object.get("id") {
             Some(serde_json::Value::String(id)) if !id.is_empty() => Some(id.clone()),
             Some(serde_json::Value::Number(id)) => Some(id.to_string()),
             // null and "" mean absent.
             None | Some(serde_json::Value::Null | serde_json::Value::String(_)) => None,
-            Some(_) => return as_is(None),
+            Some(_) => return as_is(""),
         };
         if let Some(id) = sent {
-            return as_is(message_id(kind, &id));
+            return as_is(&id);
         }
         let id = clock::new_id().to_string();
         let message_id = message_id(kind, &id);
@@ -106,18 +106,21 @@ mod tests {
     #[test]
     fn a_line_keeps_its_id_or_gets_one() {
         let sent = Outgoing::of_line(Kind::Metric, br#"{"id":"a","value":1}"#);
-        assert_eq!(sent.message_id.as_deref(), Some("metrics:a"));
+        assert_eq!(sent.message_id, "metrics:a");
         assert_eq!(&sent.payload[..], br#"{"id":"a","value":1}"#);
 
         for text in [" {\"value\":1} ", "{}", "{ }", r#"{"id":null}"#, r#"{"a":1,"id":""}"#] {
             let given = Outgoing::of_line(Kind::Event, text.as_bytes());
             let object: serde_json::Value = serde_json::from_slice(&given.payload).unwrap();
-            assert_eq!(given.message_id, Some(format!("events:{}", object["id"].as_str().unwrap())));
+            assert_eq!(given.message_id, format!("events:{}", object["id"].as_str().unwrap()));
         }
-        for text in ["not json", "[1]", r#"{"id":[]}"#] {
-            let sent = Outgoing::of_line(Kind::Event, text.as_bytes());
-            assert_eq!((sent.message_id, &sent.payload[..]), (None, text.as_bytes()));
+        // What has no id that a header could carry goes out as it is, under a Nats-Msg-Id of its own.
+        for text in ["not json", "[1]", r#"{"id":[]}"#, r#"{"id":"é"}"#, r#"{"id":" a"}"#] {
+            let [one, other] = [(); 2].map(|()| Outgoing::of_line(Kind::Event, text.as_bytes()));
+            assert_eq!(&one.payload[..], text.as_bytes());
+            assert!(one.message_id.len() == 43 && one.message_id != other.message_id, "{}", one.message_id);
         }
+        assert_eq!(Outgoing::of_line(Kind::Event, br#"{"id":"a b"}"#).message_id, "events:a b");
     }
 
     #[test]

@@ -1,0 +1,92 @@
+//! Lines of an input, each no longer than allowed.
+
+use std::io;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
+const READ_BUFFER_BYTES: usize = 1 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A line, without its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Text(Vec<u8>),
+    /// Longer than allowed; what is beyond was not kept.
+    TooLong {
+        size_bytes: usize,
+    },
+}
+
+/// Reads lines. Cancel safe: what was read of a line is kept.
+pub(super) struct LineReader<R> {
+    input: BufReader<R>,
+    max_line_bytes: usize,
+    partial: Vec<u8>,
+    partial_bytes: usize,
+    is_first: bool,
+    is_at_end: bool,
+}
+
+impl<R: AsyncRead + Unpin> LineReader<R> {
+    pub(super) fn new(input: R, max_line_bytes: usize) -> Self {
+        let input = BufReader::with_capacity(READ_BUFFER_BYTES, input);
+        Self { input, max_line_bytes, partial: Vec::new(), partial_bytes: 0, is_first: true, is_at_end: false }
+    }
+
+    /// The next line, and how many bytes of the input it took; none at the end.
+    pub(super) async fn next(&mut self) -> io::Result<Option<(Line, usize)>> {
+        loop {
+            if self.is_at_end {
+                return Ok((self.partial_bytes > 0).then(|| self.take()));
+            }
+            let read = self.input.fill_buf().await?;
+            self.is_at_end = read.is_empty();
+            let end = read.iter().position(|byte| *byte == b'\n');
+            let (text, taken) = end.map_or((read, read.len()), |end| (&read[..end], end + 1));
+            let room = self.max_line_bytes.saturating_sub(self.partial.len());
+            self.partial.extend_from_slice(&text[..text.len().min(room)]);
+            self.partial_bytes += taken;
+            self.input.consume(taken);
+            if end.is_some() {
+                return Ok(Some(self.take()));
+            }
+        }
+    }
+
+    fn take(&mut self) -> (Line, usize) {
+        let mut text = std::mem::take(&mut self.partial);
+        let size_bytes = std::mem::take(&mut self.partial_bytes);
+        if std::mem::take(&mut self.is_first) && text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len());
+        }
+        // The line's end does not count, and may be missing.
+        if size_bytes > self.max_line_bytes + 1 {
+            return (Line::TooLong { size_bytes }, size_bytes);
+        }
+        (Line::Text(text), size_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn lines(input: &[u8], max_line_bytes: usize) -> Vec<Line> {
+        let mut reader = LineReader::new(input, max_line_bytes);
+        let mut lines = Vec::new();
+        while let Some((line, _)) = reader.next().await.unwrap() {
+            lines.push(line);
+        }
+        lines
+    }
+
+    #[tokio::test]
+    async fn lines_are_read_whole_or_told_to_be_too_long() {
+        let text = |text: &str| Line::Text(text.into());
+        assert_eq!(lines(b"", 10).await, []);
+        assert_eq!(lines(b"a\n\nb", 10).await, [text("a"), text(""), text("b")]);
+        assert_eq!(lines(b"\xef\xbb\xbf{}\n\xef\xbb\xbf", 10).await[0], text("{}"));
+        let long = [b"x".repeat(2_000_000), b"\nshort\n".to_vec()].concat();
+        assert_eq!(lines(&long, 10).await, [Line::TooLong { size_bytes: 2_000_001 }, text("short")]);
+    }
+}

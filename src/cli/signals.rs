@@ -1,0 +1,23 @@
+//! SIGTERM and SIGINT.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+
+/// A token that the first of the two signals cancels; `then` is logged.
+pub(super) fn stop_token(then: &'static str) -> Result<CancellationToken, Failure> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("{then}");
+        on_signal.cancel();
+    });
+    Ok(stop)
+}
