@@ -90,6 +90,23 @@ async fn through_a_server_that_is_killed_and_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_lost_with_the_connection_is_sent_again_when_it_is_back() {
+    let mut server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    // Less than the time after which an ack is missed.
+    let options = PublisherOptions { patience: Duration::from_secs(4), ..Default::default() };
+    let publisher = Publisher::connect(&server.url(), options).await.unwrap();
+    server.pause();
+    let lost = publisher.publish(event(1)).await.unwrap();
+    server.restart().await;
+    let sequence = lost.await.unwrap().sequence;
+    worker.applied(sequence).await;
+    assert_eq!(worker.database().count("analytics_events"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_a_cluster_whose_leader_is_killed() {
     const COUNT: usize = 30_000;
     let mut cluster = Cluster::start().await;

@@ -46,6 +46,12 @@ impl NatsServer {
         self.port
     }
 
+    /// The server takes bytes no more, until it is killed.
+    pub fn pause(&self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
