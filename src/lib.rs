@@ -38,6 +38,7 @@
 pub mod clock;
 pub mod config;
 pub mod model;
+pub mod natural_id;
 
 pub mod app;
 pub mod pipeline;

@@ -15,19 +15,24 @@
 //!
 //! # To add a group
 //! 1. A module here with its fact and state, their [`Merge`] and [`State`], and an empty type that is the [`Group`].
-//! 2. A field in [`Facts`], and in [`Facts::add`] the rule that fills it.
+//! 2. A field in [`Facts`], and in `Facts::add` the rule that fills it.
 //! 3. A module in `store::derived` that gets and puts its states, and a line in `store::derived::apply`.
 //!
 //! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
 
+mod distribution;
 mod exact_sum;
+mod period;
+mod rollup;
 mod session;
 
 use std::collections::BTreeMap;
 
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
+pub use distribution::{Distribution, MAX_EXACT};
 pub use exact_sum::ExactSum;
+pub use rollup::{Rollup, RollupKey, Rollups};
 pub use session::{Session, Sessions};
 
 /// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.
@@ -139,6 +144,11 @@ impl<G: Group> ByKey<G> {
         self.0.keys()
     }
 
+    /// What is said of which keys, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&G::Key, &G::Fact)> {
+        self.0.iter()
+    }
+
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -199,6 +209,8 @@ pub struct Facts {
     /// The greatest min(timestamp, recv): what they say of T, the watermark. A clock that runs ahead does not move it
     /// past the server's time.
     pub watermark: Option<Timestamp>,
+    /// Of metrics in periods: of hours until [`ByKey::roll_up`].
+    pub rollups: ByKey<Rollups>,
     /// Of sessions, by session id.
     pub sessions: ByKey<Sessions>,
 }
@@ -210,17 +222,21 @@ impl Facts {
         for (message, recv) in messages {
             facts.add(message, recv);
         }
+        facts.rollups.roll_up();
         facts
     }
 
     /// The rules: what a message says.
-    pub fn add(&mut self, message: Stored<'_>, recv: Timestamp) {
+    fn add(&mut self, message: Stored<'_>, recv: Timestamp) {
         let timestamp = match message {
             Stored::Event(event) => event.timestamp,
             Stored::Metric(metric) => metric.timestamp,
             Stored::Session(session) => session.timestamp,
         };
         self.watermark = self.watermark.max(Some(timestamp.min(recv)));
+        if let Stored::Metric(metric) = message {
+            self.rollups.add_metric(metric);
+        }
         if let Some((session_id, session)) = Session::of(message) {
             self.sessions.add(session_id, session);
         }

@@ -22,6 +22,21 @@ pub enum PeriodType {
     Monthly,
 }
 
+impl PeriodType {
+    /// All types, the shortest first.
+    pub const ALL: [PeriodType; 4] = [PeriodType::Hourly, PeriodType::Daily, PeriodType::Weekly, PeriodType::Monthly];
+
+    /// The name in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PeriodType::Hourly => "hourly",
+            PeriodType::Daily => "daily",
+            PeriodType::Weekly => "weekly",
+            PeriodType::Monthly => "monthly",
+        }
+    }
+}
+
 /// A row of `metric_aggregates`: all samples of one name and tag set in one period.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, Deserialize)]
 pub struct MetricAggregate {

@@ -11,17 +11,14 @@ mod supplied;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 pub use limits::Limits;
 pub use supplied::Supplied;
 
 use crate::decode::{Wire, WireEvent, WireMetric, WireSession};
 use crate::model::{AnalyticsEvent, JsonObject, Kind, Metric, MetricType, SessionKind, SessionMessage, Timestamp};
+use crate::natural_id;
 use crate::rejection::{Findings, Reason, Rejection};
-
-/// The namespace of every id that Streamgauge makes from a name. Chosen once at random; another one would change ids.
-const ID_NAMESPACE: Uuid = Uuid::from_u128(0x7a1c_94d0_0f6e_4f0b_9c55_5f3a_d1b0_e2c7);
 
 /// Placeholders that client code sends where it has no identity. Compared without case.
 const PLACEHOLDERS: [&str; 12] = [
@@ -59,7 +56,7 @@ impl Origin<'_> {
     /// The id of a message that brings none: the same on every redelivery and replay.
     fn id(&self, kind: Kind) -> String {
         let name = format!("{}/{}/{}/{kind}", self.stream, self.epoch, self.stream_sequence);
-        Uuid::new_v5(&ID_NAMESPACE, name.as_bytes()).to_string()
+        natural_id::of(&name)
     }
 }
 

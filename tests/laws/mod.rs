@@ -12,16 +12,21 @@ use crate::support::{Database, Random};
 
 pub mod naive_sessions;
 mod raw;
+mod rollups;
 mod sessions;
 
 /// 2026-01-31T12:00:00Z
 const START_MS: i64 = 1_769_860_800_000;
 
 /// Where a transaction is cut: what it is about to do when the power goes.
-const CRASH_POINTS: [&str; 9] = [
+const CRASH_POINTS: [&str; 13] = [
     "INSERT ON analytics_events",
     "INSERT ON metrics",
     "INSERT ON _session_messages",
+    "INSERT ON _rollup_states",
+    "UPDATE ON _rollup_states",
+    "INSERT ON metric_aggregates",
+    "UPDATE ON metric_aggregates",
     "INSERT ON _session_states",
     "UPDATE ON _session_states",
     "INSERT ON analytics_sessions",

@@ -65,7 +65,17 @@ struct InFlight {
     /// None where it is to be sent, or sent again.
     ack: Option<Ack>,
     tries: u32,
+    /// What the last answer said.
     last_error: Option<String>,
+}
+
+impl InFlight {
+    /// Keeps what the last answer said; that none came says less than one that did.
+    fn note(&mut self, error: &PublishError) {
+        if error.kind() != PublishErrorKind::TimedOut {
+            self.last_error = Some(describe(error));
+        }
+    }
 }
 
 /// Pending for ever once it was ready.
@@ -134,7 +144,6 @@ impl Window {
     async fn send(&mut self, message: &mut InFlight) -> bool {
         if !self.connection.is_connected() {
             message.ack = None;
-            message.last_error = Some(NOT_CONNECTED.into());
             return false;
         }
         let Outgoing { kind, payload, message_id } = &message.job.outgoing;
@@ -177,7 +186,7 @@ impl Window {
             Err(error) => {
                 tracing::debug!("not acknowledged, to be sent again: {}", describe(&error));
                 oldest.ack = None;
-                oldest.last_error = Some(describe(&error));
+                oldest.note(&error);
                 self.retry_later();
             }
         }
@@ -186,15 +195,17 @@ impl Window {
     /// The oldest message's time is over.
     fn hand_back_oldest(&mut self) {
         let Some(Entry::Message(oldest)) = self.entries.front_mut() else { return };
-        let last = oldest.last_error.take();
-        let last = if self.connection.is_connected() {
-            let refusal =
-                self.connection.refusal_within(self.patience).map(|refusal| format!("the server says: {refusal}"));
-            refusal.or(last).unwrap_or_else(|| "no answer".into())
-        } else {
-            NOT_CONNECTED.into()
-        };
+        let answered = oldest.last_error.take().filter(|_| self.connection.is_connected());
+        let last = answered.or_else(|| self.why_unanswered()).unwrap_or_else(|| "no answer".into());
         self.answer_oldest(Err(PublishFailure::NotAcknowledged { patience: self.patience, last }));
+    }
+
+    fn why_unanswered(&self) -> Option<String> {
+        if !self.connection.is_connected() {
+            return Some(NOT_CONNECTED.into());
+        }
+        let refusal = self.connection.refusal_within(self.patience)?;
+        Some(format!("no answer; the server says: {refusal}"))
     }
 
     fn answer_oldest(&mut self, answer: Answer) {
@@ -219,7 +230,7 @@ impl Window {
         for entry in &mut entries {
             let Entry::Message(message) = entry else { continue };
             match message.ack.as_mut().and_then(FutureExt::now_or_never) {
-                Some(Err(error)) if !is_too_large(&error) => message.last_error = Some(describe(&error)),
+                Some(Err(error)) if !is_too_large(&error) => message.note(&error),
                 Some(settled) => {
                     message.ack = Some(std::future::ready(settled).boxed().fuse());
                     continue;

@@ -1,14 +1,16 @@
 //! The derived tables: how facts become rows. The rules are in [`crate::analytics`]; here is where states are kept.
 
 mod rebuild;
+mod rollups;
 mod sessions;
 mod watermark;
 
-use rusqlite::Transaction;
+use rusqlite::{CachedStatement, Transaction};
 
+use self::rollups::RollupTables;
 use self::sessions::SessionTables;
 use super::{Spent, StoreError};
-use crate::analytics::{self, Change, Facts, Group, Rules};
+use crate::analytics::{self, Change, Facts, Group, Rules, State};
 
 pub(super) use rebuild::{is_current, rebuild};
 
@@ -26,6 +28,8 @@ trait Table<G: Group> {
 /// Brings the derived tables up to what the stored messages of a batch say. Groups stand in the order in which one
 /// speaks to another: what an earlier one says to a later one is added to the facts in time.
 pub(super) fn apply(tx: &Transaction<'_>, rules: Rules, mut facts: Facts, spent: &mut Spent) -> Result<(), StoreError> {
+    apply_group(&mut RollupTables::prepare(tx)?, &mut facts, |facts| &mut facts.rollups)?;
+    spent.lap("rollups");
     let before = watermark::get(tx)?;
     let Some(t) = before.max(facts.watermark) else { return Ok(()) };
     let closed_before = rules.closed_before(t);
@@ -50,4 +54,22 @@ fn apply_group<G: Group>(
     let states = table.get_many(own.keys())?;
     let changes = analytics::apply(states, own, facts);
     table.put_many(&changes)
+}
+
+/// The state that a statement selects for a key.
+fn select_state<S: State>(
+    select: &mut CachedStatement<'_>,
+    table: &'static str,
+    key: &str,
+) -> Result<Option<S>, StoreError> {
+    let damaged = |why: String| StoreError::Damaged { table, key: key.to_owned(), why };
+    let mut rows = select.query([key])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let bytes = row.get_ref(0)?.as_blob().map_err(|error| damaged(error.to_string()))?;
+    S::from_bytes(bytes).map(Some).map_err(|error| damaged(error.to_string()))
+}
+
+/// A new key has no state, and so must have no row.
+fn row_without_state(table: &'static str, key: &str) -> StoreError {
+    StoreError::Damaged { table, key: key.to_owned(), why: "there is none, but a row that shows it".into() }
 }

@@ -5,42 +5,53 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{apply, sessions, watermark};
-use crate::analytics::{Facts, Rules, Session, State, Stored};
+use super::{apply, rollups, sessions, watermark};
+use crate::analytics::{Facts, Rollup, Rules, Session, State, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 use crate::store::raw::{RawTable, is_unreadable};
 use crate::store::{Spent, StoreError};
 
 /// Raw rows whose facts are combined before they are applied: as many as in a large batch.
-const CHUNK_ROWS: u64 = 10_000;
+const CHUNK_ROWS: usize = 10_000;
 const LOG_EVERY_ROWS: u64 = 500_000;
-/// Counts up with every change of the rules of sessions.
+/// Count up with every change of a group's rules.
+const ROLLUP_RULES: u32 = 1;
 const SESSION_RULES: u32 = 1;
 
-/// What the groups' rows depend on beside the raw rows.
-fn fingerprint(rules: Rules) -> String {
+/// What each group's rows depend on beside the raw rows.
+fn fingerprints(rules: Rules) -> [(&'static str, String); 2] {
     let timeout_ms = rules.session_timeout_ms;
-    format!("rules={SESSION_RULES} state={} session_timeout_ms={timeout_ms}", Session::VERSION)
+    [
+        ("rollups", format!("rules={ROLLUP_RULES} state={}", Rollup::VERSION)),
+        ("sessions", format!("rules={SESSION_RULES} state={} session_timeout_ms={timeout_ms}", Session::VERSION)),
+    ]
 }
 
 /// Whether the derived tables were made by these rules, from all raw rows.
 pub(in crate::store) fn is_current(connection: &Connection, rules: Rules) -> rusqlite::Result<bool> {
-    let sql = "SELECT fingerprint FROM _groups WHERE name = 'sessions'";
-    let stored: Option<String> = connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+    let mut select = connection.prepare_cached("SELECT fingerprint FROM _groups WHERE name = ?1")?;
+    for (group, fingerprint) in fingerprints(rules) {
+        let stored: Option<String> = select.query_row([group], |row| row.get(0)).optional()?;
+        if stored != Some(fingerprint) {
+            return Ok(false);
+        }
+    }
     let sql = "SELECT EXISTS (SELECT 1 FROM _watermark) OR NOT EXISTS (SELECT 1 FROM _positions WHERE stored > 0)";
-    let has_watermark: bool = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-    Ok(has_watermark && stored == Some(fingerprint(rules)))
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
 /// Makes the derived tables anew. Returns the number of raw rows that they are made from.
 pub(in crate::store) fn rebuild(tx: &Transaction<'_>, rules: Rules) -> Result<u64, StoreError> {
+    rollups::delete(tx)?;
     sessions::delete(tx)?;
     watermark::delete(tx)?;
     let rows =
         replay::<AnalyticsEvent>(tx, rules)? + replay::<Metric>(tx, rules)? + replay::<SessionMessage>(tx, rules)?;
-    let sql = "INSERT INTO _groups (name, fingerprint) VALUES ('sessions', ?1) \
+    let sql = "INSERT INTO _groups (name, fingerprint) VALUES (?1, ?2) \
                ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint";
-    tx.execute(sql, params![fingerprint(rules)])?;
+    for (group, fingerprint) in fingerprints(rules) {
+        tx.execute(sql, params![group, fingerprint])?;
+    }
     Ok(rows)
 }
 
@@ -52,7 +63,7 @@ where
     let mut statement = tx.prepare(&format!("SELECT {}, recv_ms FROM {}", T::COLUMNS, T::TABLE))?;
     let recv_column = statement.column_count() - 1;
     let mut rows = statement.query([])?;
-    let (mut facts, mut count, mut unreadable) = (Facts::default(), 0, 0);
+    let (mut chunk, mut count, mut unreadable) = (Vec::new(), 0, 0);
     while let Some(row) = rows.next()? {
         let record = match T::from_row(row) {
             Ok(record) => record,
@@ -66,18 +77,28 @@ where
             }
             Err(error) => return Err(error.into()),
         };
-        facts.add((&record).into(), Timestamp::from_millis(row.get(recv_column)?));
+        chunk.push((record, Timestamp::from_millis(row.get(recv_column)?)));
         count += 1;
-        if count % CHUNK_ROWS == 0 {
-            apply(tx, rules, std::mem::take(&mut facts), &mut Spent::begin())?;
+        if chunk.len() == CHUNK_ROWS {
+            apply_chunk(tx, rules, &mut chunk)?;
         }
         if count % LOG_EVERY_ROWS == 0 {
             tracing::info!(table = T::TABLE, rows = count, "still making derived tables anew");
         }
     }
-    apply(tx, rules, facts, &mut Spent::begin())?;
+    apply_chunk(tx, rules, &mut chunk)?;
     if unreadable > 0 {
         tracing::warn!(table = T::TABLE, rows = unreadable, "rows that are no messages count for nothing");
     }
     Ok(count)
+}
+
+fn apply_chunk<T>(tx: &Transaction<'_>, rules: Rules, chunk: &mut Vec<(T, Timestamp)>) -> Result<(), StoreError>
+where
+    for<'a> &'a T: Into<Stored<'a>>,
+{
+    let facts = Facts::of(chunk.iter().map(|(record, recv)| (record.into(), *recv)));
+    apply(tx, rules, facts, &mut Spent::begin())?;
+    chunk.clear();
+    Ok(())
 }

@@ -2,11 +2,12 @@
 
 use rusqlite::{CachedStatement, Transaction, params};
 
-use super::Table;
+use super::{Table, row_without_state, select_state};
 use crate::analytics::{Change, Session, Sessions, State};
 use crate::model::{AnalyticsSession, Timestamp};
 use crate::store::StoreError;
 
+const STATES: &str = "_session_states";
 const SELECT_STATE: &str = "SELECT state FROM _session_states WHERE id = ?1";
 const UPSERT_STATE: &str = "INSERT INTO _session_states (id, last_activity, state) VALUES (?1, ?2, ?3) \
      ON CONFLICT (id) DO UPDATE SET last_activity = excluded.last_activity, state = excluded.state";
@@ -52,7 +53,7 @@ impl<'tx> SessionTables<'tx> {
         let row = after.row(id, self.closed_before);
         let Some(before) = before else {
             return match bind(&mut self.insert_row, &row)? {
-                0 => Err(damaged(id, "there is none, but a row in analytics_sessions".into())),
+                0 => Err(row_without_state(STATES, id)),
                 _ => Ok(()),
             };
         };
@@ -94,19 +95,9 @@ fn bind(statement: &mut CachedStatement<'_>, row: &AnalyticsSession) -> rusqlite
     ])
 }
 
-fn damaged(id: &str, why: String) -> StoreError {
-    StoreError::Damaged { table: "_session_states", key: id.to_owned(), why }
-}
-
 impl Table<Sessions> for SessionTables<'_> {
     fn get_many<'a>(&mut self, ids: impl Iterator<Item = &'a String>) -> Result<Vec<Option<Session>>, StoreError> {
-        let mut get = |id: &String| {
-            let mut rows = self.select_state.query([id])?;
-            let Some(row) = rows.next()? else { return Ok(None) };
-            let bytes = row.get_ref(0)?.as_blob().map_err(|error| damaged(id, error.to_string()))?;
-            Session::from_bytes(bytes).map(Some).map_err(|error| damaged(id, error.to_string()))
-        };
-        ids.map(&mut get).collect()
+        ids.map(|id| select_state(&mut self.select_state, STATES, id)).collect()
     }
 
     fn put_many(&mut self, changes: &[(String, Change<Sessions>)]) -> Result<(), StoreError> {

@@ -1,0 +1,2 @@
+DROP TABLE _rollup_states;
+DELETE FROM metric_aggregates;

@@ -1,0 +1,203 @@
+//! Percentiles of samples: exact while they are few, and from an integer histogram beyond.
+//!
+//! Definition: nearest rank. Of n samples in order, the percentile p is the one at rank `ceil(p n / 100)`, computed in
+//! integers: SQL's `percentile_disc`, an element of the samples.
+//!
+//! Up to [`MAX_EXACT`] samples the values themselves are kept. Beyond, a log-linear histogram in the way of HdrHistogram
+//! (G. Tene), with buckets that need no floating arithmetic: a bucket is the sign and the top bits of an f64, 64 buckets
+//! to an octave, zero for itself. The midpoint of the rank's bucket, clamped to the least and greatest sample, is
+//! reported: it is off by half a bucket at most, 1/128 of the value or 0.79 %.
+//!
+//! Both are functions of the multiset of samples alone, so states merge in any order.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Merge;
+
+/// Samples that are kept as they are.
+pub const MAX_EXACT: usize = 64;
+/// Bits of an f64 below those that tell the bucket: of 52 bits of fraction, 6 are kept, 64 buckets an octave.
+const DROPPED_BITS: u32 = 52 - 6;
+
+/// The distribution of some samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Distribution {
+    /// At most [`MAX_EXACT`] samples, in order.
+    Exact(Vec<f64>),
+    /// More: the number of samples in each bucket.
+    Histogram(BTreeMap<i32, u64>),
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self::Exact(Vec::new())
+    }
+}
+
+impl Distribution {
+    /// Adds a sample, neither NaN nor -0.0.
+    pub fn add(&mut self, sample: f64) {
+        match self {
+            Self::Exact(samples) if samples.len() < MAX_EXACT => {
+                let at = samples.partition_point(|other| other.total_cmp(&sample).is_lt());
+                samples.insert(at, sample);
+            }
+            Self::Exact(samples) => {
+                let mut buckets = histogram(samples);
+                *buckets.entry(bucket(sample)).or_default() += 1;
+                *self = Self::Histogram(buckets);
+            }
+            Self::Histogram(buckets) => *buckets.entry(bucket(sample)).or_default() += 1,
+        }
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Exact(samples) => samples.len() as u64,
+            Self::Histogram(buckets) => buckets.values().sum(),
+        }
+    }
+
+    /// The percentile, 1 to 100, of samples between `min` and `max`; none where there are none.
+    pub fn percentile(&self, percent: u64, min: f64, max: f64) -> Option<f64> {
+        let rank = rank(percent, self.count());
+        match self {
+            Self::Exact(samples) => samples.get(usize::try_from(rank).ok()?.checked_sub(1)?).copied(),
+            Self::Histogram(buckets) => {
+                let mut seen = 0;
+                let reaches = |(_, count): &(&i32, &u64)| {
+                    seen += **count;
+                    seen >= rank
+                };
+                let (bucket, _) = buckets.iter().find(reaches)?;
+                Some(midpoint(*bucket).clamp(min, max))
+            }
+        }
+    }
+
+    fn into_buckets(self) -> BTreeMap<i32, u64> {
+        match self {
+            Self::Exact(samples) => histogram(&samples),
+            Self::Histogram(buckets) => buckets,
+        }
+    }
+}
+
+/// `ceil(percent * count / 100)`.
+fn rank(percent: u64, count: u64) -> u64 {
+    let product = u128::from(percent) * u128::from(count);
+    u64::try_from(product.div_ceil(100)).unwrap_or(u64::MAX)
+}
+
+impl Merge for Distribution {
+    fn merge(&mut self, other: Self) {
+        let mine = std::mem::take(self);
+        *self = match (mine, other) {
+            (Self::Exact(mut samples), Self::Exact(others)) if samples.len() + others.len() <= MAX_EXACT => {
+                samples.extend(others);
+                samples.sort_unstable_by(f64::total_cmp);
+                Self::Exact(samples)
+            }
+            (mine, other) => {
+                let mut buckets = mine.into_buckets();
+                for (bucket, count) in other.into_buckets() {
+                    *buckets.entry(bucket).or_default() += count;
+                }
+                Self::Histogram(buckets)
+            }
+        };
+    }
+}
+
+fn histogram(samples: &[f64]) -> BTreeMap<i32, u64> {
+    let mut buckets = BTreeMap::new();
+    for sample in samples {
+        *buckets.entry(bucket(*sample)).or_default() += 1;
+    }
+    buckets
+}
+
+/// The bucket of a sample: in the order of samples, 0 for zero.
+fn bucket(sample: f64) -> i32 {
+    let magnitude = (sample.abs().to_bits() >> DROPPED_BITS) as i32;
+    if sample.is_sign_negative() { -magnitude } else { magnitude }
+}
+
+fn midpoint(bucket: i32) -> f64 {
+    let edge = |bucket: u32| f64::from_bits(u64::from(bucket) << DROPPED_BITS);
+    let magnitude = bucket.unsigned_abs();
+    let (lower, upper) = (edge(magnitude), edge(magnitude + 1));
+    // The greatest finite bucket has no finite upper edge.
+    let middle = if magnitude == 0 { 0.0 } else { lower + (upper.min(f64::MAX) - lower) / 2.0 };
+    if bucket < 0 { -middle } else { middle }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn distribution(samples: &[f64]) -> Distribution {
+        let mut distribution = Distribution::default();
+        samples.iter().for_each(|sample| distribution.add(*sample));
+        distribution
+    }
+
+    #[test]
+    fn few_samples_are_exact_by_nearest_rank() {
+        for (samples, expected) in [
+            (&[][..], [None, None, None]),
+            (&[7.0], [Some(7.0); 3]),
+            (&[2.0, 1.0], [Some(1.0), Some(2.0), Some(2.0)]),
+            (&[3.0, 1.0, 2.0], [Some(2.0), Some(3.0), Some(3.0)]),
+            (&[5.0, -1.0, 0.0, 5.0], [Some(0.0), Some(5.0), Some(5.0)]),
+        ] {
+            let percentiles = [50, 90, 99].map(|percent| distribution(samples).percentile(percent, -1.0, 7.0));
+            assert_eq!(percentiles, expected, "{samples:?}");
+        }
+        let hundred: Vec<f64> = (1..=64).map(f64::from).collect();
+        assert_eq!(distribution(&hundred).percentile(50, 1.0, 64.0), Some(32.0));
+        assert_eq!(distribution(&hundred).percentile(99, 1.0, 64.0), Some(64.0));
+    }
+
+    #[test]
+    fn ranks_do_not_overflow() {
+        assert_eq!(rank(99, u64::MAX), u64::MAX / 100 * 99 + (u64::MAX % 100 * 99).div_ceil(100));
+    }
+
+    fn samples() -> impl Strategy<Value = Vec<f64>> {
+        let any_size = any::<u64>().prop_map(f64::from_bits).prop_filter("normal", |sample| sample.is_normal());
+        let near = (-1_000..1_000_i32).prop_map(|sample| f64::from(sample) / 4.0);
+        prop::collection::vec(prop_oneof![1 => any_size, 4 => near], 1..200)
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_are_within_the_bound(samples in samples(), percent in 1..=100_u64) {
+            let mut sorted = samples.clone();
+            sorted.sort_unstable_by(f64::total_cmp);
+            let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
+            let at = usize::try_from(rank(percent, sorted.len() as u64)).unwrap() - 1;
+            let percentile = distribution(&samples).percentile(percent, min, max).unwrap();
+            if samples.len() <= MAX_EXACT {
+                prop_assert_eq!(percentile, sorted[at]);
+            } else {
+                let error = (percentile - sorted[at]).abs() / sorted[at].abs().max(f64::MIN_POSITIVE);
+                prop_assert!(error <= 1.0 / 128.0, "{} for {}: {}", percentile, sorted[at], error);
+            }
+        }
+
+        #[test]
+        fn partitions_merge_to_the_whole(samples in samples(), cut in any::<prop::sample::Index>()) {
+            let (one, other) = samples.split_at(cut.index(samples.len() + 1));
+            let mut merged = distribution(other);
+            merged.merge(distribution(one));
+            prop_assert_eq!(merged, distribution(&samples));
+        }
+    }
+}

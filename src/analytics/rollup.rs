@@ -1,0 +1,166 @@
+//! Rollups: all samples of one metric and tag set in one period (`SEMANTICS` section 2).
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByKey, Distribution, ExactSum, Group, Merge, State, period};
+use crate::model::{JsonObject, Metric, MetricAggregate, MetricType, PeriodType, Timestamp};
+use crate::natural_id;
+
+/// The group of `metric_aggregates`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rollups;
+
+/// One metric, one tag set, one period.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RollupKey {
+    /// The metric's name.
+    pub name: String,
+    /// Canonical JSON; `{}` where there are none.
+    pub tags: String,
+    /// How long the period is.
+    pub period_type: PeriodType,
+    /// When it begins.
+    pub period_start: Timestamp,
+}
+
+impl RollupKey {
+    /// The row's id: UUIDv5 over the key, whose first three parts hold no `|`.
+    pub fn id(&self) -> String {
+        let Self { name, tags, period_type, period_start } = self;
+        natural_id::of(&format!("metric_aggregates|{name}|{}|{period_start}|{tags}", period_type.as_str()))
+    }
+}
+
+impl Group for Rollups {
+    type Key = RollupKey;
+    type Fact = Rollup;
+    type State = Rollup;
+
+    fn apply(before: Option<&Rollup>, fact: Rollup) -> Rollup {
+        let mut after = fact;
+        if let Some(before) = before {
+            after.merge(before.clone());
+        }
+        after
+    }
+}
+
+/// All that is known of the samples of one key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollup {
+    count: u64,
+    sum: ExactSum,
+    min: f64,
+    max: f64,
+    /// Of the samples that are not counters: of those alone percentiles are asked.
+    distribution: Distribution,
+    last: Last,
+}
+
+/// The last sample, by time and then id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Last {
+    timestamp_ms: i64,
+    id: String,
+    value: f64,
+}
+
+impl Rollup {
+    fn of(metric: &Metric) -> Self {
+        let mut sum = ExactSum::default();
+        sum.add(metric.value);
+        let mut distribution = Distribution::default();
+        if metric.metric_type != MetricType::Counter {
+            distribution.add(metric.value);
+        }
+        let last = Last { timestamp_ms: metric.timestamp.as_millis(), id: metric.id.clone(), value: metric.value };
+        Self { count: 1, sum, min: metric.value, max: metric.value, distribution, last }
+    }
+
+    /// The row that shows it.
+    pub fn row(&self, key: &RollupKey) -> MetricAggregate {
+        let sum = self.sum.to_f64();
+        let percentile = |percent| self.distribution.percentile(percent, self.min, self.max);
+        MetricAggregate {
+            id: key.id(),
+            name: key.name.clone(),
+            period_start: key.period_start,
+            period_type: key.period_type,
+            count: i64::try_from(self.count).unwrap_or(i64::MAX),
+            sum,
+            min: self.min,
+            max: self.max,
+            avg: sum / self.count as f64,
+            p50: percentile(50),
+            p90: percentile(90),
+            p99: percentile(99),
+            tags: Some(JsonObject::from_stored(key.tags.clone())),
+        }
+    }
+}
+
+impl Merge for Rollup {
+    fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.sum.merge(other.sum);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.distribution.merge(other.distribution);
+        if (other.last.timestamp_ms, &other.last.id) > (self.last.timestamp_ms, &self.last.id) {
+            self.last = other.last;
+        }
+    }
+}
+
+/// The stored form of a rollup.
+#[derive(Serialize, Deserialize)]
+struct RollupBytes {
+    count: u64,
+    sum: Vec<u8>,
+    min: f64,
+    max: f64,
+    distribution: Distribution,
+    last: Last,
+}
+
+impl State for Rollup {
+    const VERSION: u8 = 1;
+
+    fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let Self { count, sum, min, max, distribution, last } = self.clone();
+        let rollup = RollupBytes { count, sum: sum.to_bytes(), min, max, distribution, last };
+        // Writing numbers and texts into a vector cannot fail.
+        postcard::to_extend(&rollup, bytes).unwrap_or_default()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (stored, rest) = postcard::take_from_bytes::<RollupBytes>(bytes).ok()?;
+        let RollupBytes { count, sum, min, max, distribution, last } = stored;
+        let is_whole = rest.is_empty() && count > 0;
+        is_whole.then_some(Self { count, sum: ExactSum::from_bytes(&sum)?, min, max, distribution, last })
+    }
+}
+
+impl ByKey<Rollups> {
+    /// Adds what a metric says: to its hour, for now.
+    pub fn add_metric(&mut self, metric: &Metric) {
+        let key = RollupKey {
+            name: metric.name.clone(),
+            tags: metric.tags.as_ref().map_or("{}", |tags| tags.as_str()).to_owned(),
+            period_type: PeriodType::Hourly,
+            period_start: period::start(PeriodType::Hourly, metric.timestamp),
+        };
+        self.add(key, Rollup::of(metric));
+    }
+
+    /// Adds what the hours say to their days, weeks and months: once for each hour of a batch, not for each sample.
+    pub fn roll_up(&mut self) {
+        let hours: Vec<_> = self.iter().map(|(key, hour)| (key.clone(), hour.clone())).collect();
+        for (key, hour) in hours {
+            for period_type in [PeriodType::Daily, PeriodType::Weekly, PeriodType::Monthly] {
+                let period_start = period::start(period_type, key.period_start);
+                self.add(RollupKey { period_type, period_start, ..key.clone() }, hour.clone());
+            }
+        }
+    }
+}
