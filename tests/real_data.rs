@@ -3,6 +3,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::laws::rollups;
 use crate::support::{NatsServer, Worker, publish_all};
 
 const FLIGHTS: usize = 336_776;
@@ -91,6 +92,8 @@ async fn the_flights_of_2013_add_up() {
     assert!(totals(&worker, "SELECT tags, value FROM metrics") == delays);
     let negative: u64 = database.count("metrics WHERE value < 0");
     assert_eq!(negative, 183_575);
+    // Every hour, day, week and month of every carrier and origin.
+    rollups::assert_is_recomputed(&database);
     let without_aircraft = database.count("analytics_events WHERE user_id IS NULL");
     assert_eq!(without_aircraft, 2_512);
     // 05:15 in New York, by the clock of its standard time.

@@ -142,6 +142,11 @@ async fn a_recreated_stream_is_refused_until_a_new_epoch_is_named() {
     wait_for("the rest", || database.count(&format!("_positions WHERE epoch = 2 AND last_seq = {last_seq}")) == 1)
         .await;
     assert_eq!((database.count("_positions"), database.count("analytics_events")), (2, 20));
+
+    // It spoke of that stream, not of the next one.
+    recreate(&jetstream).await;
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert_eq!(database.count("_positions"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

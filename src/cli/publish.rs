@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// What the lines are
     #[arg(long, value_enum, default_value_t = KindArg::Events)]
     kind: KindArg,
-    /// How long a line may take to be acknowledged, all tries together
+    /// How long a line may take to be acknowledged, all tries together, once the server was reached
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     patience: Duration,
     /// File with a JSON object a line; `-` or nothing reads standard input

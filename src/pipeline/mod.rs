@@ -151,6 +151,8 @@ impl Pipeline {
             position = read.unwrap_or(position);
         }
         self.source.start(&position).await?;
+        // Named once, for the stream of then: what happens to this one is another decision.
+        self.new_epoch = false;
         self.telemetry.bound(position.last_seq);
         tracing::info!(stream = position.stream, epoch = position.epoch, after = position.last_seq, "reading");
         Ok(position)

@@ -78,7 +78,7 @@ impl Writer {
         }
         if self.position()?.is_some() {
             tracing::info!(
-                "derived tables were made by other rules or another version: making them anew from raw rows"
+                "derived tables were made with another limits.session_timeout, or by another version: making them anew from raw rows"
             );
         }
         self.rebuild()

@@ -12,7 +12,7 @@ use crate::support::{Database, Random};
 
 pub mod naive_sessions;
 mod raw;
-mod rollups;
+pub mod rollups;
 mod sessions;
 
 /// 2026-01-31T12:00:00Z
