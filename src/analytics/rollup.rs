@@ -164,3 +164,42 @@ impl ByKey<Rollups> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::MetricBuilder;
+
+    /// 2026-11-23T00:00:00Z
+    const DAY_MS: i64 = 1_795_392_000_000;
+    const HOUR_MS: i64 = 3_600_000;
+
+    proptest! {
+        /// L3: the states of 24 hours, as they are stored, merge exactly into that of the day.
+        #[test]
+        fn hours_merge_to_their_day(samples in prop::collection::vec((0..24 * HOUR_MS, -1e9..1e9_f64), 1..300)) {
+            let metric = |(number, (ms, value)): (usize, &(i64, f64))| {
+                let timestamp = Timestamp::from_millis(DAY_MS + ms);
+                MetricBuilder::gauge("m", *value).id(&number.to_string()).timestamp(timestamp).build()
+            };
+            let metrics: Vec<Metric> = samples.iter().enumerate().map(metric).collect();
+            let (mut hours, mut day) = (ByKey::<Rollups>::default(), None::<Rollup>);
+            for metric in &metrics {
+                hours.add_metric(metric);
+                match &mut day {
+                    None => day = Some(Rollup::of(metric)),
+                    Some(day) => day.merge(Rollup::of(metric)),
+                }
+            }
+            let stored = hours.iter().map(|(_, hour)| Rollup::from_bytes(&hour.to_bytes()).unwrap());
+            let merged = stored.reduce(|mut one, other| {
+                one.merge(other);
+                one
+            });
+            prop_assert!(hours.keys().all(|key| key.period_type == PeriodType::Hourly));
+            prop_assert_eq!(merged.unwrap().to_bytes(), day.unwrap().to_bytes());
+        }
+    }
+}
