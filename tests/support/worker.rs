@@ -95,13 +95,13 @@ impl Worker {
 
     /// Waits for the end, whatever the cause.
     pub async fn ended(&mut self) -> ExitStatus {
-        let mut process = self.process.take().unwrap();
         let mut status = None;
         wait_for("the worker to end", || {
-            status = process.try_wait().unwrap();
+            status = self.process.as_mut().unwrap().try_wait().unwrap();
             status.is_some()
         })
         .await;
+        self.process = None;
         status.unwrap()
     }
 
