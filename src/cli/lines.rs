@@ -22,7 +22,10 @@ pub(super) struct LineReader<R> {
     input: BufReader<R>,
     max_line_bytes: usize,
     partial: Vec<u8>,
-    partial_bytes: usize,
+    /// Of the line, whole, without its end.
+    line_bytes: usize,
+    /// Of the input.
+    taken_bytes: usize,
     is_first: bool,
     is_at_end: bool,
 }
@@ -30,14 +33,22 @@ pub(super) struct LineReader<R> {
 impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(super) fn new(input: R, max_line_bytes: usize) -> Self {
         let input = BufReader::with_capacity(READ_BUFFER_BYTES, input);
-        Self { input, max_line_bytes, partial: Vec::new(), partial_bytes: 0, is_first: true, is_at_end: false }
+        Self {
+            input,
+            max_line_bytes,
+            partial: Vec::new(),
+            line_bytes: 0,
+            taken_bytes: 0,
+            is_first: true,
+            is_at_end: false,
+        }
     }
 
     /// The next line, and how many bytes of the input it took; none at the end.
     pub(super) async fn next(&mut self) -> io::Result<Option<(Line, usize)>> {
         loop {
             if self.is_at_end {
-                return Ok((self.partial_bytes > 0).then(|| self.take()));
+                return Ok((self.taken_bytes > 0).then(|| self.take()));
             }
             let read = self.input.fill_buf().await?;
             self.is_at_end = read.is_empty();
@@ -45,7 +56,8 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             let (text, taken) = end.map_or((read, read.len()), |end| (&read[..end], end + 1));
             let room = self.max_line_bytes.saturating_sub(self.partial.len());
             self.partial.extend_from_slice(&text[..text.len().min(room)]);
-            self.partial_bytes += taken;
+            self.line_bytes += text.len();
+            self.taken_bytes += taken;
             self.input.consume(taken);
             if end.is_some() {
                 return Ok(Some(self.take()));
@@ -55,15 +67,13 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
 
     fn take(&mut self) -> (Line, usize) {
         let mut text = std::mem::take(&mut self.partial);
-        let size_bytes = std::mem::take(&mut self.partial_bytes);
+        let size_bytes = std::mem::take(&mut self.line_bytes);
+        let taken_bytes = std::mem::take(&mut self.taken_bytes);
         if std::mem::take(&mut self.is_first) && text.starts_with(BYTE_ORDER_MARK) {
             text.drain(..BYTE_ORDER_MARK.len());
         }
-        // The line's end does not count, and may be missing.
-        if size_bytes > self.max_line_bytes + 1 {
-            return (Line::TooLong { size_bytes }, size_bytes);
-        }
-        (Line::Text(text), size_bytes)
+        let line = if size_bytes > self.max_line_bytes { Line::TooLong { size_bytes } } else { Line::Text(text) };
+        (line, taken_bytes)
     }
 }
 
@@ -86,7 +96,11 @@ mod tests {
         assert_eq!(lines(b"", 10).await, []);
         assert_eq!(lines(b"a\n\nb", 10).await, [text("a"), text(""), text("b")]);
         assert_eq!(lines(b"\xef\xbb\xbf{}\n\xef\xbb\xbf", 10).await[0], text("{}"));
+        // To the byte, with and without a line's end: nothing is cut.
+        assert_eq!(lines(b"0123456789\n0123456789", 10).await, [text("0123456789"), text("0123456789")]);
+        assert_eq!(lines(b"0123456789a", 10).await, [Line::TooLong { size_bytes: 11 }]);
+        assert_eq!(lines(b"0123456789a\n", 10).await, [Line::TooLong { size_bytes: 11 }]);
         let long = [b"x".repeat(2_000_000), b"\nshort\n".to_vec()].concat();
-        assert_eq!(lines(&long, 10).await, [Line::TooLong { size_bytes: 2_000_001 }, text("short")]);
+        assert_eq!(lines(&long, 10).await, [Line::TooLong { size_bytes: 2_000_000 }, text("short")]);
     }
 }
