@@ -24,6 +24,8 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     // 64 MiB: what a checkpoint leaves of the WAL file.
     ("journal_size_limit", "67108864"),
 ];
+/// More than the writer has: with fewer places than statements, every transaction would prepare them all again.
+const MAX_PREPARED_STATEMENTS: usize = 64;
 const MAX_READERS: u32 = 4;
 
 /// Opens the file for writing, and migrates it. The lock proves that nobody else does. Derived tables follow `rules`.
@@ -37,6 +39,7 @@ pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError
     migrate::up(lock).await?;
     let connection = Connection::open(lock.database())?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
     for (pragma, value) in WRITER_PRAGMAS {
         connection.pragma_update(None, pragma, value)?;
     }
