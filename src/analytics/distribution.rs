@@ -46,9 +46,8 @@ impl Distribution {
                 samples.insert(at, sample);
             }
             Self::Exact(samples) => {
-                let mut buckets = histogram(samples);
-                *buckets.entry(bucket(sample)).or_default() += 1;
-                *self = Self::Histogram(buckets);
+                *self = Self::Histogram(histogram(samples));
+                self.add(sample);
             }
             Self::Histogram(buckets) => *buckets.entry(bucket(sample)).or_default() += 1,
         }

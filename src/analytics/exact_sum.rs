@@ -223,11 +223,16 @@ fn bits_from(digits: &[u32], bit: usize) -> u64 {
     (window >> (bit % DIGIT_BITS)) as u64
 }
 
+/// What the sums are held against, here as in the tests of the tables.
+#[cfg(test)]
+#[path = "../../tests/support/plain_sum.rs"]
+mod plain_sum;
+
 #[cfg(test)]
 mod tests {
-    use num_bigint::{BigInt, BigUint, Sign};
     use proptest::prelude::*;
 
+    use super::plain_sum::plain_sum;
     use super::*;
 
     fn sum(values: &[f64]) -> ExactSum {
@@ -263,28 +268,6 @@ mod tests {
         for bytes in [&[1][..], &[0, 0], &[0, 0, 2], &[0, 0, 1, 0], &[255, 255, 1], &[0; 400]] {
             assert_eq!(ExactSum::from_bytes(bytes), None, "{bytes:?}");
         }
-    }
-
-    /// The sum as a whole number of units of 2^-1074, rounded at the end: slow, plain, and another implementation.
-    fn plain_sum(values: &[f64]) -> f64 {
-        let units = |value: &f64| {
-            let bits = value.to_bits();
-            let (exponent, fraction) = (bits >> 52 & 0x7ff, bits & ((1 << 52) - 1));
-            let mantissa = if exponent == 0 { fraction } else { fraction | 1 << 52 };
-            let units = BigInt::from(mantissa) << (exponent.max(1) - 1);
-            if value.is_sign_negative() { -units } else { units }
-        };
-        let sum: BigInt = values.iter().map(units).sum();
-        let magnitude = sum.magnitude();
-        let dropped = magnitude.bits().saturating_sub(53);
-        let kept = u64::try_from(magnitude >> dropped).unwrap();
-        let rest = magnitude - (BigUint::from(kept) << dropped);
-        let half = BigUint::from(1_u8) << dropped.saturating_sub(1);
-        let rounds_up = dropped > 0 && (rest > half || rest == half && kept % 2 == 1);
-        // As bits, the next number is the next float; without the bit that a mantissa of 53 bits implies.
-        let bits = if dropped == 0 { kept } else { ((dropped + 1) << 52) + (kept - (1 << 52)) } + u64::from(rounds_up);
-        let float = f64::from_bits(bits.min(f64::MAX.to_bits()));
-        if sum.sign() == Sign::Minus { -float } else { float }
     }
 
     /// Values of every size, some of them equal or opposite.

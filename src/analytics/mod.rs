@@ -55,6 +55,15 @@ pub trait Merge {
     fn merge(&mut self, other: Self);
 }
 
+/// What [`Group::apply`] is where a fact is a small state: that of its messages alone.
+fn merged<S: Merge + Clone>(before: Option<&S>, fact: S) -> S {
+    let mut after = fact;
+    if let Some(before) = before {
+        after.merge(before.clone());
+    }
+    after
+}
+
 /// What is stored for a key. Equal states have equal bytes.
 pub trait State: Sized {
     /// The first byte of the encoding.
@@ -76,7 +85,7 @@ pub trait State: Sized {
     /// # Errors
     /// Where the bytes are no state of this version.
     fn from_bytes(bytes: &[u8]) -> Result<Self, StateError> {
-        let error = || StateError { version: bytes.first().copied(), expected: Self::VERSION };
+        let error = || StateError { size_bytes: bytes.len(), expected: Self::VERSION };
         let (version, rest) = bytes.split_first().ok_or_else(error)?;
         if *version == Self::VERSION { Self::decode(rest).ok_or_else(error) } else { Err(error()) }
     }
@@ -84,11 +93,9 @@ pub trait State: Sized {
 
 /// Stored bytes that are no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a state of version {version:?} cannot be read, {expected} was expected; was it written by a later streamgauge?"
-)]
+#[error("its {size_bytes} bytes are no state of version {expected}")]
 pub struct StateError {
-    version: Option<u8>,
+    size_bytes: usize,
     expected: u8,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByKey, Distribution, ExactSum, Group, Merge, State, period};
+use super::{ByKey, Distribution, ExactSum, Group, Merge, State, merged, period};
 use crate::model::{JsonObject, Metric, MetricAggregate, MetricType, PeriodType, Timestamp};
 use crate::natural_id;
 
@@ -37,11 +37,7 @@ impl Group for Rollups {
     type State = Rollup;
 
     fn apply(before: Option<&Rollup>, fact: Rollup) -> Rollup {
-        let mut after = fact;
-        if let Some(before) = before {
-            after.merge(before.clone());
-        }
-        after
+        merged(before, fact)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Group, Merge, State, Stored};
+use super::{Group, Merge, State, Stored, merged};
 use crate::model::{AnalyticsEvent, AnalyticsSession, JsonObject, Kind, SessionKind, SessionMessage, Timestamp};
 
 /// The group of `analytics_sessions`. Key: the session id.
@@ -21,11 +21,7 @@ impl Group for Sessions {
     type State = Session;
 
     fn apply(before: Option<&Session>, fact: Session) -> Session {
-        let mut after = fact;
-        if let Some(before) = before {
-            after.merge(before.clone());
-        }
-        after
+        merged(before, fact)
     }
 }
 

@@ -145,7 +145,7 @@ impl DeadLetters {
 
     async fn publish(&self, subject: &str, row: DeadLetter) -> Result<(), NatsError> {
         let what = format!("cannot publish dead letter {}:{}:{}", row.stream, row.epoch, row.stream_seq);
-        let max_bytes = self.connection.client().server_info().max_payload;
+        let max_bytes = self.connection.max_payload_bytes();
         let (headers, body) = message(row, &self.config.dlq, max_bytes);
         let publish = PublishMessage::build().headers(headers).payload(body);
         let ack = self

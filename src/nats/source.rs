@@ -172,7 +172,7 @@ impl Source {
             return Err(NatsError::Transient("the stream was recreated".into()));
         }
         // A pull by bytes never brings a message that is larger than the pull.
-        let max_message_bytes = self.connection.client().server_info().max_payload * 2;
+        let max_message_bytes = self.connection.max_payload_bytes() * 2;
         let messages = consumer
             .stream()
             .max_messages_per_batch(self.batch.max_messages)

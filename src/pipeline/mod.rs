@@ -27,6 +27,7 @@ use trouble::Trouble;
 
 /// How often an idle worker looks whether the stream is still the one it reads.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
+
 /// What ends the pipeline.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Timelike, Utc, Weekday};
-use num_bigint::{BigInt, BigUint, Sign};
 use proptest::prelude::*;
 use serde_json::json;
 use streamgauge::decode::Delivery;
 
 use super::{CRASH_POINTS, Store, runtime, shuffle};
-use crate::support::Database;
+use crate::support::{Database, plain_sum};
 
 /// 2027-06-01T00:00:00Z, after all timestamps.
 const RECV_MS: i64 = 1_811_808_000_000;
@@ -89,28 +88,6 @@ fn period_starts(timestamp: &str) -> [(&'static str, String); 4] {
         ("weekly", text(date.week(Weekday::Mon).first_day(), 0)),
         ("monthly", text(date.with_day(1).unwrap(), 0)),
     ]
-}
-
-/// The sum as a whole number of units of 2^-1074, rounded at the end: slow, plain, and another implementation.
-fn plain_sum(values: &[f64]) -> f64 {
-    let units = |value: &f64| {
-        let bits = value.to_bits();
-        let (exponent, fraction) = (bits >> 52 & 0x7ff, bits & ((1 << 52) - 1));
-        let mantissa = if exponent == 0 { fraction } else { fraction | 1 << 52 };
-        let units = BigInt::from(mantissa) << (exponent.max(1) - 1);
-        if value.is_sign_negative() { -units } else { units }
-    };
-    let sum: BigInt = values.iter().map(units).sum();
-    let magnitude = sum.magnitude();
-    let dropped = magnitude.bits().saturating_sub(53);
-    let kept = u64::try_from(magnitude >> dropped).unwrap();
-    let rest = magnitude - (BigUint::from(kept) << dropped);
-    let half = BigUint::from(1_u8) << dropped.saturating_sub(1);
-    let rounds_up = dropped > 0 && (rest > half || rest == half && kept % 2 == 1);
-    // As bits, the next number is the next float; without the bit that a mantissa of 53 bits implies.
-    let bits = if dropped == 0 { kept } else { ((dropped + 1) << 52) + (kept - (1 << 52)) } + u64::from(rounds_up);
-    let float = f64::from_bits(bits.min(f64::MAX.to_bits()));
-    if sum.sign() == Sign::Minus { -float } else { float }
 }
 
 /// What the raw rows add up to, the plain way; and of how many samples percentiles are.

@@ -5,6 +5,7 @@ mod cluster;
 mod http;
 mod messages;
 mod nats;
+mod plain_sum;
 mod proxy;
 mod worker;
 
@@ -14,6 +15,7 @@ pub use cluster::Cluster;
 pub use http::http_get;
 pub use messages::{Traffic, event, publish_all};
 pub use nats::NatsServer;
+pub use plain_sum::plain_sum;
 pub use proxy::CuttingProxy;
 pub use worker::{Database, Worker, command};
 
