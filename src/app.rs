@@ -67,7 +67,7 @@ pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Re
     let open = async {
         let lock = Lock::acquire(&config.database_path, "run").await?;
         let serving = serve(&config, &health, &telemetry, &stop).await?;
-        let writer = store::open_writer(&lock, config.rules).await?;
+        let writer = store::open_writer(&lock, config.rules.clone()).await?;
         let pool = store::open_reader(lock.database()).await?;
         Ok::<_, AppError>((lock, serving, writer, pool))
     };

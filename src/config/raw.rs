@@ -61,7 +61,6 @@ impl Config {
     /// already; whoever starts is told.
     pub fn without_effect(&self) -> Vec<&'static str> {
         let sections = [
-            ("features", !self.features.is_empty()),
             ("funnels", !self.funnels.is_empty()),
             ("widgets", !self.widgets.is_empty()),
         ];

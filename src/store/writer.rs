@@ -73,7 +73,7 @@ impl Writer {
     /// # Errors
     /// Where the transaction fails; then nothing changed.
     pub fn rebuild_changed(&mut self) -> Result<(), StoreError> {
-        if derived::is_current(&self.connection, self.rules)? {
+        if derived::is_current(&self.connection, &self.rules)? {
             return Ok(());
         }
         if self.position()?.is_some() {
@@ -85,9 +85,9 @@ impl Writer {
     }
 
     fn rebuild(&mut self) -> Result<(), StoreError> {
-        let (rules, began) = (self.rules, Instant::now());
+        let (rules, began) = (self.rules.clone(), Instant::now());
         let tx = self.begin()?;
-        let rows = derived::rebuild(&tx, rules)?;
+        let rows = derived::rebuild(&tx, &rules)?;
         tx.commit()?;
         if rows > 0 {
             tracing::info!(rows, took_ms = began.elapsed().as_millis(), "derived tables are made anew");
@@ -149,7 +149,7 @@ impl Writer {
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        let rules = self.rules;
+        let rules = self.rules.clone();
         let tx = self.begin()?;
         let mut spent = Spent::begin();
         let position = batch.end();
@@ -158,9 +158,9 @@ impl Writer {
         let Written { counts, stored } = raw::write(&tx, batch)?;
         gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
         spent.lap("raw");
-        let facts = Facts::of(stored);
+        let facts = Facts::of(&rules, stored);
         spent.lap("facts");
-        derived::apply(&tx, rules, facts, &mut spent)?;
+        derived::apply(&tx, &rules, facts, &mut spent)?;
         position::add_counts(&tx, batch.after.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
         spent.lap("commit");

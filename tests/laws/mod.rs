@@ -10,7 +10,10 @@ use streamgauge::store::{self, Lock, StoreError, Writer};
 
 use crate::support::{Database, Random};
 
+pub mod naive_activity;
+pub mod naive_features;
 pub mod naive_sessions;
+mod people;
 mod raw;
 pub mod rollups;
 mod sessions;
@@ -19,7 +22,7 @@ mod sessions;
 const START_MS: i64 = 1_769_860_800_000;
 
 /// Where a transaction is cut: what it is about to do when the power goes.
-const CRASH_POINTS: [&str; 13] = [
+const CRASH_POINTS: [&str; 28] = [
     "INSERT ON analytics_events",
     "INSERT ON metrics",
     "INSERT ON _session_messages",
@@ -31,9 +34,36 @@ const CRASH_POINTS: [&str; 13] = [
     "UPDATE ON _session_states",
     "INSERT ON analytics_sessions",
     "UPDATE ON analytics_sessions",
+    "DELETE ON _session_states",
+    "DELETE ON analytics_sessions",
+    "INSERT ON _gap_sessions",
+    "DELETE ON _gap_sessions",
     "UPDATE ON _watermark",
+    "INSERT ON _activity_states",
+    "UPDATE ON _activity_states",
+    "INSERT ON _activity_sessions",
+    "DELETE ON _activity_sessions",
+    "INSERT ON user_activity",
+    "UPDATE ON user_activity",
+    "DELETE ON user_activity",
+    "INSERT ON _feature_states",
+    "INSERT ON _feature_users",
+    "INSERT ON feature_usage",
+    "UPDATE ON feature_usage",
     // The very end.
     "UPDATE OF stored ON _positions",
+];
+
+/// The internal tables that derived rows come from, and their columns.
+const INTERNALS: [(&str, &str); 8] = [
+    ("_rollup_states", "id, state"),
+    ("_session_states", "id, last_activity, state"),
+    ("_gap_sessions", "actor, started_at, id"),
+    ("_activity_states", "user_id, date, state"),
+    ("_activity_names", "user_id, date, name, n"),
+    ("_activity_sessions", "user_id, started_at, session_id"),
+    ("_feature_states", "feature_name, date, state"),
+    ("_feature_users", "feature_name, date, user_id"),
 ];
 
 /// A database in a folder, and the writer on it.
@@ -45,24 +75,34 @@ struct Store {
 
 impl Store {
     fn new(runtime: &tokio::runtime::Runtime) -> Self {
-        Self::with_session_timeout(runtime, "30m")
+        Self::with_config(runtime, "")
     }
 
-    fn with_session_timeout(runtime: &tokio::runtime::Runtime, timeout: &str) -> Self {
+    /// A database of a worker with that configuration.
+    fn with_config(runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = config(timeout);
-        let mut writer = open(runtime, folder.path(), timeout);
+        let config = config(folder.path(), toml);
+        let mut writer = open(runtime, folder.path(), &config);
         writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
         let judge = Judge { prefix: "analytics".into(), stream: "ANALYTICS".into(), epoch: 1, limits: config.limits };
         Self { folder, writer, judge }
     }
 
     /// Closes the database and opens it again, as a worker with that configuration would.
-    fn reopen(self, runtime: &tokio::runtime::Runtime, timeout: &str) -> Self {
+    fn reopen(self, runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
         let Self { folder, writer, judge } = self;
         drop(writer);
-        let writer = open(runtime, folder.path(), timeout);
+        let writer = open(runtime, folder.path(), &config(folder.path(), toml));
         Self { folder, writer, judge }
+    }
+
+    /// What is known beside the public tables: states, and the rows that stand beside states.
+    fn internals(&self) -> Vec<String> {
+        let hex = |columns: &str| columns.replace("state", "hex(state)").replace(", ", " || ' ' || ");
+        let dump = |(table, columns): &(&str, &str)| {
+            self.database().texts(&format!("SELECT '{table} ' || {} FROM {table} ORDER BY 1", hex(columns)))
+        };
+        INTERNALS.iter().flat_map(dump).collect()
     }
 
     fn path(&self) -> PathBuf {
@@ -126,16 +166,17 @@ impl Store {
     }
 }
 
-fn config(session_timeout: &str) -> Config {
-    let flags = vec![("limits.session_timeout", session_timeout.to_owned())];
-    config::load(&Sources { flags, ..Sources::default() }).unwrap().1
+fn config(folder: &Path, toml: &str) -> Config {
+    let file = folder.join("streamgauge.toml");
+    std::fs::write(&file, toml).unwrap();
+    config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap().1
 }
 
-fn open(runtime: &tokio::runtime::Runtime, folder: &Path, session_timeout: &str) -> Writer {
+fn open(runtime: &tokio::runtime::Runtime, folder: &Path, config: &Config) -> Writer {
     let path = folder.join("streamgauge.db");
     let mut writer = runtime.block_on(async {
         let lock = Lock::acquire(&path, "test").await.unwrap();
-        store::open_writer(&lock, config(session_timeout).rules).await.unwrap()
+        store::open_writer(&lock, config.rules.clone()).await.unwrap()
     });
     writer.rebuild_changed().unwrap();
     writer

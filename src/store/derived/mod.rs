@@ -1,25 +1,30 @@
 //! The derived tables: how facts become rows. The rules are in [`crate::analytics`]; here is where states are kept.
 
+mod activity;
+mod features;
+mod gap_sessions;
 mod rebuild;
 mod rollups;
 mod sessions;
 mod watermark;
 
-use rusqlite::{CachedStatement, Transaction};
+use rusqlite::{CachedStatement, Params, Row, Transaction};
 
+use self::activity::ActivityTables;
+use self::features::FeatureTables;
+use self::gap_sessions::GapSessions;
 use self::rollups::RollupTables;
 use self::sessions::SessionTables;
 use super::{Spent, StoreError};
-use crate::analytics::{self, Change, Facts, Group, Rules, State};
+use crate::analytics::{self, ByKey, Change, Facts, Group, Rules, State};
 
 pub(super) use rebuild::{is_current, rebuild};
 
 /// Where a group keeps its states. Gets and puts them by the batch; merging happens in [`crate::analytics`].
 trait Table<G: Group> {
-    /// The states of keys, in their order; none where a key is new.
-    fn get_many<'a>(&mut self, keys: impl Iterator<Item = &'a G::Key>) -> Result<Vec<Option<G::State>>, StoreError>
-    where
-        G::Key: 'a;
+    /// The states of the keys that facts speak of, in their order; none where a key is new. What is stored of a key
+    /// beside its state is brought up to date, and what the facts need to know of it is filled in.
+    fn get_many(&mut self, facts: &mut ByKey<G>) -> Result<Vec<Option<G::State>>, StoreError>;
 
     /// Writes changed states, and the public rows that show them.
     fn put_many(&mut self, changes: &[(G::Key, Change<G>)]) -> Result<(), StoreError>;
@@ -27,46 +32,83 @@ trait Table<G: Group> {
 
 /// Brings the derived tables up to what the stored messages of a batch say. Groups stand in the order in which one
 /// speaks to another: what an earlier one says to a later one is added to the facts in time.
-pub(super) fn apply(tx: &Transaction<'_>, rules: Rules, mut facts: Facts, spent: &mut Spent) -> Result<(), StoreError> {
+pub(super) fn apply(
+    tx: &Transaction<'_>,
+    rules: &Rules,
+    mut facts: Facts,
+    spent: &mut Spent,
+) -> Result<(), StoreError> {
     apply_group(&mut RollupTables::prepare(tx)?, &mut facts, |facts| &mut facts.rollups)?;
     spent.lap("rollups");
+    apply_group(&mut FeatureTables::prepare(tx)?, &mut facts, |facts| &mut facts.features)?;
+    spent.lap("features");
+    apply_sessions(tx, rules, &mut facts)?;
+    spent.lap("sessions");
+    apply_group(&mut ActivityTables::prepare(tx)?, &mut facts, |facts| &mut facts.activity)?;
+    spent.lap("activity");
+    Ok(())
+}
+
+/// Sessions, and T, which closes them.
+fn apply_sessions(tx: &Transaction<'_>, rules: &Rules, facts: &mut Facts) -> Result<(), StoreError> {
     let before = watermark::get(tx)?;
     let Some(t) = before.max(facts.watermark) else { return Ok(()) };
     let closed_before = rules.closed_before(t);
-    apply_group(&mut SessionTables::prepare(tx, closed_before)?, &mut facts, |facts| &mut facts.sessions)?;
+    let mut tables = SessionTables::prepare(tx, closed_before)?;
+    let mut named = std::mem::take(&mut facts.sessions);
+    let states = tables.get_many(&mut named)?;
+    let evicted = tables.take_evicted();
+    for (id, session) in &evicted {
+        facts.session_changed(Some((id, session)), None);
+    }
+    let changes = analytics::apply(states, named, facts);
+    tables.put_many(&changes)?;
+    let gap_sessions = GapSessions::new(tx, rules.session_timeout_ms);
+    gap_sessions.put_back(&mut tables, evicted, facts)?;
+    gap_sessions.apply(&mut tables, facts)?;
     if before < Some(t) {
         sessions::close(tx, before.map(|before| rules.closed_before(before)), closed_before)?;
         watermark::put(tx, t)?;
     }
-    spent.lap("sessions");
     Ok(())
 }
 
 fn apply_group<G: Group>(
     table: &mut impl Table<G>,
     facts: &mut Facts,
-    group: impl Fn(&mut Facts) -> &mut analytics::ByKey<G>,
+    group: impl Fn(&mut Facts) -> &mut ByKey<G>,
 ) -> Result<(), StoreError> {
-    let own = std::mem::take(group(facts));
+    let mut own = std::mem::take(group(facts));
     if own.is_empty() {
         return Ok(());
     }
-    let states = table.get_many(own.keys())?;
+    let states = table.get_many(&mut own)?;
     let changes = analytics::apply(states, own, facts);
     table.put_many(&changes)
 }
 
-/// The state that a statement selects for a key.
+/// The state that a statement selects for a key; `named` names the key where it is unreadable.
 fn select_state<S: State>(
     select: &mut CachedStatement<'_>,
+    key: impl Params,
     table: &'static str,
-    key: &str,
+    named: impl Fn() -> String,
 ) -> Result<Option<S>, StoreError> {
-    let damaged = |why: String| StoreError::Damaged { table, key: key.to_owned(), why };
-    let mut rows = select.query([key])?;
+    let mut rows = select.query(key)?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let bytes = row.get_ref(0)?.as_blob().map_err(|error| damaged(error.to_string()))?;
-    S::from_bytes(bytes).map(Some).map_err(|error| damaged(error.to_string()))
+    read_state(row, 0, table, named).map(Some)
+}
+
+/// The state in a column.
+fn read_state<S: State>(
+    row: &Row<'_>,
+    column: usize,
+    table: &'static str,
+    named: impl Fn() -> String,
+) -> Result<S, StoreError> {
+    let damaged = |why: String| StoreError::Damaged { table, key: named(), why };
+    let bytes = row.get_ref(column)?.as_blob().map_err(|error| damaged(error.to_string()))?;
+    S::from_bytes(bytes).map_err(|error| damaged(error.to_string()))
 }
 
 /// A new key has no state, and so must have no row.

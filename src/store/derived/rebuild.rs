@@ -5,8 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{apply, rollups, sessions, watermark};
-use crate::analytics::{Facts, Rollup, Rules, Session, State, Stored};
+use super::apply;
+use crate::analytics::{ActivityState, Facts, FeatureState, Rollup, Rules, Session, State, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 use crate::store::raw::{RawTable, is_unreadable};
 use crate::store::{Spent, StoreError};
@@ -18,17 +18,37 @@ const LOG_EVERY_ROWS: u64 = 500_000;
 const ROLLUP_RULES: u32 = 1;
 const SESSION_RULES: u32 = 1;
 
+const ACTIVITY_RULES: u32 = 1;
+const FEATURE_RULES: u32 = 1;
+const TABLES: [&str; 13] = [
+    "metric_aggregates",
+    "_rollup_states",
+    "analytics_sessions",
+    "_session_states",
+    "_gap_sessions",
+    "_watermark",
+    "user_activity",
+    "_activity_states",
+    "_activity_names",
+    "_activity_sessions",
+    "feature_usage",
+    "_feature_states",
+    "_feature_users",
+];
+
 /// What each group's rows depend on beside the raw rows.
-fn fingerprints(rules: Rules) -> [(&'static str, String); 2] {
+fn fingerprints(rules: &Rules) -> [(&'static str, String); 4] {
     let timeout_ms = rules.session_timeout_ms;
     [
         ("rollups", format!("rules={ROLLUP_RULES} state={}", Rollup::VERSION)),
         ("sessions", format!("rules={SESSION_RULES} state={} session_timeout_ms={timeout_ms}", Session::VERSION)),
+        ("activity", format!("rules={ACTIVITY_RULES} state={}", ActivityState::VERSION)),
+        ("features", format!("rules={FEATURE_RULES} state={} {:?}", FeatureState::VERSION, rules.features)),
     ]
 }
 
 /// Whether the derived tables were made by these rules, from all raw rows.
-pub(in crate::store) fn is_current(connection: &Connection, rules: Rules) -> rusqlite::Result<bool> {
+pub(in crate::store) fn is_current(connection: &Connection, rules: &Rules) -> rusqlite::Result<bool> {
     let mut select = connection.prepare_cached("SELECT fingerprint FROM _groups WHERE name = ?1")?;
     for (group, fingerprint) in fingerprints(rules) {
         let stored: Option<String> = select.query_row([group], |row| row.get(0)).optional()?;
@@ -41,10 +61,10 @@ pub(in crate::store) fn is_current(connection: &Connection, rules: Rules) -> rus
 }
 
 /// Makes the derived tables anew. Returns the number of raw rows that they are made from.
-pub(in crate::store) fn rebuild(tx: &Transaction<'_>, rules: Rules) -> Result<u64, StoreError> {
-    rollups::delete(tx)?;
-    sessions::delete(tx)?;
-    watermark::delete(tx)?;
+pub(in crate::store) fn rebuild(tx: &Transaction<'_>, rules: &Rules) -> Result<u64, StoreError> {
+    for table in TABLES {
+        tx.execute(&format!("DELETE FROM {table}"), [])?;
+    }
     let rows =
         replay::<AnalyticsEvent>(tx, rules)? + replay::<Metric>(tx, rules)? + replay::<SessionMessage>(tx, rules)?;
     let sql = "INSERT INTO _groups (name, fingerprint) VALUES (?1, ?2) \
@@ -56,7 +76,7 @@ pub(in crate::store) fn rebuild(tx: &Transaction<'_>, rules: Rules) -> Result<u6
 }
 
 /// Applies what all rows of a raw table say. Their order does not matter: facts commute.
-fn replay<T: RawTable>(tx: &Transaction<'_>, rules: Rules) -> Result<u64, StoreError>
+fn replay<T: RawTable>(tx: &Transaction<'_>, rules: &Rules) -> Result<u64, StoreError>
 where
     for<'a> &'a T: Into<Stored<'a>>,
 {
@@ -93,11 +113,11 @@ where
     Ok(count)
 }
 
-fn apply_chunk<T>(tx: &Transaction<'_>, rules: Rules, chunk: &mut Vec<(T, Timestamp)>) -> Result<(), StoreError>
+fn apply_chunk<T>(tx: &Transaction<'_>, rules: &Rules, chunk: &mut Vec<(T, Timestamp)>) -> Result<(), StoreError>
 where
     for<'a> &'a T: Into<Stored<'a>>,
 {
-    let facts = Facts::of(chunk.iter().map(|(record, recv)| (record.into(), *recv)));
+    let facts = Facts::of(rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
     apply(tx, rules, facts, &mut Spent::begin())?;
     chunk.clear();
     Ok(())

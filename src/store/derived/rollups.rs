@@ -3,7 +3,7 @@
 use rusqlite::{CachedStatement, Transaction, params};
 
 use super::{Table, row_without_state, select_state};
-use crate::analytics::{Change, Rollup, RollupKey, Rollups, State};
+use crate::analytics::{ByKey, Change, Rollup, RollupKey, Rollups, State};
 use crate::store::StoreError;
 
 const STATES: &str = "_rollup_states";
@@ -69,18 +69,12 @@ impl<'tx> RollupTables<'tx> {
 }
 
 impl Table<Rollups> for RollupTables<'_> {
-    fn get_many<'a>(&mut self, keys: impl Iterator<Item = &'a RollupKey>) -> Result<Vec<Option<Rollup>>, StoreError> {
-        keys.map(|key| select_state(&mut self.select_state, STATES, &key.id())).collect()
+    fn get_many(&mut self, facts: &mut ByKey<Rollups>) -> Result<Vec<Option<Rollup>>, StoreError> {
+        let select = &mut self.select_state;
+        facts.keys().map(|key| select_state(select, [key.id()], STATES, || key.id())).collect()
     }
 
     fn put_many(&mut self, changes: &[(RollupKey, Change<Rollups>)]) -> Result<(), StoreError> {
         changes.iter().try_for_each(|(key, change)| self.put(key, change))
     }
-}
-
-/// Empties the tables, to be filled again from the raw rows.
-pub(super) fn delete(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute("DELETE FROM metric_aggregates", [])?;
-    tx.execute("DELETE FROM _rollup_states", [])?;
-    Ok(())
 }

@@ -1,16 +1,18 @@
 //! `analytics_sessions`, and the states behind it in `_session_states`.
 
-use rusqlite::{CachedStatement, Transaction, params};
+use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::{Table, row_without_state, select_state};
-use crate::analytics::{Change, Session, Sessions, State};
+use crate::analytics::{ByKey, Change, Session, Sessions, State};
 use crate::model::{AnalyticsSession, Timestamp};
 use crate::store::StoreError;
 
-const STATES: &str = "_session_states";
+pub(super) const STATES: &str = "_session_states";
 const SELECT_STATE: &str = "SELECT state FROM _session_states WHERE id = ?1";
 const UPSERT_STATE: &str = "INSERT INTO _session_states (id, last_activity, state) VALUES (?1, ?2, ?3) \
      ON CONFLICT (id) DO UPDATE SET last_activity = excluded.last_activity, state = excluded.state";
+const DELETE_STATE: &str = "DELETE FROM _session_states WHERE id = ?1";
+const DELETE_ROW: &str = "DELETE FROM analytics_sessions WHERE id = ?1";
 const INSERT_ROW: &str = "INSERT INTO analytics_sessions (id, user_id, started_at, ended_at, duration_ms, event_count, \
      device_type, browser, os, country, city, referrer, landing_page, exit_page) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING";
@@ -26,7 +28,9 @@ const CLOSE: &str = "UPDATE analytics_sessions SET ended_at = s.last_activity FR
      AND analytics_sessions.ended_at IS NULL";
 
 pub(super) struct SessionTables<'tx> {
+    connection: &'tx Connection,
     closed_before: Timestamp,
+    evicted: Vec<(String, Session)>,
     select_state: CachedStatement<'tx>,
     upsert_state: CachedStatement<'tx>,
     insert_row: CachedStatement<'tx>,
@@ -38,7 +42,9 @@ impl<'tx> SessionTables<'tx> {
     /// The tables; sessions whose last activity lies before `closed_before` are shown closed.
     pub(super) fn prepare(tx: &'tx Transaction<'_>, closed_before: Timestamp) -> rusqlite::Result<Self> {
         Ok(Self {
+            connection: tx,
             closed_before,
+            evicted: Vec::new(),
             select_state: tx.prepare_cached(SELECT_STATE)?,
             upsert_state: tx.prepare_cached(UPSERT_STATE)?,
             insert_row: tx.prepare_cached(INSERT_ROW)?,
@@ -47,8 +53,30 @@ impl<'tx> SessionTables<'tx> {
         })
     }
 
-    fn put(&mut self, id: &str, change: &Change<Sessions>) -> Result<(), StoreError> {
+    /// Sessions that must have another id, with the one that they had.
+    pub(super) fn take_evicted(&mut self) -> Vec<(String, Session)> {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// What is known of a session.
+    pub(super) fn select(&mut self, id: &str) -> Result<Option<Session>, StoreError> {
+        select_state(&mut self.select_state, [id], STATES, || id.to_owned())
+    }
+
+    /// Takes a session away: another one has its messages now.
+    pub(super) fn delete(&mut self, id: &str) -> Result<(), StoreError> {
+        for sql in [DELETE_ROW, DELETE_STATE] {
+            self.connection.prepare_cached(sql)?.execute([id])?;
+        }
+        Ok(())
+    }
+
+    /// Writes a session, where anything of it changed.
+    pub(super) fn put(&mut self, id: &str, change: &Change<Sessions>) -> Result<(), StoreError> {
         let Change { before, after } = change;
+        if before.as_ref() == Some(after) {
+            return Ok(());
+        }
         self.upsert_state.execute(params![id, after.last_activity_at().to_string(), after.to_bytes()])?;
         let row = after.row(id, self.closed_before);
         let Some(before) = before else {
@@ -96,17 +124,25 @@ fn bind(statement: &mut CachedStatement<'_>, row: &AnalyticsSession) -> rusqlite
 }
 
 impl Table<Sessions> for SessionTables<'_> {
-    fn get_many<'a>(&mut self, ids: impl Iterator<Item = &'a String>) -> Result<Vec<Option<Session>>, StoreError> {
-        ids.map(|id| select_state(&mut self.select_state, STATES, id)).collect()
+    /// A session that nobody named is taken away where somebody names another one so now: it stands among
+    /// [`SessionTables::take_evicted`] then.
+    fn get_many(&mut self, facts: &mut ByKey<Sessions>) -> Result<Vec<Option<Session>>, StoreError> {
+        let mut states = Vec::new();
+        for id in facts.keys() {
+            let state = self.select(id)?;
+            if let Some(session) = state.as_ref().filter(|session| session.actor().is_some()) {
+                self.delete(id)?;
+                self.evicted.push((id.clone(), session.clone()));
+                states.push(None);
+            } else {
+                states.push(state);
+            }
+        }
+        Ok(states)
     }
 
     fn put_many(&mut self, changes: &[(String, Change<Sessions>)]) -> Result<(), StoreError> {
-        for (id, change) in changes {
-            if change.before.as_ref() != Some(&change.after) {
-                self.put(id, change)?;
-            }
-        }
-        Ok(())
+        changes.iter().try_for_each(|(id, change)| self.put(id, change))
     }
 }
 
@@ -119,11 +155,4 @@ pub(super) fn close(
 ) -> rusqlite::Result<usize> {
     let from = closed_before_until_now.map(|timestamp| timestamp.to_string()).unwrap_or_default();
     tx.prepare_cached(CLOSE)?.execute([from, closed_before.to_string()])
-}
-
-/// Empties the tables, to be filled again from the raw rows.
-pub(super) fn delete(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute("DELETE FROM analytics_sessions", [])?;
-    tx.execute("DELETE FROM _session_states", [])?;
-    Ok(())
 }

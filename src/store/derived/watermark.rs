@@ -20,9 +20,3 @@ pub(super) fn put(tx: &Transaction<'_>, t: Timestamp) -> rusqlite::Result<()> {
     tx.prepare_cached(sql)?.execute([t.to_string()])?;
     Ok(())
 }
-
-/// Forgets it, to be found again from the raw rows.
-pub(super) fn delete(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute("DELETE FROM _watermark", [])?;
-    Ok(())
-}

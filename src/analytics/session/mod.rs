@@ -1,17 +1,24 @@
 //! Sessions: what all messages of one session add up to (`SEMANTICS` section 3).
 //!
 //! A message alone is a small session; two sessions of one id merge into one. Everything in it is a least, a greatest
-//! or a count, so the order of merging cannot be seen.
+//! or a count, so the order of merging cannot be seen. Which events that name no session make one is in [`gap`].
+
+mod context;
+mod gap;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Group, Merge, State, Stored, merged};
-use crate::model::{AnalyticsEvent, AnalyticsSession, JsonObject, Kind, SessionKind, SessionMessage, Timestamp};
+use self::context::Told;
+use super::{Change, Facts, Group, Merge, State, Stored, merged};
+use crate::model::{AnalyticsEvent, AnalyticsSession, Kind, SessionKind, SessionMessage, Timestamp};
 
-/// The group of `analytics_sessions`. Key: the session id.
+pub use context::USER_AGENT_READER;
+pub use gap::{Actor, Placed, candidate_ids, join, place, reach};
+
+/// The group of `analytics_sessions`. Key: the session id, as it was sent. Sessions that nobody named have no key before
+/// their neighbours are known: they go through [`place`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sessions;
 
@@ -23,11 +30,17 @@ impl Group for Sessions {
     fn apply(before: Option<&Session>, fact: Session) -> Session {
         merged(before, fact)
     }
+
+    fn onward(id: &String, change: &Change<Self>, facts: &mut Facts) {
+        facts.session_changed(change.before.as_ref().map(|before| (id.as_str(), before)), Some((id, &change.after)));
+    }
 }
 
 /// All that is known of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
+    /// Where nobody named it: whose it is.
+    unnamed: Option<Unnamed>,
     started_at: Timestamp,
     last_activity_at: Timestamp,
     /// Whether an `end` arrived, whenever.
@@ -93,12 +106,39 @@ struct Teller {
     is_start: bool,
 }
 
+/// What the id of a session comes from that nobody named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Unnamed {
+    actor: Actor,
+    /// The event of the least time, and of those the one with the least id.
+    first_event_id: String,
+}
+
+/// Which session a message belongs to.
+#[derive(Debug, PartialEq)]
+pub enum Place {
+    /// The session that it names.
+    Named(String),
+    /// That of its actor which is going on then.
+    Unnamed(Actor),
+}
+
 impl Session {
-    /// What a message says of a session, and of which one; none where it names none.
-    pub fn of(message: Stored<'_>) -> Option<(String, Self)> {
+    /// What a message says of a session, and of which one; none where it belongs to none.
+    pub fn of(message: Stored<'_>) -> Option<(Place, Self)> {
         match message {
-            Stored::Event(event) => Some((event.session_id.clone()?, Self::of_event(event))),
-            Stored::Session(message) => Some((message.session_id.clone(), Self::of_session_message(message))),
+            Stored::Event(event) => {
+                let mut session = Self::of_event(event);
+                if let Some(session_id) = &event.session_id {
+                    return Some((Place::Named(session_id.clone()), session));
+                }
+                let actor = Actor::of(event)?;
+                session.unnamed = Some(Unnamed { actor: actor.clone(), first_event_id: event.id.clone() });
+                Some((Place::Unnamed(actor), session))
+            }
+            Stored::Session(message) => {
+                Some((Place::Named(message.session_id.clone()), Self::of_session_message(message)))
+            }
             Stored::Metric(_) => None,
         }
     }
@@ -110,16 +150,16 @@ impl Session {
             id: event.id.clone(),
             is_start: false,
         };
-        let context = event.context.as_ref().map(Context::read).unwrap_or_default();
+        let told = event.context.as_ref().map(Told::by).unwrap_or_default();
         let mut session = Self::at(event.timestamp);
         session.event_count = 1;
         session.claims = claims(teller, |column| match column {
             Column::UserId => event.user_id.clone(),
-            Column::DeviceType => context.device_type(),
-            Column::Browser => context.browser(),
-            Column::Os => context.os(),
-            Column::Country => context.country(),
-            Column::City => context.city(),
+            Column::DeviceType => told.device_type.clone(),
+            Column::Browser => told.browser.clone(),
+            Column::Os => told.os.clone(),
+            Column::Country => told.country.clone(),
+            Column::City => told.city.clone(),
             Column::Referrer => event.referrer.clone(),
             Column::LandingPage | Column::ExitPage => event.page_url.clone(),
         });
@@ -154,6 +194,7 @@ impl Session {
 
     fn at(timestamp: Timestamp) -> Self {
         Self {
+            unnamed: None,
             started_at: timestamp,
             last_activity_at: timestamp,
             has_end: false,
@@ -166,9 +207,29 @@ impl Session {
         self.claims[column as usize].as_ref().map(|claim| claim.value.as_str())
     }
 
+    /// The least timestamp.
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
     /// The greatest timestamp.
     pub fn last_activity_at(&self) -> Timestamp {
         self.last_activity_at
+    }
+
+    /// From the one to the other, also while the session is open.
+    pub fn duration_ms(&self) -> i64 {
+        self.last_activity_at.as_millis() - self.started_at.as_millis()
+    }
+
+    /// The user of the first message that has one.
+    pub fn user_id(&self) -> Option<&str> {
+        self.told(Column::UserId)
+    }
+
+    /// Whose it is, where nobody named it.
+    pub fn actor(&self) -> Option<&Actor> {
+        self.unnamed.as_ref().map(|unnamed| &unnamed.actor)
     }
 
     /// Whether the other's row is the same but for what most messages change: count, duration, end and exit page.
@@ -187,7 +248,7 @@ impl Session {
             user_id: told(Column::UserId),
             started_at: self.started_at,
             ended_at: is_closed.then_some(self.last_activity_at),
-            duration_ms: self.last_activity_at.as_millis() - self.started_at.as_millis(),
+            duration_ms: self.duration_ms(),
             event_count: i64::try_from(self.event_count).unwrap_or(i64::MAX),
             device_type: told(Column::DeviceType),
             browser: told(Column::Browser),
@@ -208,6 +269,11 @@ fn claims(teller: Teller, value: impl Fn(Column) -> Option<String>) -> [Option<C
 
 impl Merge for Session {
     fn merge(&mut self, other: Self) {
+        if let (Some(mine), Some(theirs)) = (&self.unnamed, &other.unnamed)
+            && (other.started_at, &theirs.first_event_id) < (self.started_at, &mine.first_event_id)
+        {
+            self.unnamed = other.unnamed;
+        }
         self.started_at = self.started_at.min(other.started_at);
         self.last_activity_at = self.last_activity_at.max(other.last_activity_at);
         self.has_end |= other.has_end;
@@ -229,6 +295,7 @@ impl Merge for Session {
 /// The stored form of a session. A message that told several things stands in it once.
 #[derive(Serialize, Deserialize)]
 struct SessionBytes {
+    unnamed: Option<Unnamed>,
     started_at_ms: i64,
     /// After the start.
     duration_ms: i64,
@@ -241,7 +308,7 @@ struct SessionBytes {
 }
 
 impl State for Session {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
         let mut tellers: Vec<_> = self.claims.iter().flatten().map(|claim| Arc::clone(&claim.teller)).collect();
@@ -253,8 +320,9 @@ impl State for Session {
             Some((place(&claim.teller)?, claim.value.clone()))
         });
         let session = SessionBytes {
+            unnamed: self.unnamed.clone(),
             started_at_ms: self.started_at.as_millis(),
-            duration_ms: self.last_activity_at.as_millis() - self.started_at.as_millis(),
+            duration_ms: self.duration_ms(),
             has_end: self.has_end,
             event_count: self.event_count,
             claims,
@@ -275,6 +343,7 @@ impl State for Session {
         }
         let last_activity_ms = stored.started_at_ms.checked_add(stored.duration_ms)?;
         rest.is_empty().then_some(Self {
+            unnamed: stored.unnamed,
             started_at: Timestamp::from_millis(stored.started_at_ms),
             last_activity_at: Timestamp::from_millis(last_activity_ms),
             has_end: stored.has_end,
@@ -282,50 +351,6 @@ impl State for Session {
             claims,
         })
     }
-}
-
-/// What an event's context says of its session. All else in it is passed over.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Context {
-    device_type: Value,
-    device: Value,
-    browser: Value,
-    os: Value,
-    country: Value,
-    city: Value,
-    geo: Value,
-}
-
-impl Context {
-    fn read(context: &JsonObject) -> Self {
-        serde_json::from_str(context.as_str()).unwrap_or_default()
-    }
-
-    fn device_type(&self) -> Option<String> {
-        text(&self.device_type).or_else(|| text(&self.device["type"]))
-    }
-
-    fn browser(&self) -> Option<String> {
-        text(&self.browser).or_else(|| text(&self.browser["name"]))
-    }
-
-    fn os(&self) -> Option<String> {
-        text(&self.os).or_else(|| text(&self.os["name"]))
-    }
-
-    fn country(&self) -> Option<String> {
-        text(&self.country).or_else(|| text(&self.geo["country"]))
-    }
-
-    fn city(&self) -> Option<String> {
-        text(&self.city).or_else(|| text(&self.geo["city"]))
-    }
-}
-
-/// A text that says something: as everywhere on the wire, "" means absent.
-fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -1,0 +1,11 @@
+-- Sessions that nobody named, by whose they are, in the order of time. They lie apart by more than limits.session_timeout.
+--
+-- actor       user|<user_id> or anonymous|<anonymous_id>
+-- started_at  as in analytics_sessions
+-- id          as in analytics_sessions and _session_states
+CREATE TABLE _gap_sessions (
+    actor TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (actor, started_at)
+) WITHOUT ROWID;

@@ -1,0 +1,3 @@
+DROP TABLE _activity_sessions;
+DROP TABLE _activity_names;
+DROP TABLE _activity_states;

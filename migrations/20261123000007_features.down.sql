@@ -1,0 +1,2 @@
+DROP TABLE _feature_users;
+DROP TABLE _feature_states;

@@ -1,0 +1,324 @@
+//! Activity: what one user did on one UTC day (`SEMANTICS` section 4).
+//!
+//! Events only come. Sessions move: one that begins earlier than was known, or that gets another user, is taken from the
+//! day that had it and given to the other.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use super::{ByKey, Group, Merge, Session, State, period};
+use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
+use crate::natural_id;
+
+/// Names that a breakdown shows; the others are summed up under [`OTHER`].
+pub const MAX_NAMES: usize = 100;
+const OTHER: &str = "$other";
+
+/// The group of `user_activity`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Activity;
+
+/// One user, one day.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserDay {
+    /// The user.
+    pub user_id: String,
+    /// The day.
+    pub date: NaiveDate,
+}
+
+impl UserDay {
+    fn new(user_id: &str, timestamp: Timestamp) -> Self {
+        Self { user_id: user_id.to_owned(), date: period::date(timestamp) }
+    }
+
+    /// The row's id: UUIDv5 over the key.
+    pub fn id(&self) -> String {
+        natural_id::of(&format!("user_activity|{}|{}", self.date, self.user_id))
+    }
+}
+
+/// From the first of some moments to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    first_ms: i64,
+    last_ms: i64,
+}
+
+impl Span {
+    /// From one moment to another.
+    pub fn new(first: Timestamp, last: Timestamp) -> Self {
+        Self { first_ms: first.as_millis(), last_ms: last.as_millis() }
+    }
+
+    fn union(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(Self {
+                first_ms: one.first_ms.min(other.first_ms),
+                last_ms: one.last_ms.max(other.last_ms),
+            }),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// What messages, and sessions that changed, say of a user's day.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ActivityFact {
+    event_count: u64,
+    events_span: Option<Span>,
+    names: BTreeMap<String, u64>,
+    session_count: i64,
+    duration_ms: i64,
+    starts: BTreeMap<(Timestamp, String), Presence>,
+    /// The first and last start of all sessions, where one went and that had to be looked up.
+    starts_span: Option<Option<Span>>,
+}
+
+/// Whether a session began on a day, after a batch that gave or took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It does.
+    Came,
+    /// It does no longer.
+    Went,
+}
+
+impl ActivityFact {
+    /// The sessions that came or went, by start and id.
+    pub fn starts(&self) -> impl Iterator<Item = (Timestamp, &str, Presence)> {
+        self.starts.iter().map(|((started_at, id), presence)| (*started_at, id.as_str(), *presence))
+    }
+
+    /// Whether first and last start must be looked up: what went may have been one of them.
+    pub fn has_session_gone(&self) -> bool {
+        self.starts.values().any(|presence| *presence == Presence::Went)
+    }
+
+    /// Tells the first and last start of all sessions that are left.
+    pub fn set_starts_span(&mut self, span: Option<Span>) {
+        self.starts_span = Some(span);
+    }
+
+    fn came_span(&self) -> Option<Span> {
+        let came = self.starts.iter().filter(|(_, presence)| **presence == Presence::Came);
+        came.fold(None, |span, ((started_at, _), _)| Span::union(span, Some(Span::new(*started_at, *started_at))))
+    }
+}
+
+impl Merge for ActivityFact {
+    /// Of what is said of one session's start, the last word counts: changes of a session follow each other.
+    fn merge(&mut self, other: Self) {
+        self.event_count += other.event_count;
+        self.events_span = Span::union(self.events_span, other.events_span);
+        for (name, count) in other.names {
+            *self.names.entry(name).or_default() += count;
+        }
+        self.session_count += other.session_count;
+        self.duration_ms += other.duration_ms;
+        self.starts.extend(other.starts);
+    }
+}
+
+/// How many events of which name.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Names {
+    /// All of them: [`MAX_NAMES`] at most.
+    Few(BTreeMap<String, u64>),
+    /// Too many to stand in a state: they are rows of their own, to which these are to be added.
+    Many(BTreeMap<String, u64>),
+}
+
+impl Names {
+    fn add(self, more: BTreeMap<String, u64>) -> Self {
+        match self {
+            Self::Many(_) => Self::Many(more),
+            Self::Few(mut names) => {
+                for (name, count) in more {
+                    *names.entry(name).or_default() += count;
+                }
+                if names.len() > MAX_NAMES { Self::Many(names) } else { Self::Few(names) }
+            }
+        }
+    }
+}
+
+/// All that is known of a user's day, beside the rows of names and session starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActivityState {
+    event_count: u64,
+    events_span: Option<Span>,
+    names: Names,
+    session_count: i64,
+    duration_ms: i64,
+    starts_span: Option<Span>,
+}
+
+/// The columns of `user_activity` beside the key's.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "named as in UserActivity")]
+pub struct ActivityRow {
+    pub session_count: i64,
+    pub event_count: i64,
+    pub total_duration_ms: i64,
+    pub first_seen_at: Timestamp,
+    pub last_seen_at: Timestamp,
+    pub events_breakdown: Option<JsonObject>,
+}
+
+impl Default for ActivityState {
+    fn default() -> Self {
+        Self {
+            event_count: 0,
+            events_span: None,
+            names: Names::Few(BTreeMap::new()),
+            session_count: 0,
+            duration_ms: 0,
+            starts_span: None,
+        }
+    }
+}
+
+impl ActivityState {
+    /// Whether no event and no session is counted: then there is no row.
+    pub fn is_nothing(&self) -> bool {
+        self.event_count == 0 && self.session_count == 0
+    }
+
+    /// How many events of which name.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// What its row shows, the key's columns left out. `greatest` are the greatest names by count, [`MAX_NAMES`] at most.
+    pub fn row(&self, greatest: &BTreeMap<String, u64>) -> ActivityRow {
+        let span = Span::union(self.events_span, self.starts_span);
+        let (first_ms, last_ms) = span.map_or((0, 0), |span| (span.first_ms, span.last_ms));
+        ActivityRow {
+            session_count: self.session_count,
+            event_count: i64::try_from(self.event_count).unwrap_or(i64::MAX),
+            total_duration_ms: self.duration_ms,
+            first_seen_at: Timestamp::from_millis(first_ms),
+            last_seen_at: Timestamp::from_millis(last_ms),
+            events_breakdown: self.breakdown(greatest),
+        }
+    }
+
+    fn breakdown(&self, greatest: &BTreeMap<String, u64>) -> Option<JsonObject> {
+        if self.event_count == 0 {
+            return None;
+        }
+        let mut shown: serde_json::Map<_, _> =
+            greatest.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
+        let rest = self.event_count - greatest.values().sum::<u64>().min(self.event_count);
+        if rest > 0 {
+            // An event may have that name.
+            let named = greatest.get(OTHER).copied().unwrap_or_default();
+            shown.insert(OTHER.to_owned(), (named + rest).into());
+        }
+        Some(JsonObject::from(&shown))
+    }
+}
+
+impl Group for Activity {
+    type Key = UserDay;
+    type Fact = ActivityFact;
+    type State = ActivityState;
+
+    fn apply(before: Option<&ActivityState>, fact: ActivityFact) -> ActivityState {
+        let before = before.cloned().unwrap_or_default();
+        let came = fact.came_span();
+        ActivityState {
+            event_count: before.event_count + fact.event_count,
+            events_span: Span::union(before.events_span, fact.events_span),
+            names: before.names.add(fact.names),
+            session_count: before.session_count + fact.session_count,
+            duration_ms: before.duration_ms + fact.duration_ms,
+            starts_span: fact.starts_span.unwrap_or_else(|| Span::union(before.starts_span, came)),
+        }
+    }
+}
+
+impl ByKey<Activity> {
+    /// Adds what an event says: of its user's day.
+    pub fn add_event(&mut self, event: &AnalyticsEvent) {
+        let Some(user_id) = &event.user_id else { return };
+        let fact = ActivityFact {
+            event_count: 1,
+            events_span: Some(Span::new(event.timestamp, event.timestamp)),
+            names: BTreeMap::from([(event.event_name.clone(), 1)]),
+            ..ActivityFact::default()
+        };
+        self.add(UserDay::new(user_id, event.timestamp), fact);
+    }
+
+    /// Takes a session from the day that had it, and gives it to the day on which it begins.
+    pub fn move_session(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
+        let place = |(id, session): (&str, &Session)| {
+            let user_id = session.user_id()?;
+            let start = (session.started_at(), id.to_owned());
+            Some((UserDay::new(user_id, session.started_at()), start, session.duration_ms()))
+        };
+        let (before, after) = (before.and_then(place), after.and_then(place));
+        if let (Some((key, start, duration_ms)), Some((key_after, start_after, duration_ms_after))) = (&before, &after)
+            && (key, start) == (key_after, start_after)
+        {
+            if duration_ms != duration_ms_after {
+                let fact = ActivityFact { duration_ms: duration_ms_after - duration_ms, ..ActivityFact::default() };
+                self.add(key.clone(), fact);
+            }
+            return;
+        }
+        let moves = [(before, -1, Presence::Went), (after, 1, Presence::Came)];
+        for (place, count, presence) in moves {
+            if let Some((key, start, duration_ms)) = place {
+                let starts = BTreeMap::from([(start, presence)]);
+                let duration_ms = count * duration_ms;
+                self.add(key, ActivityFact { session_count: count, duration_ms, starts, ..ActivityFact::default() });
+            }
+        }
+    }
+}
+
+/// The stored form of a user's day.
+#[derive(Serialize, Deserialize)]
+struct ActivityBytes {
+    event_count: u64,
+    events_span: Option<Span>,
+    /// None where they are rows of their own.
+    names: Option<BTreeMap<String, u64>>,
+    session_count: i64,
+    duration_ms: i64,
+    starts_span: Option<Span>,
+}
+
+impl State for ActivityState {
+    const VERSION: u8 = 1;
+
+    fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let Self { event_count, events_span, names, session_count, duration_ms, starts_span } = self.clone();
+        let names = match names {
+            Names::Few(names) => Some(names),
+            Names::Many(_) => None,
+        };
+        let stored = ActivityBytes { event_count, events_span, names, session_count, duration_ms, starts_span };
+        // Writing numbers and texts into a vector cannot fail.
+        postcard::to_extend(&stored, bytes).unwrap_or_default()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (stored, rest) = postcard::take_from_bytes::<ActivityBytes>(bytes).ok()?;
+        let ActivityBytes { event_count, events_span, names, session_count, duration_ms, starts_span } = stored;
+        let names = names.map_or_else(|| Names::Many(BTreeMap::new()), Names::Few);
+        rest.is_empty().then_some(Self {
+            event_count,
+            events_span,
+            names,
+            session_count,
+            duration_ms,
+            starts_span,
+        })
+    }
+}

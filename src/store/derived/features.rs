@@ -1,0 +1,83 @@
+//! `feature_usage`, the states behind it in `_feature_states`, and who used what in `_feature_users`.
+
+use rusqlite::{CachedStatement, Transaction, params};
+
+use super::{Table, row_without_state, select_state};
+use crate::analytics::{ByKey, Change, FeatureDay, FeatureState, Features, State};
+use crate::store::StoreError;
+
+const STATES: &str = "_feature_states";
+const SELECT_STATE: &str = "SELECT state FROM _feature_states WHERE feature_name = ?1 AND date = ?2";
+const UPSERT_STATE: &str = "INSERT INTO _feature_states (feature_name, date, state) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (feature_name, date) DO UPDATE SET state = excluded.state";
+const INSERT_USER: &str = "INSERT INTO _feature_users (feature_name, date, user_id) VALUES (?1, ?2, ?3) \
+     ON CONFLICT DO NOTHING";
+const INSERT_ROW: &str = "INSERT INTO feature_usage (id, usage_count, unique_users, avg_duration_ms, success_rate, \
+     feature_name, date) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+/// It names no column that an index holds, so that it moves no index entries.
+const UPDATE_ROW: &str = "UPDATE feature_usage SET usage_count = ?2, unique_users = ?3, avg_duration_ms = ?4, \
+     success_rate = ?5 WHERE id = ?1";
+
+pub(super) struct FeatureTables<'tx> {
+    select_state: CachedStatement<'tx>,
+    upsert_state: CachedStatement<'tx>,
+    insert_user: CachedStatement<'tx>,
+    insert_row: CachedStatement<'tx>,
+    update_row: CachedStatement<'tx>,
+}
+
+impl<'tx> FeatureTables<'tx> {
+    pub(super) fn prepare(tx: &'tx Transaction<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            select_state: tx.prepare_cached(SELECT_STATE)?,
+            upsert_state: tx.prepare_cached(UPSERT_STATE)?,
+            insert_user: tx.prepare_cached(INSERT_USER)?,
+            insert_row: tx.prepare_cached(INSERT_ROW)?,
+            update_row: tx.prepare_cached(UPDATE_ROW)?,
+        })
+    }
+
+    fn put(&mut self, key: &FeatureDay, change: &Change<Features>) -> Result<(), StoreError> {
+        let date = key.date.to_string();
+        self.upsert_state.execute(params![key.feature_name, date, change.after.to_bytes()])?;
+        let row = change.after.row(key);
+        let counts = (row.usage_count, row.unique_users, row.avg_duration_ms, row.success_rate);
+        let updated = match change.before {
+            None => 0,
+            Some(_) => self.update_row.execute(params![row.id, counts.0, counts.1, counts.2, counts.3])?,
+        };
+        if updated > 0 {
+            return Ok(());
+        }
+        let inserted =
+            self.insert_row.execute(params![row.id, counts.0, counts.1, counts.2, counts.3, row.feature_name, date])?;
+        match inserted {
+            0 => Err(row_without_state(STATES, &row.id)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Table<Features> for FeatureTables<'_> {
+    /// Users come to their day here; what is left in the facts are those that were not known of it.
+    fn get_many(&mut self, facts: &mut ByKey<Features>) -> Result<Vec<Option<FeatureState>>, StoreError> {
+        let mut states = Vec::new();
+        for (key, fact) in facts.iter_mut() {
+            let date = key.date.to_string();
+            let named = || format!("{} {date}", key.feature_name);
+            states.push(select_state(&mut self.select_state, (&key.feature_name, &date), STATES, named)?);
+            let mut new_users = std::collections::BTreeSet::new();
+            for user_id in std::mem::take(&mut fact.users) {
+                if self.insert_user.execute(params![key.feature_name, date, user_id])? > 0 {
+                    new_users.insert(user_id);
+                }
+            }
+            fact.users = new_users;
+        }
+        Ok(states)
+    }
+
+    fn put_many(&mut self, changes: &[(FeatureDay, Change<Features>)]) -> Result<(), StoreError> {
+        changes.iter().try_for_each(|(key, change)| self.put(key, change))
+    }
+}
