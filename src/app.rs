@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::http::{self, Health};
 use crate::nats::{self, DeadLetters, Instance, NatsError, Source};
 use crate::pipeline::{Pipeline, PipelineError};
+use crate::rebuild::Rebuild;
 use crate::store::{self, Lock, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 
@@ -22,6 +23,8 @@ const ABANDON_PATIENCE: Duration = Duration::from_millis(500);
 /// How long dead letters that are not published yet may take; the rest wait for the next start.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(750);
 const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a step of what is built aside may take; it is repeated at the next start.
+const REBUILD_PATIENCE: Duration = Duration::from_millis(500);
 /// How long closing the database may take; a WAL that is left behind is read at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
@@ -76,11 +79,17 @@ pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Re
         opened = open => opened?,
     };
     health.set_migrated();
+    let builds = writer.builds();
     let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
 
+    let rebuild = Rebuild { builds, database: lock.database().to_owned(), rules: config.rules.clone(), writer: writer.clone() };
+    let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
     let worker = Worker { config, new_epoch, health, telemetry, writer, pool: pool.clone(), stop: stop.clone() };
     let result = worker.run(&lock).await;
 
+    stop.cancel();
+    let _ = tokio::time::timeout(REBUILD_PATIENCE, &mut rebuilding).await;
+    rebuilding.abort();
     // The last handle of the writer is gone: its thread ends and its connection closes, which empties the WAL.
     pool.close().await;
     let closed = async {
@@ -88,7 +97,6 @@ pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Re
             tokio::time::sleep(POLL).await;
         }
     };
-    stop.cancel();
     let _ = tokio::time::timeout(FLUSH_PATIENCE, serving).await;
     let _ = tokio::time::timeout(CLOSE_PATIENCE, closed).await;
     result

@@ -42,6 +42,7 @@ pub mod natural_id;
 
 pub mod app;
 pub mod pipeline;
+pub mod rebuild;
 
 pub mod nats;
 

@@ -77,7 +77,7 @@ fn as_json(status: &store::Status, configured: &str, live: Option<Live>) -> serd
         "gaps": status.gaps,
         "missing_messages": status.missing_messages,
         "gap_ranges": status.gap_ranges,
-        "rebuilding": [],
+        "rebuilding": status.rebuilding,
         "database": {"size_bytes": status.size_bytes, "wal_bytes": status.wal_bytes},
         "version": env!("CARGO_PKG_VERSION"),
     })
@@ -105,6 +105,9 @@ fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
             gap.reason,
             gap.found_at
         );
+    }
+    for group in &status.rebuilding {
+        out!("rebuilding    {}: {} of {} rows", group.group, group.rows_done, group.rows_total);
     }
     out!("database      {} bytes, write-ahead log {} bytes", status.size_bytes, status.wal_bytes);
     out!("version       {}", env!("CARGO_PKG_VERSION"));

@@ -124,13 +124,7 @@ impl Pipeline {
     /// Finds out where the database stands, whether the stream is still the same, and begins to read after it.
     async fn bind(&mut self, trouble: &mut Trouble) -> Result<Position, PipelineError> {
         self.source.revive().await?;
-        let last = self
-            .writer
-            .run(|writer| {
-                writer.rebuild_changed()?;
-                writer.position()
-            })
-            .await?;
+        let last = self.writer.run(|writer| writer.position()).await?;
         let state = self.source.stream_state(last.as_ref(), self.new_epoch).await?;
         let standing = stand(last.as_ref(), &state, self.new_epoch).map_err(NatsError::from)?;
         let mut position = match standing {

@@ -4,6 +4,7 @@
 //! commits; the table modules take its transaction: `raw` for what was sent, `derived` for what it adds up to. Readers open their own connections: WAL lets them read while the
 //! writer writes. SQL stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time functions.
 
+mod aside;
 mod derived;
 mod digest;
 mod gaps;
@@ -21,6 +22,8 @@ mod writer;
 
 use std::path::PathBuf;
 
+pub use aside::{Aside, Progress, STEP_MESSAGES};
+pub use derived::Build;
 pub use digest::{Digest, digest};
 pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
@@ -28,7 +31,7 @@ pub use open::{WRITER_PRAGMAS, open_reader, open_writer};
 pub use outbox::{DeadLetter, DeadLetterKey, Unpublished, dead_letter, unpublished};
 pub use raw::Counts;
 pub use spent::Spent;
-pub use status::{GapRange, Status, StreamStatus, status};
+pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};
 pub use thread::WriterThread;
 pub use writer::{Committed, Writer};
 

@@ -25,7 +25,7 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     ("journal_size_limit", "67108864"),
 ];
 /// More than the writer has: with fewer places than statements, every transaction would prepare them all again.
-const MAX_PREPARED_STATEMENTS: usize = 64;
+pub(super) const MAX_PREPARED_STATEMENTS: usize = 64;
 const MAX_READERS: u32 = 4;
 
 /// Opens the file for writing, and migrates it. The lock proves that nobody else does. Derived tables follow `rules`.
@@ -43,7 +43,7 @@ pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError
     for (pragma, value) in WRITER_PRAGMAS {
         connection.pragma_update(None, pragma, value)?;
     }
-    Ok(Writer::new(connection, rules))
+    Writer::new(connection, lock.database(), rules)
 }
 
 /// Opens an existing, migrated file for reading.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use sqlx::{FromRow, SqlitePool};
 
+use super::aside::{self, Progress};
 use super::{StoreError, from_sql};
 
 /// Ranges that a status lists; the count is of all.
@@ -25,6 +26,8 @@ pub struct Status {
     pub missing_messages: i64,
     /// The latest gaps.
     pub gap_ranges: Vec<GapRange>,
+    /// Groups of derived tables that are being made anew: their rows stay as they were until then.
+    pub rebuilding: Vec<Rebuilding>,
     /// Bytes of the file.
     pub size_bytes: u64,
     /// Bytes of its write-ahead log.
@@ -63,6 +66,17 @@ pub struct GapRange {
     pub last_seq: i64,
     pub reason: String,
     pub found_at: String,
+}
+
+/// A group of derived tables that is being made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rebuilding {
+    /// Its name.
+    pub group: String,
+    /// Raw rows that are in it already.
+    pub rows_done: u64,
+    /// Raw rows that there were when it began; more may have come.
+    pub rows_total: u64,
 }
 
 #[derive(FromRow)]
@@ -104,7 +118,17 @@ pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError
     .bind(MAX_LISTED_GAPS)
     .fetch_all(&mut *tx)
     .await?;
+    let builds: Vec<(String, String)> =
+        sqlx::query_as("SELECT name, build FROM _groups WHERE build IS NOT NULL ORDER BY name")
+            .fetch_all(&mut *tx)
+            .await?;
     tx.rollback().await?;
+    let stored = positions.iter().map(|position| from_sql(position.stored)).sum();
+    let rebuilding = builds.into_iter().map(|(group, build)| {
+        // Before its first step a build has no file.
+        let progress = aside::progress_of(path, &build).unwrap_or(Progress { rows: 0, total: stored });
+        Rebuilding { group, rows_done: progress.rows, rows_total: progress.total }
+    });
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     let size_of = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
@@ -115,6 +139,7 @@ pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError
         gaps,
         missing_messages,
         gap_ranges,
+        rebuilding: rebuilding.collect(),
         size_bytes: size_of(path),
         wal_bytes: size_of(Path::new(&wal)),
     })

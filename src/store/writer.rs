@@ -1,11 +1,15 @@
 //! The writer: the only begin and commit.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::sync::watch;
 
+use super::aside::{self, Aside};
+use super::derived::{Build, GroupName, GroupSet};
 use super::outbox::DeadLetterKey;
 use super::raw::{self, Counts, Written};
 use super::spent::Spent;
@@ -45,13 +49,32 @@ impl Committed {
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
+    database: PathBuf,
     rules: Rules,
+    /// Groups that are not up to date: they stay as they are until their build is put in.
+    build: watch::Sender<Option<Build>>,
     stop_waiting: Arc<AtomicBool>,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, rules: Rules) -> Self {
-        Self { connection, rules, stop_waiting: Arc::default() }
+    /// Takes a migrated database. Groups of derived tables that other rules made are frozen from now on.
+    pub(super) fn new(connection: Connection, database: &Path, rules: Rules) -> Result<Self, StoreError> {
+        let build = watch::Sender::new(None);
+        let writer = Self { connection, database: database.to_owned(), rules, build, stop_waiting: Arc::default() };
+        let tx = writer.begin()?;
+        let mut build = derived::freeze_changed(&tx, &writer.rules)?;
+        if let Some(begun) = &build
+            && !derived::has_raw_rows(&tx)?
+        {
+            derived::thaw(&tx, begun)?;
+            build = None;
+        }
+        tx.commit()?;
+        if build.is_none() {
+            aside::remove(database)?;
+        }
+        writer.build.send_replace(build);
+        Ok(writer)
     }
 
     /// When set, a transaction that cannot begin because another process holds SQLite's write lock fails at once.
@@ -67,32 +90,77 @@ impl Writer {
         Ok(position::last(&self.connection)?)
     }
 
-    /// Makes derived tables anew, from the raw rows, whose rules are not those that they were made by. To be called
-    /// before the first commit; takes its time where there are many rows.
+    /// The build that is wanted, now and later: what it replaces is frozen until it is put in.
+    pub fn builds(&self) -> watch::Receiver<Option<Build>> {
+        self.build.subscribe()
+    }
+
+    /// Puts in what was built aside, brought up to date: one transaction, which writes the rows that differ. Does nothing
+    /// where another build is wanted now.
     ///
     /// # Errors
     /// Where the transaction fails; then nothing changed.
-    pub fn rebuild_changed(&mut self) -> Result<(), StoreError> {
-        if derived::is_current(&self.connection, &self.rules)? {
-            return Ok(());
-        }
-        if self.position()?.is_some() {
-            tracing::info!(
-                "derived tables were made with another limits.session_timeout, or by another version: making them anew from raw rows"
-            );
-        }
-        self.rebuild()
+    pub fn swap(&mut self, mut aside: Aside) -> Result<(), StoreError> {
+        let wanted = self.build.borrow().clone();
+        let Some(build) = wanted.filter(|wanted| aside.is_of(wanted)) else { return Ok(()) };
+        let began = Instant::now();
+        // What was written since its last step. Nothing else is: whoever writes does it here.
+        while aside.step(aside::STEP_MESSAGES)? {}
+        // Absolute, so that SQLite takes it for nothing but a path.
+        let absolute = |source| StoreError::Io { path: aside.path().to_owned(), source };
+        let path = std::path::absolute(aside.path()).map_err(absolute)?;
+        self.connection.execute("ATTACH ?1 AS built", [path.to_string_lossy()])?;
+        let swapped = self.swap_attached(&build);
+        self.connection.execute("DETACH built", [])?;
+        let differed = swapped?;
+        let (rows, pause) = (aside.progress().rows, began.elapsed());
+        self.build.send_replace(None);
+        drop(aside);
+        aside::remove(&self.database)?;
+        tracing::info!(
+            groups = %build.names().join(" "),
+            raw_rows = rows,
+            rows_that_differed = differed,
+            pause_ms = pause.as_millis(),
+            "derived tables are made anew"
+        );
+        Ok(())
     }
 
-    fn rebuild(&mut self) -> Result<(), StoreError> {
-        let (rules, began) = (self.rules.clone(), Instant::now());
+    fn swap_attached(&self, build: &Build) -> Result<usize, StoreError> {
         let tx = self.begin()?;
-        let rows = derived::rebuild(&tx, &rules)?;
-        tx.commit()?;
-        if rows > 0 {
-            tracing::info!(rows, took_ms = began.elapsed().as_millis(), "derived tables are made anew");
+        let mut differed = 0;
+        for table in build.groups.iter().flat_map(|group| group.tables()) {
+            differed += derived::swap(&tx, table)?;
         }
+        derived::thaw(&tx, build)?;
+        tx.commit()?;
+        Ok(differed)
+    }
+
+    /// Makes what is frozen anew, here and now.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or written.
+    pub fn rebuild(&mut self) -> Result<(), StoreError> {
+        loop {
+            let Some(build) = self.build.borrow().clone() else { return Ok(()) };
+            self.swap(Aside::open(&self.database, build, self.rules.clone())?)?;
+        }
+    }
+
+    /// Freezes the group of a damaged table.
+    fn freeze(&mut self, group: GroupName) -> Result<(), StoreError> {
+        let frozen = self.frozen();
+        let tx = self.begin()?;
+        let build = derived::freeze(&tx, &self.rules, group, &frozen)?;
+        tx.commit()?;
+        self.build.send_replace(Some(build));
         Ok(())
+    }
+
+    fn frozen(&self) -> GroupSet {
+        self.build.borrow().as_ref().map(|build| build.groups.clone()).unwrap_or_default()
     }
 
     /// Begins an epoch: the next number, at `first_seq` of the stream.
@@ -138,18 +206,23 @@ impl Writer {
     /// # Errors
     /// [`StoreError::PositionMoved`] where somebody else wrote; in every case nothing changed.
     pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        match self.try_commit(batch) {
-            Err(damage @ StoreError::Damaged { .. }) => {
-                tracing::error!("{damage}: making derived tables anew from raw rows");
-                self.rebuild()?;
-                self.try_commit(batch)
+        loop {
+            match self.try_commit(batch) {
+                Err(StoreError::Damaged { table, key, why }) => {
+                    let damage = StoreError::Damaged { table, key, why };
+                    let group = GroupName::of_table(table).filter(|group| !self.frozen().contains(group));
+                    let Some(group) = group else { return Err(damage) };
+                    tracing::error!("{damage}: making {} anew from raw rows", group.as_str());
+                    self.freeze(group)?;
+                }
+                result => return result,
             }
-            result => result,
         }
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        let rules = self.rules.clone();
+        let frozen = self.frozen();
+        let groups: GroupSet = GroupName::ALL.into_iter().filter(|group| !frozen.contains(group)).collect();
         let tx = self.begin()?;
         let mut spent = Spent::begin();
         let position = batch.end();
@@ -158,9 +231,9 @@ impl Writer {
         let Written { counts, stored } = raw::write(&tx, batch)?;
         gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
         spent.lap("raw");
-        let facts = Facts::of(&rules, stored);
+        let facts = Facts::of(&self.rules, stored);
         spent.lap("facts");
-        derived::apply(&tx, &rules, facts, &mut spent)?;
+        derived::apply(&tx, &self.rules, &groups, facts, &mut spent)?;
         position::add_counts(&tx, batch.after.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
         spent.lap("commit");
@@ -179,11 +252,11 @@ impl Writer {
     }
 
     /// Begins IMMEDIATE, so that what is read inside is what is written on. Waits while another process writes.
-    fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+    fn begin(&self) -> Result<Transaction<'_>, StoreError> {
         let waiting_since = Instant::now();
         let mut warnings = 0;
         loop {
-            // `unchecked` takes a shared borrow, which a loop that returns needs; `&mut self` rules out a second one.
+            // `unchecked` takes a shared borrow, which a loop that returns needs. A second one inside would fail.
             match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
                 Ok(tx) => return Ok(tx),
                 Err(error) if is_busy(&error) => {}
@@ -209,6 +282,17 @@ impl Drop for Writer {
             tracing::debug!("the WAL stays, and is read at the next start: {error}");
         }
     }
+}
+
+/// One transaction on a file that is built aside.
+pub(super) fn transact<T>(
+    connection: &Connection,
+    body: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let value = body(&tx)?;
+    tx.commit()?;
+    Ok(value)
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

@@ -124,7 +124,7 @@ async fn close_sessions(config: &Config, count: u64) {
 async fn open(config: &Config, database: &Path) -> Writer {
     let lock = Lock::acquire(database, "bench").await.unwrap();
     let mut writer = store::open_writer(&lock, config.rules.clone()).await.unwrap();
-    writer.rebuild_changed().unwrap();
+    writer.rebuild().unwrap();
     writer
 }
 

@@ -15,6 +15,7 @@ pub mod naive_features;
 pub mod naive_sessions;
 mod people;
 mod raw;
+mod rebuild;
 pub mod rollups;
 mod sessions;
 
@@ -88,8 +89,16 @@ impl Store {
         Self { folder, writer, judge }
     }
 
-    /// Closes the database and opens it again, as a worker with that configuration would.
+    /// Closes the database and opens it again, as a worker with that configuration would, and makes anew what it asks
+    /// for.
     fn reopen(self, runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
+        let mut store = self.reopen_frozen(runtime, toml);
+        store.writer.rebuild().unwrap();
+        store
+    }
+
+    /// Closes the database and opens it again; what has changed stays frozen.
+    fn reopen_frozen(self, runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
         let Self { folder, writer, judge } = self;
         drop(writer);
         let writer = open(runtime, folder.path(), &config(folder.path(), toml));
@@ -174,12 +183,10 @@ fn config(folder: &Path, toml: &str) -> Config {
 
 fn open(runtime: &tokio::runtime::Runtime, folder: &Path, config: &Config) -> Writer {
     let path = folder.join("streamgauge.db");
-    let mut writer = runtime.block_on(async {
+    runtime.block_on(async {
         let lock = Lock::acquire(&path, "test").await.unwrap();
         store::open_writer(&lock, config.rules.clone()).await.unwrap()
-    });
-    writer.rebuild_changed().unwrap();
-    writer
+    })
 }
 
 fn runtime() -> tokio::runtime::Runtime {

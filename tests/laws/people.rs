@@ -36,7 +36,7 @@ const USER_AGENTS: [&str; 3] = [
      Mobile/15E148 Safari/604.1",
     "none that anybody knows",
 ];
-const CONFIG: &str = r#"
+pub(super) const CONFIG: &str = r#"
     [[features]]
     feature = "search"
     event_type = ["track", "page"]
@@ -67,7 +67,7 @@ fn rules() -> Vec<Rule> {
 
 /// A message from a world of three people, some of them known by an anonymous id.
 #[derive(Debug, Clone)]
-struct Small {
+pub(super) struct Small {
     time_ms: i64,
     user: Option<u8>,
     anonymous: Option<u8>,
@@ -87,7 +87,7 @@ enum Named {
     AsUnnamed { first_event: u8, user: u8, is_next: bool },
 }
 
-fn small() -> impl Strategy<Value = Small> {
+pub(super) fn small() -> impl Strategy<Value = Small> {
     let session = prop_oneof![
         8 => Just(Named::No),
         2 => (0..2_u8).prop_map(Named::Yes),
@@ -107,6 +107,12 @@ fn small() -> impl Strategy<Value = Small> {
             says,
         },
     )
+}
+
+/// An event of a user, the ones after the others.
+pub(super) fn event_of(number: u8, user: u8) -> Small {
+    let (time_ms, says) = (TIMES_MS[usize::from(number) % TIMES_MS.len()], number % 8);
+    Small { time_ms, user: Some(user), anonymous: None, session: Named::No, is_start: false, name: number % 4, says }
 }
 
 /// Not in the order of numbers.
@@ -166,7 +172,7 @@ impl Small {
     }
 }
 
-fn deliveries(messages: &[Small], order: &[usize]) -> Vec<Delivery> {
+pub(super) fn deliveries(messages: &[Small], order: &[usize]) -> Vec<Delivery> {
     let deliver = |(at, number): (usize, &usize)| messages[*number].delivery(*number, at as u64 + 1);
     order.iter().enumerate().map(deliver).collect()
 }

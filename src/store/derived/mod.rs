@@ -3,9 +3,10 @@
 mod activity;
 mod features;
 mod gap_sessions;
-mod rebuild;
+mod groups;
 mod rollups;
 mod sessions;
+mod swap;
 mod watermark;
 
 use rusqlite::{CachedStatement, Params, Row, Transaction};
@@ -18,7 +19,11 @@ use self::sessions::SessionTables;
 use super::{Spent, StoreError};
 use crate::analytics::{self, ByKey, Change, Facts, Group, Rules, State};
 
-pub(super) use rebuild::{is_current, rebuild};
+pub use groups::Build;
+pub(super) use groups::{
+    GroupName, GroupSet, Table as StoredTable, freeze, freeze_changed, has_raw_rows, thaw, with_sources,
+};
+pub(super) use swap::swap;
 
 /// Where a group keeps its states. Gets and puts them by the batch; merging happens in [`crate::analytics`].
 trait Table<G: Group> {
@@ -30,22 +35,30 @@ trait Table<G: Group> {
     fn put_many(&mut self, changes: &[(G::Key, Change<G>)]) -> Result<(), StoreError>;
 }
 
-/// Brings the derived tables up to what the stored messages of a batch say. Groups stand in the order in which one
-/// speaks to another: what an earlier one says to a later one is added to the facts in time.
+/// Brings the tables of these groups up to what the stored messages of a batch say. Groups stand in the order in which
+/// one speaks to another: what an earlier one says to a later one is added to the facts in time.
 pub(super) fn apply(
     tx: &Transaction<'_>,
     rules: &Rules,
+    groups: &GroupSet,
     mut facts: Facts,
     spent: &mut Spent,
 ) -> Result<(), StoreError> {
-    apply_group(&mut RollupTables::prepare(tx)?, &mut facts, |facts| &mut facts.rollups)?;
-    spent.lap("rollups");
-    apply_group(&mut FeatureTables::prepare(tx)?, &mut facts, |facts| &mut facts.features)?;
-    spent.lap("features");
-    apply_sessions(tx, rules, &mut facts)?;
-    spent.lap("sessions");
-    apply_group(&mut ActivityTables::prepare(tx)?, &mut facts, |facts| &mut facts.activity)?;
-    spent.lap("activity");
+    for group in groups {
+        match group {
+            GroupName::Rollups => {
+                apply_group(&mut RollupTables::prepare(tx)?, &mut facts, |facts| &mut facts.rollups)?;
+            }
+            GroupName::Features => {
+                apply_group(&mut FeatureTables::prepare(tx)?, &mut facts, |facts| &mut facts.features)?;
+            }
+            GroupName::Sessions => apply_sessions(tx, rules, &mut facts)?,
+            GroupName::Activity => {
+                apply_group(&mut ActivityTables::prepare(tx)?, &mut facts, |facts| &mut facts.activity)?;
+            }
+        }
+        spent.lap(group.as_str());
+    }
     Ok(())
 }
 

@@ -1,0 +1,84 @@
+//! Groups of derived tables whose rules have changed, made anew beside the worker that goes on writing: the one owner
+//! of `store::Aside`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::analytics::Rules;
+use crate::store::{Aside, Build, STEP_MESSAGES, StoreError, WriterThread};
+
+/// How long to wait after a failure, say of the disk.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Builds what is wanted, whenever it is.
+#[derive(Debug)]
+pub struct Rebuild {
+    /// The build that is wanted.
+    pub builds: watch::Receiver<Option<Build>>,
+    /// The database.
+    pub database: PathBuf,
+    /// What the groups are to be built by.
+    pub rules: Rules,
+    /// Who puts in what was built.
+    pub writer: WriterThread,
+}
+
+impl Rebuild {
+    /// Runs until `stop`. A build that is not finished goes on at the next start.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let wanted = self.builds.borrow_and_update().clone();
+            let result = match wanted {
+                Some(build) => self.build(build, &stop).await,
+                None => Ok(()),
+            };
+            if let Err(error) = &result {
+                tracing::warn!(retry_in_s = RETRY_AFTER.as_secs(), "derived tables cannot be made anew: {error}");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.builds.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY_AFTER), if result.is_err() => {}
+            }
+        }
+    }
+
+    /// Builds aside, until another build is wanted, and has it put in.
+    async fn build(&self, build: Build, stop: &CancellationToken) -> Result<(), StoreError> {
+        let groups = build.names().join(" ");
+        tracing::info!(groups, "rules have changed: making derived tables anew from raw rows");
+        let (database, rules) = (self.database.clone(), self.rules.clone());
+        let mut aside = blocking(move || Aside::open(&database, build, rules)).await?;
+        let mut logged = Instant::now();
+        loop {
+            if stop.is_cancelled() || self.builds.has_changed().unwrap_or(true) {
+                return Ok(());
+            }
+            let has_more;
+            (aside, has_more) = blocking(move || {
+                let has_more = aside.step(STEP_MESSAGES)?;
+                Ok((aside, has_more))
+            })
+            .await?;
+            if !has_more {
+                return self.writer.run(move |writer| writer.swap(aside)).await;
+            }
+            if logged.elapsed() >= LOG_EVERY {
+                logged = Instant::now();
+                let progress = aside.progress();
+                tracing::info!(groups, rows = progress.rows, of = progress.total, "still making derived tables anew");
+            }
+        }
+    }
+}
+
+/// Runs SQLite's calls, which block, on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::WriterStopped))
+}

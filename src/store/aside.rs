@@ -1,0 +1,308 @@
+//! Groups of derived tables, built aside: in a file of their own beside the database, from the raw rows, while the
+//! worker goes on writing.
+//!
+//! ```text
+//! <database>          raw rows -- read, never locked -->  Aside::step
+//! <database>.rebuild  tables of the groups, and how far they are: one transaction for each step
+//! <database>          <-- Writer::swap: what differs, in one transaction
+//! ```
+//! The rules and the tables' code are those that the worker itself runs. A process that dies leaves the file at some
+//! step, and the next one goes on from there.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::derived::{self, Build, GroupSet, StoredTable};
+use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
+use super::raw::{RawTable, is_unreadable};
+use super::{Spent, StoreError, position, to_sql, writer};
+use crate::analytics::{Facts, Rules, Stored};
+use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
+
+/// Raw rows whose facts are combined before they are applied: as many as in a large batch.
+const CHUNK_ROWS: usize = 10_000;
+/// Messages that one step takes in.
+pub const STEP_MESSAGES: u32 = 10_000;
+/// Where the build stands.
+///
+/// build   of which build the file is
+/// schema  the statements that made its tables
+/// epoch, stream_seq  the last raw row that is in it
+/// rows    how many are, `total` as far as was known when it began
+const PROGRESS: &str = "CREATE TABLE _rebuild (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), build TEXT NOT NULL, \
+     schema TEXT NOT NULL, epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, rows INTEGER NOT NULL, \
+     total INTEGER NOT NULL)";
+
+/// How far a build is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Raw rows that are in it.
+    pub rows: u64,
+    /// Raw rows that there were when it began.
+    pub total: u64,
+}
+
+/// The place of a raw row in the stream. Rows that came another way have epoch 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    epoch: i64,
+    stream_seq: i64,
+}
+
+const BEFORE_ALL: Place = Place { epoch: -1, stream_seq: 0 };
+
+/// Groups that are being built.
+#[derive(Debug)]
+pub struct Aside {
+    build: Build,
+    rules: Rules,
+    /// Those of the build, and those that speak to them.
+    groups: GroupSet,
+    /// The database, for reading.
+    raw: Connection,
+    /// The file that is built.
+    built: Connection,
+    path: PathBuf,
+    upto: Place,
+    progress: Progress,
+}
+
+impl Aside {
+    /// Goes on with a build where its file is there, else begins it.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or written.
+    pub fn open(database: &Path, build: Build, rules: Rules) -> Result<Self, StoreError> {
+        let raw = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        raw.busy_timeout(BUSY_TIMEOUT)?;
+        let groups = derived::with_sources(build.groups.clone());
+        let path = file_of(database);
+        let schema = schema(&raw, &groups)?;
+        let kept = open_file(&path).and_then(|built| Ok((resume(&built, &build, &schema, &raw)?, built)));
+        let (built, (upto, progress)) = match kept {
+            Ok((Some(state), built)) => (built, state),
+            _ => {
+                remove(database)?;
+                let built = open_file(&path)?;
+                let state = create(&built, &build, &schema, &raw)?;
+                (built, state)
+            }
+        };
+        Ok(Self { build, rules, groups, raw, built, path, upto, progress })
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Whether it is of that build.
+    pub fn is_of(&self, build: &Build) -> bool {
+        self.build == *build
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes in the raw rows of the next `max_messages` messages of the stream. Returns whether there were any.
+    ///
+    /// # Errors
+    /// Where it cannot be read or written. Then it is as it was before the step.
+    pub fn step(&mut self, max_messages: u32) -> Result<bool, StoreError> {
+        // One read transaction: rows and position must be of one moment.
+        let read = self.raw.unchecked_transaction()?;
+        let Some(first) = next_place(&read, self.upto)? else { return Ok(false) };
+        let mut last = Place { stream_seq: first.stream_seq.saturating_add(i64::from(max_messages) - 1), ..first };
+        if let Some(position) = position::last(&read)?.filter(|position| position.epoch == first.epoch) {
+            // What comes after it is not stored yet.
+            last.stream_seq = last.stream_seq.min(to_sql(position.last_seq)).max(first.stream_seq);
+        }
+        let rows = writer::transact(&self.built, |tx| {
+            let mut step = Step { rules: &self.rules, groups: &self.groups, read: &read, tx, first, last, rows: 0 };
+            step.replay::<AnalyticsEvent>()?;
+            step.replay::<Metric>()?;
+            step.replay::<SessionMessage>()?;
+            let rows = self.progress.rows + step.rows;
+            let sql = "UPDATE _rebuild SET epoch = ?1, stream_seq = ?2, rows = ?3";
+            tx.execute(sql, params![last.epoch, last.stream_seq, to_sql(rows)])?;
+            Ok(rows)
+        })?;
+        self.upto = last;
+        self.progress.rows = rows;
+        Ok(true)
+    }
+}
+
+/// Raw rows from one place to another, to the tables that are built.
+struct Step<'a> {
+    rules: &'a Rules,
+    groups: &'a GroupSet,
+    read: &'a Connection,
+    tx: &'a Transaction<'a>,
+    first: Place,
+    last: Place,
+    rows: u64,
+}
+
+impl Step<'_> {
+    /// Applies what the rows of a raw table say. Their order does not matter: facts commute.
+    fn replay<T: RawTable>(&mut self) -> Result<(), StoreError>
+    where
+        for<'a> &'a T: Into<Stored<'a>>,
+    {
+        let (table, columns) = (T::TABLE, T::COLUMNS);
+        let sql = format!(
+            "SELECT {columns}, recv_ms FROM {table} WHERE epoch = ?1 AND stream_seq >= ?2 AND stream_seq <= ?3"
+        );
+        let mut statement = self.read.prepare_cached(&sql)?;
+        let recv_column = statement.column_count() - 1;
+        let mut rows = statement.query([self.first.epoch, self.first.stream_seq, self.last.stream_seq])?;
+        let mut chunk: Vec<(T, Timestamp)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let record = T::from_row(row).and_then(|record| Ok((record, row.get(recv_column)?)));
+            match record {
+                Ok((record, recv_ms)) => chunk.push((record, Timestamp::from_millis(recv_ms))),
+                // Some other program wrote that row; it is no message.
+                Err(error) if is_unreadable(&error) => {
+                    let id = row.get_ref(0)?;
+                    tracing::warn!(table, ?id, "a row that is no message counts for nothing: {error}");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if chunk.len() == CHUNK_ROWS {
+                self.apply(&mut chunk)?;
+            }
+        }
+        self.apply(&mut chunk)
+    }
+
+    fn apply<T>(&mut self, chunk: &mut Vec<(T, Timestamp)>) -> Result<(), StoreError>
+    where
+        for<'a> &'a T: Into<Stored<'a>>,
+    {
+        let facts = Facts::of(self.rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
+        derived::apply(self.tx, self.rules, self.groups, facts, &mut Spent::begin())?;
+        self.rows += chunk.len() as u64;
+        chunk.clear();
+        Ok(())
+    }
+}
+
+/// The first place after another that holds a raw row.
+fn next_place(read: &Connection, after: Place) -> rusqlite::Result<Option<Place>> {
+    let mut next: Option<Place> = None;
+    for table in [AnalyticsEvent::TABLE, Metric::TABLE, SessionMessage::TABLE] {
+        let sql = format!(
+            "SELECT epoch, stream_seq FROM {table} WHERE (epoch, stream_seq) > (?1, ?2) \
+             ORDER BY epoch, stream_seq LIMIT 1"
+        );
+        let found = read
+            .prepare_cached(&sql)?
+            .query_row([after.epoch, after.stream_seq], |row| Ok(Place { epoch: row.get(0)?, stream_seq: row.get(1)? }))
+            .optional()?;
+        next = next.into_iter().chain(found).min();
+    }
+    Ok(next)
+}
+
+/// The statements that made the tables of these groups, and the indexes that their own writes need.
+fn schema(raw: &Connection, groups: &GroupSet) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT sql FROM sqlite_master WHERE tbl_name = ?1 AND sql IS NOT NULL \
+               AND (type = 'table' OR name >= '_' AND name < '`') ORDER BY type DESC, name";
+    let mut select = raw.prepare(sql)?;
+    let mut statements = vec![PROGRESS.to_owned()];
+    for StoredTable { name, .. } in groups.iter().flat_map(|group| group.tables()) {
+        let of_table = select.query_map([name], |row| row.get(0))?;
+        statements.extend(of_table.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    Ok(statements)
+}
+
+fn open_file(path: &Path) -> rusqlite::Result<Connection> {
+    let built = Connection::open(path)?;
+    built.busy_timeout(BUSY_TIMEOUT)?;
+    built.pragma_update(None, "journal_mode", "WAL")?;
+    built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
+    for (pragma, value) in WRITER_PRAGMAS {
+        built.pragma_update(None, pragma, value)?;
+    }
+    Ok(built)
+}
+
+/// Where the file stands; none where it is of another build, or ahead of a database that was put back.
+fn resume(
+    built: &Connection,
+    build: &Build,
+    schema: &[String],
+    raw: &Connection,
+) -> rusqlite::Result<Option<(Place, Progress)>> {
+    let sql = "SELECT build, schema, epoch, stream_seq, rows, total FROM _rebuild WHERE id = 1";
+    let (id, made_by, upto, progress): (String, String, Place, Progress) = built.query_row(sql, [], |row| {
+        let count = |column| row.get(column).map(super::from_sql);
+        let upto = Place { epoch: row.get(2)?, stream_seq: row.get(3)? };
+        Ok((row.get(0)?, row.get(1)?, upto, Progress { rows: count(4)?, total: count(5)? }))
+    })?;
+    let position = position::last(raw)?;
+    let stands =
+        position.map_or(BEFORE_ALL, |last| Place { epoch: last.epoch, stream_seq: to_sql(last.last_seq) });
+    let is_usable = id == build.id && made_by == schema.join(";\n") && upto <= stands;
+    Ok(is_usable.then_some((upto, progress)))
+}
+
+fn create(
+    built: &Connection,
+    build: &Build,
+    schema: &[String],
+    raw: &Connection,
+) -> Result<(Place, Progress), StoreError> {
+    let total: i64 = raw.query_row("SELECT coalesce(sum(stored), 0) FROM _positions", [], |row| row.get(0))?;
+    writer::transact(built, |tx| {
+        for statement in schema {
+            tx.execute(statement, [])?;
+        }
+        let sql = "INSERT INTO _rebuild (id, build, schema, epoch, stream_seq, rows, total) \
+                   VALUES (1, ?1, ?2, ?3, ?4, 0, ?5)";
+        let joined = schema.join(";\n");
+        tx.execute(sql, params![build.id, joined, BEFORE_ALL.epoch, BEFORE_ALL.stream_seq, total])?;
+        Ok(())
+    })?;
+    Ok((BEFORE_ALL, Progress { rows: 0, total: super::from_sql(total) }))
+}
+
+fn file_of(database: &Path) -> PathBuf {
+    with_suffix(database, ".rebuild")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Takes the file away.
+///
+/// # Errors
+/// Where the system does not let it.
+pub(super) fn remove(database: &Path) -> Result<(), StoreError> {
+    for suffix in [".rebuild", ".rebuild-wal", ".rebuild-shm"] {
+        let path = with_suffix(database, suffix);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Io { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How far a build is, seen from outside; none where there is no file of it.
+pub(super) fn progress_of(database: &Path, build: &str) -> Option<Progress> {
+    let built = Connection::open_with_flags(file_of(database), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    built.busy_timeout(BUSY_TIMEOUT).ok()?;
+    let sql = "SELECT rows, total FROM _rebuild WHERE build = ?1";
+    let count = |row: &rusqlite::Row<'_>, column| row.get(column).map(super::from_sql);
+    built.query_row(sql, [build], |row| Ok(Progress { rows: count(row, 0)?, total: count(row, 1)? })).ok()
+}

@@ -1,0 +1,41 @@
+//! Puts tables that were built aside in the place of those that are there: what differs is written, and nothing else.
+
+use rusqlite::Transaction;
+
+use super::groups::Table;
+
+/// Makes a table equal to the one of that name in the file that is attached as `built`. Returns the rows that differed.
+pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table) -> rusqlite::Result<usize> {
+    let name = table.name;
+    let columns: Vec<String> = {
+        let statement = tx.prepare(&format!("SELECT * FROM main.{name} LIMIT 0"))?;
+        statement.column_names().into_iter().map(str::to_owned).collect()
+    };
+    let both = |columns: &mut dyn Iterator<Item = &str>| {
+        let equal = columns.map(|column| format!("b.{column} IS NOT DISTINCT FROM m.{column}"));
+        equal.collect::<Vec<_>>().join(" AND ")
+    };
+    let same_key = both(&mut table.key.iter().copied());
+    let same_row = both(&mut columns.iter().map(String::as_str));
+    // First: a row that goes may hold what a unique index wants of one that comes.
+    let gone = tx.execute(
+        &format!("DELETE FROM main.{name} AS m WHERE NOT EXISTS (SELECT 1 FROM built.{name} b WHERE {same_key})"),
+        [],
+    )?;
+    let others = columns.iter().filter(|column| !table.key.contains(&column.as_str()));
+    let set: Vec<_> = others.map(|column| format!("{column} = excluded.{column}")).collect();
+    let on_conflict = if set.is_empty() {
+        "DO NOTHING".to_owned()
+    } else {
+        format!("({}) DO UPDATE SET {}", table.key.join(", "), set.join(", "))
+    };
+    let columns = columns.join(", ");
+    let written = tx.execute(
+        &format!(
+            "INSERT INTO main.{name} ({columns}) SELECT {columns} FROM built.{name} b \
+             WHERE NOT EXISTS (SELECT 1 FROM main.{name} m WHERE {same_row}) ON CONFLICT {on_conflict}"
+        ),
+        [],
+    )?;
+    Ok(gone + written)
+}

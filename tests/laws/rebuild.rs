@@ -1,0 +1,161 @@
+//! Groups whose rules have changed, made anew while the worker writes.
+
+use proptest::prelude::*;
+use streamgauge::store::Aside;
+
+use super::people::{self, deliveries, small};
+use super::{Store, config, runtime};
+
+/// Of what three starts are configured with; each changes something of the one before.
+const CONFIGS: [&str; 3] = [people::CONFIG, "limits.session_timeout = '20m'", "features_defaults = false"];
+
+/// What happens while groups are made anew.
+#[derive(Debug, Clone)]
+enum Action {
+    /// The worker writes so many messages more.
+    Write(usize),
+    /// The builder takes in so many.
+    Step(u32),
+    /// The process dies and starts again.
+    Kill,
+    /// Likewise, with another configuration.
+    Configure(usize),
+    /// What is built is put in, however far it was.
+    Swap,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => (1..8_usize).prop_map(Action::Write),
+        6 => (1..8_u32).prop_map(Action::Step),
+        2 => Just(Action::Kill),
+        2 => (0..CONFIGS.len()).prop_map(Action::Configure),
+        1 => Just(Action::Swap),
+    ]
+}
+
+/// A worker and the builder beside it.
+struct World {
+    runtime: tokio::runtime::Runtime,
+    store: Store,
+    toml: &'static str,
+    aside: Option<Aside>,
+}
+
+impl World {
+    fn restart(mut self, toml: &'static str) -> Self {
+        self.aside = None;
+        self.store = self.store.reopen_frozen(&self.runtime, toml);
+        self.toml = toml;
+        self
+    }
+
+    /// The builder of what is wanted now; none where nothing is.
+    fn aside(&mut self) -> Option<&mut Aside> {
+        let builds = self.store.writer.builds();
+        let Some(build) = builds.borrow().clone() else {
+            self.aside = None;
+            return None;
+        };
+        let rules = config(self.store.folder.path(), self.toml).rules;
+        let fresh = || Aside::open(&self.store.path(), build.clone(), rules.clone()).unwrap();
+        let kept = self.aside.take().filter(|aside| aside.is_of(&build));
+        Some(self.aside.insert(kept.unwrap_or_else(fresh)))
+    }
+
+    fn swap(&mut self) {
+        if self.aside().is_some() {
+            self.store.writer.swap(self.aside.take().unwrap()).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens on the way, the end is as if the last rules had been there from the beginning.
+    #[test]
+    fn rules_may_change_while_messages_flow(
+        messages in prop::collection::vec(small(), 1..60),
+        actions in prop::collection::vec(action(), 1..40),
+        last in 0..CONFIGS.len(),
+    ) {
+        let runtime = runtime();
+        let order: Vec<usize> = (0..messages.len()).collect();
+        let deliveries = deliveries(&messages, &order);
+        let mut rest = deliveries.as_slice();
+        let store = Store::with_config(&runtime, CONFIGS[0]);
+        let mut world = World { runtime, store, toml: CONFIGS[0], aside: None };
+        for action in actions {
+            match action {
+                Action::Write(count) => {
+                    let (now, later) = rest.split_at(count.min(rest.len()));
+                    world.store.write(now, &[count]);
+                    rest = later;
+                }
+                Action::Step(max_messages) => {
+                    if let Some(aside) = world.aside() {
+                        aside.step(max_messages).unwrap();
+                    }
+                }
+                Action::Kill => {
+                    let toml = world.toml;
+                    world = world.restart(toml);
+                }
+                Action::Configure(to) => world = world.restart(CONFIGS[to]),
+                Action::Swap => world.swap(),
+            }
+        }
+        world = world.restart(CONFIGS[last]);
+        world.store.write(rest, &[7]);
+        world.store.writer.rebuild().unwrap();
+        let mut fresh = Store::with_config(&world.runtime, CONFIGS[last]);
+        fresh.write(&deliveries, &[messages.len()]);
+        prop_assert_eq!(world.store.digest(), fresh.digest());
+        prop_assert_eq!(world.store.internals(), fresh.internals());
+        prop_assert!(!world.store.folder.path().join("streamgauge.db.rebuild").exists());
+    }
+}
+
+#[test]
+fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
+    let order: Vec<usize> = (0..40).collect();
+    let deliveries = deliveries(&messages, &order);
+    let mut store = Store::with_config(&runtime, "");
+    store.write(&deliveries[..30], &[10]);
+    let before = store.digest();
+
+    let toml = "limits.session_timeout = '5m'";
+    let mut store = store.reopen_frozen(&runtime, toml);
+    let build = store.writer.builds().borrow().clone().unwrap();
+    assert_eq!(build.names(), ["sessions", "activity"]);
+    let rules = config(store.folder.path(), toml).rules;
+    let mut aside = Aside::open(&store.path(), build.clone(), rules.clone()).unwrap();
+    assert!(aside.step(20).unwrap());
+    store.write(&deliveries[30..], &[3]);
+    let now = store.digest();
+    for table in ["analytics_sessions", "user_activity"] {
+        assert_eq!(now[table], before[table], "{table} is frozen");
+    }
+    assert_ne!(now["feature_usage"], before["feature_usage"], "features are not");
+
+    drop(aside);
+    let mut store = store.reopen_frozen(&runtime, toml);
+    assert_eq!(store.writer.builds().borrow().as_ref(), Some(&build));
+    let status = |store: &Store| {
+        runtime.block_on(async {
+            let pool = streamgauge::store::open_reader(&store.path()).await.unwrap();
+            let status = streamgauge::store::status(&pool, &store.path()).await.unwrap();
+            pool.close().await;
+            status.rebuilding.into_iter().map(|group| (group.group, group.rows_done, group.rows_total)).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(status(&store), [("activity".to_owned(), 20, 30), ("sessions".to_owned(), 20, 30)]);
+    store.writer.rebuild().unwrap();
+    assert_eq!(status(&store), []);
+    let mut fresh = Store::with_config(&runtime, toml);
+    fresh.write(&deliveries, &[40]);
+    assert_eq!(store.digest(), fresh.digest());
+}
