@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-use crate::laws::naive_sessions;
+use crate::laws::{naive_activity, naive_sessions};
 use crate::support::{CuttingProxy, NatsServer, Random, Traffic, Worker, publish_all, seed, wait_for};
 
 const STREAM: &str = "ANALYTICS";
 
 /// A second database, filled from the same stream without any trouble, is the same.
-async fn assert_equals_an_undisturbed_run(server: &NatsServer, worker: &Worker, last_seq: u64) {
+async fn assert_equals_an_undisturbed_run(worker: &Worker, last_seq: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let mut calm = Worker::new(folder.path(), &server.url()).env("STREAMGAUGE_STREAM__CONSUMER", "calm");
+    let mut calm = worker.twin(folder.path());
     calm.start();
     calm.applied(last_seq).await;
     let digest = |worker: &Worker| {
@@ -51,7 +51,7 @@ async fn kill_9_at_random_moments_while_200_000_messages_flow() {
     traffic.assert_stored_in(&worker.database());
     let database = worker.database().read();
     assert_eq!(naive_sessions::stored(&database), naive_sessions::recompute(&database, 30 * 60_000));
-    assert_equals_an_undisturbed_run(&server, &worker, last_seq).await;
+    assert_equals_an_undisturbed_run(&worker, last_seq).await;
     dead_letters_went_out_once(&server, &worker).await;
 }
 
@@ -84,7 +84,7 @@ async fn a_nats_server_that_is_killed_and_restarted() {
     }
     worker.applied(last_seq).await;
     traffic.assert_stored_in(&worker.database());
-    assert_equals_an_undisturbed_run(&server, &worker, last_seq).await;
+    assert_equals_an_undisturbed_run(&worker, last_seq).await;
     assert!(worker.is_running());
 }
 
@@ -102,7 +102,7 @@ async fn connections_that_are_cut_every_one_and_a_half_megabytes() {
     println!("{} cuts", proxy.cuts());
     assert!(proxy.cuts() >= 5);
     traffic.assert_stored_in(&worker.database());
-    assert_equals_an_undisturbed_run(&server, &worker, last_seq).await;
+    assert_equals_an_undisturbed_run(&worker, last_seq).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,4 +173,50 @@ async fn a_publisher_through_a_server_that_is_killed() {
     assert!(status.unwrap().success());
     wait_for("every line", || database.count("analytics_events") == 100_000).await;
     assert_eq!(database.texts("SELECT DISTINCT event_name FROM analytics_events").len(), 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_change_through_kills_while_messages_flow() {
+    let seed = seed();
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let mut traffic = Traffic::new(seed);
+    let jetstream = server.jetstream().await;
+    let before = publish_all(&jetstream, traffic.take_messages(60_000)).await;
+    worker.applied(before).await;
+    assert!(worker.stop().await.success());
+
+    let mut worker = worker
+        .env("STREAMGAUGE_LIMITS__SESSION_TIMEOUT", "5m")
+        .env("STREAMGAUGE_BATCH__MAX_MESSAGES", "2000");
+    let messages = traffic.take_messages(40_000);
+    let publishing = tokio::spawn(async move { publish_all(&jetstream, messages).await });
+    // Killed while it builds, each time further on; never begun anew.
+    let rows_done = |worker: &Worker| {
+        let sql = "SELECT rows FROM _rebuild";
+        let built = rusqlite::Connection::open(worker.database().0.with_extension("db.rebuild")).ok()?;
+        built.query_row(sql, [], |row| row.get::<_, i64>(0)).ok()
+    };
+    let mut done = 0;
+    for _ in 0..3 {
+        worker.start();
+        let upto = done;
+        wait_for("a step", || rows_done(&worker).is_some_and(|rows| rows > upto)).await;
+        worker.kill();
+        let rows = rows_done(&worker).unwrap();
+        assert!(rows > done);
+        done = rows;
+    }
+    worker.start();
+    let last_seq = publishing.await.unwrap();
+    worker.applied(last_seq).await;
+    let database = worker.database();
+    wait_for("the build to be in", || database.count("_groups WHERE build IS NOT NULL") == 0).await;
+    traffic.assert_stored_in(&database);
+    let read = database.read();
+    assert_eq!(naive_sessions::stored(&read), naive_sessions::recompute(&read, 5 * 60_000));
+    naive_activity::assert_is_recomputed(&read, 5 * 60_000);
+    assert_equals_an_undisturbed_run(&worker, last_seq).await;
 }

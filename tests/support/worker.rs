@@ -40,6 +40,13 @@ impl Worker {
         self
     }
 
+    /// Another worker that is configured as this one, but for its database and its consumer.
+    pub fn twin(&self, folder: &Path) -> Self {
+        let mut twin = Self::new(folder, &self.nats_url).env("STREAMGAUGE_STREAM__CONSUMER", "twin");
+        twin.env.extend(self.env.iter().cloned());
+        twin
+    }
+
     pub fn command(&self) -> Command {
         let mut command = command(&self.folder, &self.nats_url);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
