@@ -87,6 +87,18 @@ pub enum Presence {
 }
 
 impl ActivityFact {
+    /// Takes in an event of that user and day.
+    pub fn add_event(&mut self, event: &AnalyticsEvent) {
+        self.event_count += 1;
+        self.events_span = Span::union(self.events_span, Some(Span::new(event.timestamp, event.timestamp)));
+        match self.names.get_mut(&event.event_name) {
+            Some(count) => *count += 1,
+            None => {
+                self.names.insert(event.event_name.clone(), 1);
+            }
+        }
+    }
+
     /// The sessions that came or went, by start and id.
     pub fn starts(&self) -> impl Iterator<Item = (Timestamp, &str, Presence)> {
         self.starts.iter().map(|((started_at, id), presence)| (*started_at, id.as_str(), *presence))
@@ -242,18 +254,6 @@ impl Group for Activity {
 }
 
 impl ByKey<Activity> {
-    /// Adds what an event says: of its user's day.
-    pub fn add_event(&mut self, event: &AnalyticsEvent) {
-        let Some(user_id) = &event.user_id else { return };
-        let fact = ActivityFact {
-            event_count: 1,
-            events_span: Some(Span::new(event.timestamp, event.timestamp)),
-            names: BTreeMap::from([(event.event_name.clone(), 1)]),
-            ..ActivityFact::default()
-        };
-        self.add(UserDay::new(user_id, event.timestamp), fact);
-    }
-
     /// Takes a session from the day that had it, and gives it to the day on which it begins.
     pub fn move_session(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
         let place = |(id, session): (&str, &Session)| {

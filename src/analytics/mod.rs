@@ -3,7 +3,7 @@
 //! # How derived state changes
 //! In one way only, whatever the table:
 //! ```text
-//! stored message -> Facts::add       the rules: what it says of which keys of which groups
+//! stored message -> Facts::of        the rules: what it says of which keys of which groups
 //! facts of a batch                   combined by key while they are added (Merge)
 //! states         <- store.get_many   what was known of those keys
 //! apply(states, facts)               new states, and facts for other groups
@@ -15,7 +15,7 @@
 //!
 //! # To add a group
 //! 1. A module here with its fact and state, their [`Merge`] and [`State`], and an empty type that is the [`Group`].
-//! 2. A field in [`Facts`], and in `Facts::add` the rule that fills it.
+//! 2. A field in [`Facts`], and in `facts` the rule that fills it.
 //! 3. A module in `store::derived` that gets and puts its states, and a line in `store::derived::apply`.
 //!
 //! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
@@ -23,6 +23,7 @@
 mod activity;
 mod distribution;
 mod exact_sum;
+mod facts;
 mod feature;
 mod period;
 mod rollup;
@@ -35,9 +36,10 @@ use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 pub use activity::{Activity, ActivityFact, ActivityState, MAX_NAMES, Names, Presence, Span, UserDay};
 pub use distribution::{Distribution, MAX_EXACT};
 pub use exact_sum::ExactSum;
+pub use facts::Facts;
 pub use feature::{FeatureDay, FeatureName, FeatureRule, FeatureRules, FeatureState, Features, is_feature_name};
 pub use rollup::{Rollup, RollupKey, Rollups};
-pub use session::{Actor, Place, Placed, Session, Sessions, USER_AGENT_READER, candidate_ids, join, place, reach};
+pub use session::{Actor, Placed, Session, Sessions, USER_AGENT_READER, candidate_ids, place, reach};
 
 /// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +176,14 @@ impl<G: Group> ByKey<G> {
     }
 }
 
+impl<G: Group> Merge for ByKey<G> {
+    fn merge(&mut self, other: Self) {
+        for (key, fact) in other.0 {
+            self.add(key, fact);
+        }
+    }
+}
+
 /// Applies the facts of a batch to the states that they address, given in key order. What that says to other groups
 /// goes to `onward`.
 pub fn apply<G: Group>(
@@ -219,66 +229,5 @@ impl<'a> From<&'a Metric> for Stored<'a> {
 impl<'a> From<&'a SessionMessage> for Stored<'a> {
     fn from(session: &'a SessionMessage) -> Self {
         Self::Session(session)
-    }
-}
-
-/// What the stored messages of a batch say: of time, and of the keys of every group.
-#[derive(Debug, Default)]
-pub struct Facts {
-    /// The greatest min(timestamp, recv): what they say of T, the watermark. A clock that runs ahead does not move it
-    /// past the server's time.
-    pub watermark: Option<Timestamp>,
-    /// Of metrics in periods: of hours until [`ByKey::roll_up`].
-    pub rollups: ByKey<Rollups>,
-    /// Of sessions that were named, by session id.
-    pub sessions: ByKey<Sessions>,
-    /// Of sessions that were not, by whose they are: in the order of time, apart by more than the timeout.
-    pub unnamed_sessions: BTreeMap<Actor, Vec<Session>>,
-    /// Of users on days.
-    pub activity: ByKey<Activity>,
-    /// Of features on days.
-    pub features: ByKey<Features>,
-}
-
-impl Facts {
-    /// What messages say, each with when the server received it.
-    pub fn of<'a>(rules: &Rules, messages: impl IntoIterator<Item = (Stored<'a>, Timestamp)>) -> Self {
-        let mut facts = Self::default();
-        for (message, recv) in messages {
-            facts.add(rules, message, recv);
-        }
-        facts.rollups.roll_up();
-        for sessions in facts.unnamed_sessions.values_mut() {
-            *sessions = session::join(std::mem::take(sessions), rules.session_timeout_ms);
-        }
-        facts
-    }
-
-    /// The rules: what a message says.
-    fn add(&mut self, rules: &Rules, message: Stored<'_>, recv: Timestamp) {
-        let timestamp = match message {
-            Stored::Event(event) => event.timestamp,
-            Stored::Metric(metric) => metric.timestamp,
-            Stored::Session(session) => session.timestamp,
-        };
-        self.watermark = self.watermark.max(Some(timestamp.min(recv)));
-        match Session::of(message) {
-            Some((Place::Named(session_id), session)) => self.sessions.add(session_id, session),
-            Some((Place::Unnamed(actor), session)) => self.unnamed_sessions.entry(actor).or_default().push(session),
-            None => {}
-        }
-        match message {
-            Stored::Metric(metric) => self.rollups.add_metric(metric),
-            Stored::Event(event) => {
-                self.activity.add_event(event);
-                self.features.add_event(&rules.features, event);
-            }
-            Stored::Session(_) => {}
-        }
-    }
-
-    /// What a session that changed, came, went, or got another id says to other groups.
-    pub fn session_changed(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
-        self.activity.move_session(before, after);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, SecondsFormat, Timelike, Utc};
+use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -100,7 +100,19 @@ impl FromStr for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&DateTime::from(*self).to_rfc3339_opts(SecondsFormat::Millis, true))
+        let utc = DateTime::<Utc>::from(*self);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let year = utc.year().unsigned_abs();
+        let millis = utc.nanosecond() / 1_000_000;
+        let parts = [(year, 0..4), (utc.month(), 5..7), (utc.day(), 8..10), (utc.hour(), 11..13)];
+        let rest = [(utc.minute(), 14..16), (utc.second(), 17..19), (millis, 20..23)];
+        for (mut number, places) in parts.into_iter().chain(rest) {
+            for digit in text[places].iter_mut().rev() {
+                *digit += (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

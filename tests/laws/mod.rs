@@ -23,7 +23,7 @@ mod sessions;
 const START_MS: i64 = 1_769_860_800_000;
 
 /// Where a transaction is cut: what it is about to do when the power goes.
-const CRASH_POINTS: [&str; 28] = [
+const CRASH_POINTS: [&str; 30] = [
     "INSERT ON analytics_events",
     "INSERT ON metrics",
     "INSERT ON _session_messages",
@@ -37,6 +37,8 @@ const CRASH_POINTS: [&str; 28] = [
     "UPDATE ON analytics_sessions",
     "DELETE ON _session_states",
     "DELETE ON analytics_sessions",
+    "INSERT ON _session_deadlines",
+    "DELETE ON _session_deadlines",
     "INSERT ON _gap_sessions",
     "DELETE ON _gap_sessions",
     "UPDATE ON _watermark",

@@ -1,22 +1,23 @@
 //! What an event's context says of its session; where it leaves browser, system or device out, its user agent does.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::Value;
 use woothee::parser::Parser;
 
-use crate::model::JsonObject;
+use crate::model::{AnalyticsEvent, JsonObject};
 
 /// What reads user agents, with its data: part of what sessions depend on.
 pub const USER_AGENT_READER: &str = "woothee 0.13.0";
 
 static USER_AGENTS: LazyLock<Parser> = LazyLock::new(Parser::new);
 
-/// The parts of a context that a session shows. All else in it is passed over.
+/// The parts of a context that a session shows, as they come. All else in it is passed over.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Context {
+struct Parts {
     device_type: Value,
     device: Value,
     browser: Value,
@@ -27,9 +28,9 @@ pub(super) struct Context {
     user_agent: Value,
 }
 
-/// What a session shows of a context.
+/// What a session shows of an event's context.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub struct Context {
     pub(super) device_type: Option<String>,
     pub(super) browser: Option<String>,
     pub(super) os: Option<String>,
@@ -37,9 +38,26 @@ pub(super) struct Told {
     pub(super) city: Option<String>,
 }
 
-impl Told {
-    pub(super) fn by(context: &JsonObject) -> Self {
-        let context: Context = serde_json::from_str(context.as_str()).unwrap_or_default();
+/// The contexts of a batch: most events of a session have the same, so each is read once.
+#[derive(Debug, Default)]
+pub struct Contexts<'a>(HashMap<&'a str, Context>);
+
+impl<'a> Contexts<'a> {
+    /// That of an event.
+    pub fn of(&mut self, event: &'a AnalyticsEvent) -> &Context {
+        let text = event.context.as_ref().map_or("", JsonObject::as_str);
+        self.0.entry(text).or_insert_with(|| Context::of(event))
+    }
+}
+
+impl Context {
+    /// That of an event.
+    pub fn of(event: &AnalyticsEvent) -> Self {
+        event.context.as_ref().map(Self::read).unwrap_or_default()
+    }
+
+    fn read(context: &JsonObject) -> Self {
+        let context: Parts = serde_json::from_str(context.as_str()).unwrap_or_default();
         let either = |one: &Value, object: &Value, key: &str| text(one).or_else(|| text(&object[key]));
         let mut told = Self {
             device_type: either(&context.device_type, &context.device, "type"),
@@ -86,8 +104,8 @@ mod tests {
 
     const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 
-    fn told(context: &Value) -> Told {
-        Told::by(&JsonObject::try_from(context.to_string()).unwrap())
+    fn told(context: &Value) -> Context {
+        Context::read(&JsonObject::try_from(context.to_string()).unwrap())
     }
 
     #[test]
@@ -136,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_no_user_agent_says_nothing() {
         for user_agent in [json!("curl of my own"), json!(""), json!(7), json!({"a": FIREFOX}), json!(null)] {
-            assert_eq!(told(&json!({ "user_agent": user_agent })), Told::default(), "{user_agent}");
+            assert_eq!(told(&json!({ "user_agent": user_agent })), Context::default(), "{user_agent}");
         }
     }
 
@@ -158,7 +176,7 @@ mod tests {
                     .prop_map(str::to_owned),
             ], 0..12),
         ) {
-            Told::default().complete_by(&parts.concat());
+            Context::default().complete_by(&parts.concat());
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Session;
+use super::{Contexts, Session};
 use crate::analytics::Merge as _;
 use crate::model::{AnalyticsEvent, Timestamp};
 use crate::natural_id;
@@ -27,6 +27,27 @@ impl Actor {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The sessions that an actor's events make, in the order of time, apart by more than the timeout.
+pub fn sessions_of<'a>(
+    actor: &Actor,
+    mut events: Vec<&'a AnalyticsEvent>,
+    timeout_ms: i64,
+    contexts: &mut Contexts<'a>,
+) -> Vec<Session> {
+    events.sort_unstable_by_key(|event| event.timestamp);
+    let mut sessions: Vec<Session> = Vec::new();
+    for event in events {
+        let is_near = |last: &Session| event.timestamp.as_millis() - last.last_activity_at.as_millis() <= timeout_ms;
+        if !sessions.last().is_some_and(is_near) {
+            sessions.push(Session::of_actor(actor.clone(), event));
+        }
+        if let Some(session) = sessions.last_mut() {
+            session.add_event(event, contexts.of(event));
+        }
+    }
+    sessions
 }
 
 /// Sessions of one actor, in the order of time, those merged that lie no further apart than the timeout.
@@ -105,14 +126,14 @@ pub fn candidate_ids(session: &Session) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analytics::Stored;
     use crate::model::EventBuilder;
 
     const TIMEOUT_MS: i64 = 1_800_000;
 
     fn session(ms: i64, id: &str) -> Session {
         let event = EventBuilder::track("x").user_id("ada").timestamp(Timestamp::from_millis(ms)).id(id).build();
-        Session::of(Stored::Event(&event)).unwrap().1
+        let actor = Actor::of(&event).unwrap();
+        sessions_of(&actor, vec![&event], TIMEOUT_MS, &mut Contexts::default()).remove(0)
     }
 
     fn spans(sessions: &[Session]) -> Vec<(i64, i64)> {

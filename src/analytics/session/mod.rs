@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::context::Told;
-use super::{Change, Facts, Group, Merge, State, Stored, merged};
+
+use super::{Change, Facts, Group, Merge, State, merged};
 use crate::model::{AnalyticsEvent, AnalyticsSession, Kind, SessionKind, SessionMessage, Timestamp};
 
-pub use context::USER_AGENT_READER;
-pub use gap::{Actor, Placed, candidate_ids, join, place, reach};
+pub use context::{Context, Contexts, USER_AGENT_READER};
+pub use gap::{Actor, Placed, candidate_ids, join, place, reach, sessions_of};
 
 /// The group of `analytics_sessions`. Key: the session id, as it was sent. Sessions that nobody named have no key before
 /// their neighbours are known: they go through [`place`].
@@ -80,7 +80,7 @@ impl Column {
     ];
 
     /// Whose word counts, if two messages tell this.
-    fn prefers(self, one: &Teller, other: &Teller) -> bool {
+    fn prefers(self, one: TellerRef<'_>, other: TellerRef<'_>) -> bool {
         match self {
             Column::UserId | Column::LandingPage => one < other,
             Column::ExitPage => one > other,
@@ -97,13 +97,36 @@ struct Claim {
     value: String,
 }
 
-/// A message, in the order of `SEMANTICS` section 0: by time, then kind, then id.
+/// A message that told something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Teller {
     timestamp_ms: i64,
     kind: Kind,
     id: String,
     is_start: bool,
+}
+
+/// A message, in the order of `SEMANTICS` section 0: by time, then kind, then id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct TellerRef<'a> {
+    timestamp_ms: i64,
+    kind: Kind,
+    id: &'a str,
+    is_start: bool,
+}
+
+impl Teller {
+    fn by_ref(&self) -> TellerRef<'_> {
+        let Self { timestamp_ms, kind, id, is_start } = self;
+        TellerRef { timestamp_ms: *timestamp_ms, kind: *kind, id, is_start: *is_start }
+    }
+}
+
+impl TellerRef<'_> {
+    fn to_teller(self) -> Arc<Teller> {
+        let Self { timestamp_ms, kind, id, is_start } = self;
+        Arc::new(Teller { timestamp_ms, kind, id: id.to_owned(), is_start })
+    }
 }
 
 /// What the id of a session comes from that nobody named.
@@ -114,85 +137,47 @@ struct Unnamed {
     first_event_id: String,
 }
 
-/// Which session a message belongs to.
-#[derive(Debug, PartialEq)]
-pub enum Place {
-    /// The session that it names.
-    Named(String),
-    /// That of its actor which is going on then.
-    Unnamed(Actor),
-}
-
 impl Session {
-    /// What a message says of a session, and of which one; none where it belongs to none.
-    pub fn of(message: Stored<'_>) -> Option<(Place, Self)> {
-        match message {
-            Stored::Event(event) => {
-                let mut session = Self::of_event(event);
-                if let Some(session_id) = &event.session_id {
-                    return Some((Place::Named(session_id.clone()), session));
-                }
-                let actor = Actor::of(event)?;
-                session.unnamed = Some(Unnamed { actor: actor.clone(), first_event_id: event.id.clone() });
-                Some((Place::Unnamed(actor), session))
-            }
-            Stored::Session(message) => {
-                Some((Place::Named(message.session_id.clone()), Self::of_session_message(message)))
-            }
-            Stored::Metric(_) => None,
-        }
+    /// A session that nobody named, before anything is said of it.
+    pub fn of_actor(actor: Actor, first: &AnalyticsEvent) -> Self {
+        let unnamed = Some(Unnamed { actor, first_event_id: first.id.clone() });
+        Self { unnamed, ..Self::at(first.timestamp) }
     }
 
-    fn of_event(event: &AnalyticsEvent) -> Self {
-        let teller = Teller {
-            timestamp_ms: event.timestamp.as_millis(),
-            kind: Kind::Event,
-            id: event.id.clone(),
-            is_start: false,
-        };
-        let told = event.context.as_ref().map(Told::by).unwrap_or_default();
-        let mut session = Self::at(event.timestamp);
-        session.event_count = 1;
-        session.claims = claims(teller, |column| match column {
-            Column::UserId => event.user_id.clone(),
-            Column::DeviceType => told.device_type.clone(),
-            Column::Browser => told.browser.clone(),
-            Column::Os => told.os.clone(),
-            Column::Country => told.country.clone(),
-            Column::City => told.city.clone(),
-            Column::Referrer => event.referrer.clone(),
-            Column::LandingPage | Column::ExitPage => event.page_url.clone(),
-        });
-        session
+    /// Takes in what an event says.
+    pub fn add_event(&mut self, event: &AnalyticsEvent, context: &Context) {
+        self.event_count += 1;
+        let timestamp_ms = event.timestamp.as_millis();
+        let mut telling = self.tell(TellerRef { timestamp_ms, kind: Kind::Event, id: &event.id, is_start: false });
+        telling.that(Column::UserId, &event.user_id);
+        telling.that(Column::DeviceType, &context.device_type);
+        telling.that(Column::Browser, &context.browser);
+        telling.that(Column::Os, &context.os);
+        telling.that(Column::Country, &context.country);
+        telling.that(Column::City, &context.city);
+        telling.that(Column::Referrer, &event.referrer);
+        telling.that(Column::LandingPage, &event.page_url);
+        telling.that(Column::ExitPage, &event.page_url);
     }
 
-    fn of_session_message(message: &SessionMessage) -> Self {
-        let teller = Teller {
-            timestamp_ms: message.timestamp.as_millis(),
-            kind: Kind::Session,
-            id: message.id.clone(),
-            is_start: message.kind == SessionKind::Start,
-        };
-        let mut session = Self::at(message.timestamp);
-        session.has_end = message.kind == SessionKind::End;
-        session.claims = claims(teller, |column| {
-            let value = match column {
-                Column::UserId => &message.user_id,
-                Column::DeviceType => &message.device_type,
-                Column::Browser => &message.browser,
-                Column::Os => &message.os,
-                Column::Country => &message.country,
-                Column::City => &message.city,
-                Column::Referrer => &message.referrer,
-                Column::LandingPage => &message.landing_page,
-                Column::ExitPage => &message.exit_page,
-            };
-            value.clone()
-        });
-        session
+    /// Takes in what a session message says.
+    pub fn add_message(&mut self, message: &SessionMessage) {
+        self.has_end |= message.kind == SessionKind::End;
+        let (timestamp_ms, is_start) = (message.timestamp.as_millis(), message.kind == SessionKind::Start);
+        let mut telling = self.tell(TellerRef { timestamp_ms, kind: Kind::Session, id: &message.id, is_start });
+        telling.that(Column::UserId, &message.user_id);
+        telling.that(Column::DeviceType, &message.device_type);
+        telling.that(Column::Browser, &message.browser);
+        telling.that(Column::Os, &message.os);
+        telling.that(Column::Country, &message.country);
+        telling.that(Column::City, &message.city);
+        telling.that(Column::Referrer, &message.referrer);
+        telling.that(Column::LandingPage, &message.landing_page);
+        telling.that(Column::ExitPage, &message.exit_page);
     }
 
-    fn at(timestamp: Timestamp) -> Self {
+    /// A session before anything is said of it but a time.
+    pub fn at(timestamp: Timestamp) -> Self {
         Self {
             unnamed: None,
             started_at: timestamp,
@@ -201,6 +186,18 @@ impl Session {
             event_count: 0,
             claims: Default::default(),
         }
+    }
+
+    fn tell<'a>(&'a mut self, teller: TellerRef<'a>) -> Telling<'a> {
+        let timestamp = Timestamp::from_millis(teller.timestamp_ms);
+        if let Some(unnamed) = &mut self.unnamed
+            && (timestamp, teller.id) < (self.started_at, unnamed.first_event_id.as_str())
+        {
+            teller.id.clone_into(&mut unnamed.first_event_id);
+        }
+        self.started_at = self.started_at.min(timestamp);
+        self.last_activity_at = self.last_activity_at.max(timestamp);
+        Telling { claims: &mut self.claims, teller, kept: None }
     }
 
     fn told(&self, column: Column) -> Option<&str> {
@@ -232,6 +229,11 @@ impl Session {
         self.unnamed.as_ref().map(|unnamed| &unnamed.actor)
     }
 
+    /// Whether T alone can close it: no `end` did, and its last activity does not lie before `closed_before`.
+    pub fn is_open(&self, closed_before: Timestamp) -> bool {
+        !self.has_end && self.last_activity_at >= closed_before
+    }
+
     /// Whether the other's row is the same but for what most messages change: count, duration, end and exit page.
     pub fn differs_in_activity_alone(&self, other: &Self) -> bool {
         let is_same = |column: Column| self.told(column) == other.told(column);
@@ -241,7 +243,7 @@ impl Session {
 
     /// The row that shows it. It is closed where an `end` arrived, or its last activity lies before `closed_before`.
     pub fn row(&self, id: &str, closed_before: Timestamp) -> AnalyticsSession {
-        let is_closed = self.has_end || self.last_activity_at < closed_before;
+        let is_closed = !self.is_open(closed_before);
         let told = |column: Column| self.told(column).map(str::to_owned);
         AnalyticsSession {
             id: id.to_owned(),
@@ -262,9 +264,23 @@ impl Session {
     }
 }
 
-fn claims(teller: Teller, value: impl Fn(Column) -> Option<String>) -> [Option<Claim>; Column::COUNT] {
-    let teller = Arc::new(teller);
-    Column::ALL.map(|column| value(column).map(|value| Claim { teller: Arc::clone(&teller), value }))
+/// A message that is telling a session what it knows.
+struct Telling<'a> {
+    claims: &'a mut [Option<Claim>; Column::COUNT],
+    teller: TellerRef<'a>,
+    /// Once its word counts somewhere.
+    kept: Option<Arc<Teller>>,
+}
+
+impl Telling<'_> {
+    fn that(&mut self, column: Column, value: &Option<String>) {
+        let Some(value) = value else { return };
+        let claim = &mut self.claims[column as usize];
+        if claim.as_ref().is_none_or(|claim| column.prefers(self.teller, claim.teller.by_ref())) {
+            let teller = Arc::clone(self.kept.get_or_insert_with(|| self.teller.to_teller()));
+            *claim = Some(Claim { teller, value: value.clone() });
+        }
+    }
 }
 
 impl Merge for Session {
@@ -281,7 +297,7 @@ impl Merge for Session {
         for (column, theirs) in Column::ALL.into_iter().zip(other.claims) {
             let mine = &mut self.claims[column as usize];
             let is_better = match (&*mine, &theirs) {
-                (Some(mine), Some(theirs)) => column.prefers(&theirs.teller, &mine.teller),
+                (Some(mine), Some(theirs)) => column.prefers(theirs.teller.by_ref(), mine.teller.by_ref()),
                 (None, Some(_)) => true,
                 (_, None) => false,
             };

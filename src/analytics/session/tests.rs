@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::analytics::StateError;
+use crate::analytics::{StateError, Stored};
 use crate::model::{EventBuilder, SessionBuilder};
 
 /// The row where silence closes nothing: all happens later than that.
@@ -26,9 +26,26 @@ fn merged(parts: impl IntoIterator<Item = Session>) -> Session {
     parts.into_iter().reduce(merge).unwrap()
 }
 
+/// What a message alone says of its session.
+fn small(message: Stored<'_>) -> Session {
+    match message {
+        Stored::Event(event) => {
+            let mut session = Session::at(event.timestamp);
+            session.add_event(event, &Context::of(event));
+            session
+        }
+        Stored::Session(message) => {
+            let mut session = Session::at(message.timestamp);
+            session.add_message(message);
+            session
+        }
+        Stored::Metric(_) => unreachable!("it is of no session"),
+    }
+}
+
 /// The messages as a session, which is the same in every order.
 fn session(messages: &[Stored<'_>]) -> Session {
-    let small = || messages.iter().map(|message| Session::of(*message).unwrap().1);
+    let small = || messages.iter().map(|message| small(*message));
     let session = merged(small());
     assert_eq!(merged(small().rev()), session);
     session
@@ -108,14 +125,14 @@ proptest! {
         partitions in prop::collection::vec(0..4_usize, 30),
         turn in 0..4_usize,
     ) {
-        let small = |(number, (says, ms, teller, tells)): (usize, &(u8, i64, u8, u8))| {
+        let part = |(number, (says, ms, teller, tells)): (usize, &(u8, i64, u8, u8))| {
             let id = format!("{teller}-{number}");
             let told = |bit: u8| (tells & (1 << bit) != 0).then(|| id.clone());
             let message = match says {
                 0 => {
                     let mut event = event(*ms, &id).build();
                     (event.user_id, event.page_url, event.referrer) = (told(0), told(1), told(2));
-                    return Session::of((&event).into()).unwrap().1;
+                    return small((&event).into());
                 }
                 1 => SessionBuilder::start("s"),
                 2 => SessionBuilder::heartbeat("s"),
@@ -124,9 +141,9 @@ proptest! {
             let mut message = message.timestamp(at(*ms)).id(&id).build();
             (message.user_id, message.landing_page, message.exit_page) = (told(0), told(1), told(3));
             (message.os, message.browser) = (told(4), told(5));
-            Session::of((&message).into()).unwrap().1
+            small((&message).into())
         };
-        let parts: Vec<Session> = messages.iter().enumerate().map(small).collect();
+        let parts: Vec<Session> = messages.iter().enumerate().map(part).collect();
         let whole = merged(parts.iter().cloned());
         let mut reduced: Vec<Session> = (0..4)
             .filter_map(|partition| {

@@ -46,10 +46,11 @@ const FEATURE_TABLES: [Table; 3] = [
     table("_feature_states", &["feature_name", "date"]),
     table("_feature_users", &["feature_name", "date", "user_id"]),
 ];
-const SESSION_TABLES: [Table; 4] = [
+const SESSION_TABLES: [Table; 5] = [
     table("analytics_sessions", &["id"]),
     table("_session_states", &["id"]),
     table("_gap_sessions", &["actor", "started_at"]),
+    table("_session_deadlines", &["look_at", "id"]),
     table("_watermark", &["id"]),
 ];
 const ACTIVITY_TABLES: [Table; 4] = [

@@ -80,7 +80,7 @@ fn apply_sessions(tx: &Transaction<'_>, rules: &Rules, facts: &mut Facts) -> Res
     gap_sessions.put_back(&mut tables, evicted, facts)?;
     gap_sessions.apply(&mut tables, facts)?;
     if before < Some(t) {
-        sessions::close(tx, before.map(|before| rules.closed_before(before)), closed_before)?;
+        sessions::close(tx, closed_before)?;
         watermark::put(tx, t)?;
     }
     Ok(())

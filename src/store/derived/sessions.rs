@@ -22,10 +22,17 @@ const UPDATE_ROW: &str = "UPDATE analytics_sessions SET user_id = ?2, started_at
 /// What most batches change. It names no column that an index holds, so that it moves no index entries.
 const UPDATE_ACTIVITY: &str = "UPDATE analytics_sessions SET ended_at = ?2, duration_ms = ?3, event_count = ?4, \
      exit_page = ?5 WHERE id = ?1";
-/// The cost of T: in proportion to the sessions that it closes, which lie side by side in the index.
-const CLOSE: &str = "UPDATE analytics_sessions SET ended_at = s.last_activity FROM _session_states s \
-     WHERE s.last_activity >= ?1 AND s.last_activity < ?2 AND analytics_sessions.id = s.id \
-     AND analytics_sessions.ended_at IS NULL";
+const INSERT_DEADLINE: &str = "INSERT INTO _session_deadlines (look_at, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+/// The cost of T: in proportion to the sessions whose deadline it passes, which lie side by side. CROSS JOIN keeps the
+/// order in which SQLite looks things up.
+const CLOSE: &str = "UPDATE analytics_sessions SET ended_at = due.last_activity FROM (SELECT s.id, s.last_activity \
+     FROM _session_deadlines d CROSS JOIN _session_states s ON s.id = d.id \
+     WHERE d.look_at < ?1 AND s.last_activity < ?1) AS due \
+     WHERE analytics_sessions.id = due.id AND analytics_sessions.ended_at IS NULL";
+const MOVE_DEADLINES: &str = "INSERT INTO _session_deadlines (look_at, id) SELECT s.last_activity, s.id \
+     FROM _session_deadlines d CROSS JOIN _session_states s ON s.id = d.id \
+     WHERE d.look_at < ?1 AND s.last_activity >= ?1 ON CONFLICT DO NOTHING";
+const DELETE_DEADLINES: &str = "DELETE FROM _session_deadlines WHERE look_at < ?1";
 
 pub(super) struct SessionTables<'tx> {
     connection: &'tx Connection,
@@ -36,6 +43,7 @@ pub(super) struct SessionTables<'tx> {
     insert_row: CachedStatement<'tx>,
     update_row: CachedStatement<'tx>,
     update_activity: CachedStatement<'tx>,
+    insert_deadline: CachedStatement<'tx>,
 }
 
 impl<'tx> SessionTables<'tx> {
@@ -50,6 +58,7 @@ impl<'tx> SessionTables<'tx> {
             insert_row: tx.prepare_cached(INSERT_ROW)?,
             update_row: tx.prepare_cached(UPDATE_ROW)?,
             update_activity: tx.prepare_cached(UPDATE_ACTIVITY)?,
+            insert_deadline: tx.prepare_cached(INSERT_DEADLINE)?,
         })
     }
 
@@ -77,7 +86,12 @@ impl<'tx> SessionTables<'tx> {
         if before.as_ref() == Some(after) {
             return Ok(());
         }
-        self.upsert_state.execute(params![id, after.last_activity_at().to_string(), after.to_bytes()])?;
+        let last_activity = after.last_activity_at().to_string();
+        self.upsert_state.execute(params![id, last_activity, after.to_bytes()])?;
+        let was_open = before.as_ref().is_some_and(|before| before.is_open(self.closed_before));
+        if after.is_open(self.closed_before) && !was_open {
+            self.insert_deadline.execute([last_activity.as_str(), id])?;
+        }
         let row = after.row(id, self.closed_before);
         let Some(before) = before else {
             return match bind(&mut self.insert_row, &row)? {
@@ -146,13 +160,12 @@ impl Table<Sessions> for SessionTables<'_> {
     }
 }
 
-/// Closes the sessions that T closes when it moves: those whose last activity lies before `closed_before`, and not
-/// before what it was until now. Sessions that an `end` closed stay as they are.
-pub(super) fn close(
-    tx: &Transaction<'_>,
-    closed_before_until_now: Option<Timestamp>,
-    closed_before: Timestamp,
-) -> rusqlite::Result<usize> {
-    let from = closed_before_until_now.map(|timestamp| timestamp.to_string()).unwrap_or_default();
-    tx.prepare_cached(CLOSE)?.execute([from, closed_before.to_string()])
+/// Closes the sessions that T closes when it moves: those whose last activity lies before `closed_before`. Sessions that
+/// an `end` closed stay as they are.
+pub(super) fn close(tx: &Transaction<'_>, closed_before: Timestamp) -> rusqlite::Result<()> {
+    let closed_before = closed_before.to_string();
+    for sql in [CLOSE, MOVE_DEADLINES, DELETE_DEADLINES] {
+        tx.prepare_cached(sql)?.execute([&closed_before])?;
+    }
+    Ok(())
 }

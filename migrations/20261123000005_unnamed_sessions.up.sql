@@ -9,3 +9,12 @@ CREATE TABLE _gap_sessions (
     id TEXT NOT NULL,
     PRIMARY KEY (actor, started_at)
 ) WITHOUT ROWID;
+
+-- When to look whether T has closed a session: each that is open has a row, at its last activity of some time ago. Where
+-- there was more since, the row moves there; so a session that goes on costs nothing here.
+CREATE TABLE _session_deadlines (
+    look_at TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (look_at, id)
+) WITHOUT ROWID;
+DROP INDEX _session_states_activity;

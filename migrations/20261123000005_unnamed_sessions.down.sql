@@ -1,0 +1,3 @@
+CREATE INDEX _session_states_activity ON _session_states(last_activity);
+DROP TABLE _session_deadlines;
+DROP TABLE _gap_sessions;
