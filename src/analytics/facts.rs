@@ -1,8 +1,9 @@
 //! The rules: what stored messages say of which keys of which groups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
+use foldhash::HashMap;
 
 use super::session::{Actor, Contexts, Session, join, sessions_of};
 use super::{Activity, ActivityFact, ByKey, Features, Merge, Rollups, Rules, Sessions, Stored, UserDay, period};
@@ -51,8 +52,12 @@ impl Facts {
         self.features.merge(features);
         for (actor, theirs) in unnamed_sessions {
             let mine = self.unnamed_sessions.entry(actor).or_default();
-            mine.extend(theirs);
-            *mine = join(std::mem::take(mine), rules.session_timeout_ms);
+            if mine.is_empty() {
+                *mine = theirs;
+            } else {
+                mine.extend(theirs);
+                *mine = join(std::mem::take(mine), rules.session_timeout_ms);
+            }
         }
     }
 }

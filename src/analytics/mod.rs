@@ -178,6 +178,10 @@ impl<G: Group> ByKey<G> {
 
 impl<G: Group> Merge for ByKey<G> {
     fn merge(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         for (key, fact) in other.0 {
             self.add(key, fact);
         }

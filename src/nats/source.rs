@@ -22,7 +22,7 @@ use crate::batch::Batch;
 use crate::config;
 use crate::decode::Delivery;
 use crate::position::{Position, Refusal, StreamState};
-use crate::store::Committed;
+use crate::store::{Committed, MAX_BATCHES};
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A stream that is missing for so long was deleted; before, a leader may be changing.
@@ -161,7 +161,9 @@ impl Source {
             .await
             .map_err(|error| NatsError::transient("cannot open the stream", error))?;
         self.stop_where_fought_over(&stream).await?;
-        let max_ack_pending = i64::try_from(self.batch.max_messages.saturating_mul(4)).unwrap_or(i64::MAX);
+        // What a transaction takes, and what is read meanwhile.
+        let batches = MAX_BATCHES + 3;
+        let max_ack_pending = i64::try_from(self.batch.max_messages.saturating_mul(batches)).unwrap_or(i64::MAX);
         let mut consumer = consumer::claim(&stream, &self.config, max_ack_pending, &self.instance).await?;
         let connects = *self.connection.connects().borrow();
         self.reset(&mut consumer, position.last_seq + 1).await?;

@@ -10,7 +10,8 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,7 @@ use crate::position::{Position, Standing, stand};
 use crate::store::{Committed, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 use crate::validate::Limits;
-use round::{Round, Write};
+use round::{Round, Write, Written, room};
 use trouble::Trouble;
 
 /// How often an idle worker looks whether the stream is still the one it reads.
@@ -82,7 +83,9 @@ impl Pipeline {
                 Ok(Ended::Interrupted(why)) => why,
                 Ok(Ended::Stalled) => "messages are there, but not delivered".into(),
                 Err(PipelineError::Nats(NatsError::Transient(why))) => why,
-                Err(PipelineError::Store(error @ StoreError::PositionMoved)) => error.to_string(),
+                Err(PipelineError::Store(error @ (StoreError::PositionMoved | StoreError::Frozen { .. }))) => {
+                    error.to_string()
+                }
                 Err(PipelineError::Store(StoreError::Busy)) if stop.is_cancelled() => return Ok(()),
                 Err(error) => return Err(error),
             };
@@ -211,11 +214,18 @@ impl Pipeline {
             {
                 break Ended::Interrupted(error.to_string());
             }
-            let due = round.began + self.batch.max_delay;
+            if !self.source.has_backlog() {
+                round.close_feed();
+            }
+            let (due, is_full, feed) = (round.began + self.batch.max_delay, round.batch.is_full(self.batch), round.feed());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
-                committed = round.written() => self.committed(&mut round, committed?).await,
+                written = round.written() => self.committed(&mut round, written?).await,
+                permit = room(feed), if is_full => match self.take_batch(&mut round).await {
+                    Ok(batch) => drop(permit.send(batch)),
+                    Err(error) => break Ended::Interrupted(error.to_string()),
+                },
                 delivery = self.source.next(), if !round.batch.is_full(self.batch) => match delivery {
                     Ok(delivery) => {
                         round.push(judge.judge(delivery));
@@ -238,8 +248,8 @@ impl Pipeline {
         Ok((ended, round.has_committed))
     }
 
-    /// Hands the batch to the writer. A batch around sequences that may still be in the stream is dropped instead.
-    async fn begin_write(&mut self, round: &mut Round) -> Result<(), NatsError> {
+    /// Takes the batch to be handed to the writer. One around sequences that may still be in the stream is dropped instead.
+    async fn take_batch(&mut self, round: &mut Round) -> Result<Batch, NatsError> {
         if !round.batch.gaps.is_empty()
             && let Err(error) = self.source.vouch_for(&mut round.batch).await
         {
@@ -248,27 +258,44 @@ impl Pipeline {
         }
         self.source.mark_batch();
         let next = Batch::after(round.batch.end());
-        let batch = std::mem::replace(&mut round.batch, next);
-        let committed = self.writer.run(move |writer| writer.commit(&batch));
-        round.write = Some(Write { began: Instant::now(), committed });
+        Ok(std::mem::replace(&mut round.batch, next))
+    }
+
+    /// Begins a transaction. Under backlog it takes more batches as they fill.
+    async fn begin_write(&mut self, round: &mut Round) -> Result<(), NatsError> {
+        let batch = match round.left_over.take() {
+            Some(batch) => batch,
+            None => self.take_batch(round).await?,
+        };
+        let (feed, mut more) = mpsc::channel(1);
+        let (runtime, max_delay) = (Handle::current(), self.batch.max_delay);
+        let committed = self.writer.run(move |writer| {
+            let next = || runtime.block_on(async { tokio::time::timeout(max_delay, more.recv()).await.ok().flatten() });
+            Ok((writer.commit_all(&batch, next)?, more))
+        });
+        let feed = self.source.has_backlog().then_some(feed);
+        round.write = Some(Write { began: Instant::now(), feed, committed });
         Ok(())
     }
 
     /// Commits what was read: it is whole, whatever broke after it.
     async fn finish(&mut self, round: &mut Round) -> Result<(), PipelineError> {
-        while round.write.is_some() || !round.batch.is_empty() {
+        round.close_feed();
+        while !round.is_idle() {
             if round.write.is_none() && self.begin_write(round).await.is_err() {
                 break;
             }
-            let committed = round.written().await?;
-            self.committed(round, committed).await;
+            round.close_feed();
+            let written = round.written().await?;
+            self.committed(round, written).await;
         }
         Ok(())
     }
 
     /// After a commit, and only then: acknowledge, and tell those who publish.
-    async fn committed(&mut self, round: &mut Round, committed: Committed) {
+    async fn committed(&mut self, round: &mut Round, (committed, mut more): Written) {
         let took = round.write.take().map(|write| write.began.elapsed()).unwrap_or_default();
+        round.left_over = more.try_recv().ok();
         round.has_committed = true;
         self.source.ack(&committed).await;
         self.publish(&committed, took);

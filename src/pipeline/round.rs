@@ -1,6 +1,7 @@
-//! A round of reading: the batch that is being filled, and the one that is being written.
+//! A round of reading: the batch that is being filled, and the transaction that is being written.
 
 use futures::future::BoxFuture;
+use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::time::Instant;
 
 use crate::batch::Batch;
@@ -14,17 +15,26 @@ pub(super) struct Round {
     /// When the first message came into the batch.
     pub(super) began: Instant,
     pub(super) write: Option<Write>,
+    /// A batch that was handed to a transaction which had closed already: the next one begins with it.
+    pub(super) left_over: Option<Batch>,
     pub(super) has_committed: bool,
 }
 
+/// A transaction.
 pub(super) struct Write {
     pub(super) began: Instant,
-    pub(super) committed: BoxFuture<'static, Result<Committed, StoreError>>,
+    /// Where it takes more batches; none where it is to end with those that it has.
+    pub(super) feed: Option<Sender<Batch>>,
+    pub(super) committed: BoxFuture<'static, Result<Written, StoreError>>,
 }
+
+/// What a transaction committed, and what it did not take any more.
+pub(super) type Written = (Committed, Receiver<Batch>);
 
 impl Round {
     pub(super) fn after(position: Position) -> Self {
-        Self { batch: Batch::after(position), began: Instant::now(), write: None, has_committed: false }
+        let batch = Batch::after(position);
+        Self { batch, began: Instant::now(), write: None, left_over: None, has_committed: false }
     }
 
     pub(super) fn push(&mut self, verdict: Verdict) {
@@ -35,23 +45,45 @@ impl Round {
     }
 
     pub(super) fn can_write(&self) -> bool {
-        self.write.is_none() && !self.batch.is_empty()
+        self.write.is_none() && !(self.batch.is_empty() && self.left_over.is_none())
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.write.is_none() && self.batch.is_empty()
+        self.write.is_none() && !self.can_write()
     }
 
     /// The writer takes what is there when it is free; only under backlog does it wait for the batch to fill.
     pub(super) fn is_due(&self, limits: config::Batch, has_backlog: bool) -> bool {
-        self.can_write() && (!has_backlog || self.batch.is_full(limits) || self.began.elapsed() >= limits.max_delay)
+        let is_filled = self.batch.is_full(limits) || self.began.elapsed() >= limits.max_delay;
+        self.can_write() && (self.left_over.is_some() || !has_backlog || is_filled)
+    }
+
+    /// Ends the transaction with what it has.
+    pub(super) fn close_feed(&mut self) {
+        if let Some(write) = &mut self.write {
+            write.feed = None;
+        }
+    }
+
+    pub(super) fn feed(&self) -> Option<Sender<Batch>> {
+        self.write.as_ref()?.feed.clone()
     }
 
     /// Ready when the write is; never where there is none.
-    pub(super) async fn written(&mut self) -> Result<Committed, StoreError> {
+    pub(super) async fn written(&mut self) -> Result<Written, StoreError> {
         match &mut self.write {
             Some(write) => (&mut write.committed).await,
             None => std::future::pending().await,
         }
     }
+}
+
+/// Ready when the transaction takes another batch; never where it takes none.
+pub(super) async fn room(feed: Option<Sender<Batch>>) -> OwnedPermit<Batch> {
+    if let Some(feed) = feed
+        && let Ok(permit) = feed.reserve_owned().await
+    {
+        return permit;
+    }
+    std::future::pending().await
 }

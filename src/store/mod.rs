@@ -33,7 +33,7 @@ pub use raw::Counts;
 pub use spent::Spent;
 pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};
 pub use thread::WriterThread;
-pub use writer::{Committed, Writer};
+pub use writer::{Committed, MAX_BATCHES, Writer};
 
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,14 @@ pub enum StoreError {
         key: String,
         /// What is wrong.
         why: String,
+    },
+    /// A derived table was damaged; from now on its group stays as it is until it is made anew.
+    #[error("{damage}; {group} are made anew from raw rows")]
+    Frozen {
+        /// The group.
+        group: &'static str,
+        /// What was found.
+        damage: String,
     },
     /// SQLite, in a write.
     #[error("SQLite: {0}")]

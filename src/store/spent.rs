@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What the parts of a transaction took, in their order, the wait for SQLite's write lock left out.
+/// What the parts of a transaction took, in their order, waiting left out.
 #[derive(Debug, Clone)]
 pub struct Spent {
     since: Instant,
@@ -14,10 +14,19 @@ impl Spent {
         Self { since: Instant::now(), parts: Vec::new() }
     }
 
-    /// Ends a part, which began where the one before ended.
+    /// Ends a part, which began where the one before ended. A part may come more than once.
     pub(super) fn lap(&mut self, part: &'static str) {
         let now = Instant::now();
-        self.parts.push((part, now - std::mem::replace(&mut self.since, now)));
+        let took = now - std::mem::replace(&mut self.since, now);
+        match self.parts.iter_mut().find(|(name, _)| *name == part) {
+            Some((_, total)) => *total += took,
+            None => self.parts.push((part, took)),
+        }
+    }
+
+    /// What passed since the last part is of none.
+    pub(super) fn skip(&mut self) {
+        self.since = Instant::now();
     }
 
     /// `raw` (raw rows, ledger, gaps), `facts` (the rules), each group of derived tables by its name, and `commit`

@@ -18,6 +18,8 @@ use crate::analytics::{Facts, Rules};
 use crate::batch::Batch;
 use crate::position::{Gap, Position};
 
+/// Batches that may share a transaction.
+pub const MAX_BATCHES: usize = 5;
 const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
 
 /// Proof that a batch is in the database. Only a commit makes one, and only with one can the source acknowledge.
@@ -204,40 +206,73 @@ impl Writer {
     /// Writes a batch: raw rows, what they add up to, the ledger of rejections, gaps and the position, all or nothing.
     ///
     /// # Errors
-    /// [`StoreError::PositionMoved`] where somebody else wrote; in every case nothing changed.
+    /// As [`Writer::commit_all`].
     pub fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        loop {
-            match self.try_commit(batch) {
-                Err(StoreError::Damaged { table, key, why }) => {
-                    let damage = StoreError::Damaged { table, key, why };
-                    let group = GroupName::of_table(table).filter(|group| !self.frozen().contains(group));
-                    let Some(group) = group else { return Err(damage) };
-                    tracing::error!("{damage}: making {} anew from raw rows", group.as_str());
-                    self.freeze(group)?;
-                }
-                result => return result,
+        self.commit_all(batch, || None)
+    }
+
+    /// Writes a batch, and in the same transaction those that follow it while `next` gives any, [`MAX_BATCHES`] at most:
+    /// the state of a key is read and written once for all of them.
+    ///
+    /// # Errors
+    /// [`StoreError::PositionMoved`] where somebody else wrote; [`StoreError::Frozen`] where a derived table was damaged,
+    /// and is left out from now on; in every case nothing else changed.
+    pub fn commit_all(
+        &mut self,
+        first: &Batch,
+        next: impl FnMut() -> Option<Batch>,
+    ) -> Result<Committed, StoreError> {
+        match self.try_commit(first, next) {
+            Err(StoreError::Damaged { table, key, why }) => {
+                let damage = StoreError::Damaged { table, key, why };
+                let group = GroupName::of_table(table).filter(|group| !self.frozen().contains(group));
+                let Some(group) = group else { return Err(damage) };
+                self.freeze(group)?;
+                Err(StoreError::Frozen { group: group.as_str(), damage: damage.to_string() })
             }
+            result => result,
         }
     }
 
-    fn try_commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+    fn try_commit(&self, first: &Batch, mut next: impl FnMut() -> Option<Batch>) -> Result<Committed, StoreError> {
         let frozen = self.frozen();
         let groups: GroupSet = GroupName::ALL.into_iter().filter(|group| !frozen.contains(group)).collect();
         let tx = self.begin()?;
-        let mut spent = Spent::begin();
-        let position = batch.end();
-        // First: where it fails, nothing else need be tried.
-        position::advance(&tx, &batch.after, &position)?;
-        let Written { counts, stored } = raw::write(&tx, batch)?;
-        gaps::insert(&tx, batch.after.epoch, &batch.gaps)?;
-        spent.lap("raw");
-        let facts = Facts::of(&self.rules, stored);
-        spent.lap("facts");
+        let mut so_far = Committed { position: first.end(), counts: Counts::default(), spent: Spent::begin() };
+        let mut facts = Facts::default();
+        self.write(&tx, first, &mut so_far, &mut facts)?;
+        for _ in 1..MAX_BATCHES {
+            let Some(batch) = next() else { break };
+            so_far.spent.skip();
+            self.write(&tx, &batch, &mut so_far, &mut facts)?;
+        }
+        so_far.spent.skip();
+        let Committed { position, counts, mut spent } = so_far;
         derived::apply(&tx, &self.rules, &groups, facts, &mut spent)?;
-        position::add_counts(&tx, batch.after.epoch, counts.stored(), counts.duplicates)?;
+        position::add_counts(&tx, position.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
         spent.lap("commit");
         Ok(Committed { position, counts, spent })
+    }
+
+    /// Writes what came of a batch; what it says of the derived tables is added to the facts.
+    fn write(
+        &self,
+        tx: &Transaction<'_>,
+        batch: &Batch,
+        so_far: &mut Committed,
+        facts: &mut Facts,
+    ) -> Result<(), StoreError> {
+        so_far.position = batch.end();
+        // First: where it fails, nothing else need be tried.
+        position::advance(tx, &batch.after, &so_far.position)?;
+        let Written { counts, stored } = raw::write(tx, batch)?;
+        gaps::insert(tx, batch.after.epoch, &batch.gaps)?;
+        so_far.counts += counts;
+        so_far.spent.lap("raw");
+        facts.merge(&self.rules, Facts::of(&self.rules, stored));
+        so_far.spent.lap("facts");
+        Ok(())
     }
 
     /// Marks dead letters as published.

@@ -167,9 +167,11 @@ impl Store {
                     Err(error) => panic!("{error}"),
                 }
             }
-            if self.position() == before {
+            if self.position() == before && matches!(self.writer.commit(&batch), Err(StoreError::Frozen { .. })) {
+                // What was damaged is left out from then on.
                 self.writer.commit(&batch).unwrap();
             }
+            assert!(self.position() != before);
             // A batch that is written again, say by a process that took itself for the only one, changes nothing.
             assert!(matches!(self.writer.commit(&batch), Err(StoreError::PositionMoved)));
             rest = later;

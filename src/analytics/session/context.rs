@@ -1,8 +1,8 @@
 //! What an event's context says of its session; where it leaves browser, system or device out, its user agent does.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use foldhash::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 use woothee::parser::Parser;

@@ -46,8 +46,8 @@ pub struct Session {
     /// Whether an `end` arrived, whenever.
     has_end: bool,
     event_count: u64,
-    /// What messages told, by [`Column`].
-    claims: [Option<Claim>; Column::COUNT],
+    /// What messages told, by [`Column`]. Apart, since sessions are moved about more often than looked into.
+    claims: Box<[Option<Claim>; Column::COUNT]>,
 }
 
 /// The columns that a message tells.
@@ -294,7 +294,7 @@ impl Merge for Session {
         self.last_activity_at = self.last_activity_at.max(other.last_activity_at);
         self.has_end |= other.has_end;
         self.event_count += other.event_count;
-        for (column, theirs) in Column::ALL.into_iter().zip(other.claims) {
+        for (column, theirs) in Column::ALL.into_iter().zip(*other.claims) {
             let mine = &mut self.claims[column as usize];
             let is_better = match (&*mine, &theirs) {
                 (Some(mine), Some(theirs)) => column.prefers(theirs.teller.by_ref(), mine.teller.by_ref()),
@@ -350,7 +350,7 @@ impl State for Session {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (stored, rest) = postcard::take_from_bytes::<SessionBytes>(bytes).ok()?;
-        let mut claims: [Option<Claim>; Column::COUNT] = Default::default();
+        let mut claims: Box<[Option<Claim>; Column::COUNT]> = Box::default();
         for (claim, stored_claim) in claims.iter_mut().zip(stored.claims) {
             if let Some((place, value)) = stored_claim {
                 let teller = Arc::clone(stored.tellers.get(usize::from(place))?);

@@ -36,6 +36,17 @@ impl Counts {
     }
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.metrics += other.metrics;
+        self.sessions += other.sessions;
+        self.duplicates += other.duplicates;
+        self.rejected += other.rejected;
+        self.missing += other.missing;
+    }
+}
+
 /// What writing the messages of a batch gave.
 pub(in crate::store) struct Written<'a> {
     pub(in crate::store) counts: Counts,
