@@ -218,19 +218,19 @@ impl ActivityState {
         }
     }
 
+    /// The greatest names and their counts, and the rest. The order of names is that of canonical JSON.
     fn breakdown(&self, greatest: &BTreeMap<String, u64>) -> Option<JsonObject> {
         if self.event_count == 0 {
             return None;
         }
-        let mut shown: serde_json::Map<_, _> =
-            greatest.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
         let rest = self.event_count - greatest.values().sum::<u64>().min(self.event_count);
-        if rest > 0 {
-            // An event may have that name.
-            let named = greatest.get(OTHER).copied().unwrap_or_default();
-            shown.insert(OTHER.to_owned(), (named + rest).into());
+        if rest == 0 {
+            return Some(JsonObject::of_counts(greatest));
         }
-        Some(JsonObject::from(&shown))
+        let mut shown = greatest.clone();
+        // An event may have that name.
+        *shown.entry(OTHER.to_owned()).or_default() += rest;
+        Some(JsonObject::of_counts(&shown))
     }
 }
 
@@ -239,8 +239,8 @@ impl Group for Activity {
     type Fact = ActivityFact;
     type State = ActivityState;
 
-    fn apply(before: Option<&ActivityState>, fact: ActivityFact) -> ActivityState {
-        let before = before.cloned().unwrap_or_default();
+    fn apply(before: Option<&mut ActivityState>, fact: ActivityFact) -> ActivityState {
+        let before = before.map(std::mem::take).unwrap_or_default();
         let came = fact.came_span();
         ActivityState {
             event_count: before.event_count + fact.event_count,
@@ -284,11 +284,11 @@ impl ByKey<Activity> {
 
 /// The stored form of a user's day.
 #[derive(Serialize, Deserialize)]
-struct ActivityBytes {
+struct ActivityBytes<N> {
     event_count: u64,
     events_span: Option<Span>,
-    /// None where they are rows of their own.
-    names: Option<BTreeMap<String, u64>>,
+    /// By name; none where they are rows of their own.
+    names: Option<N>,
     session_count: i64,
     duration_ms: i64,
     starts_span: Option<Span>,
@@ -298,27 +298,21 @@ impl State for ActivityState {
     const VERSION: u8 = 1;
 
     fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
-        let Self { event_count, events_span, names, session_count, duration_ms, starts_span } = self.clone();
-        let names = match names {
+        let names = match &self.names {
             Names::Few(names) => Some(names),
             Names::Many(_) => None,
         };
+        let Self { event_count, events_span, names: _, session_count, duration_ms, starts_span } = *self;
         let stored = ActivityBytes { event_count, events_span, names, session_count, duration_ms, starts_span };
         // Writing numbers and texts into a vector cannot fail.
         postcard::to_extend(&stored, bytes).unwrap_or_default()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (stored, rest) = postcard::take_from_bytes::<ActivityBytes>(bytes).ok()?;
+        let (stored, rest) = postcard::take_from_bytes::<ActivityBytes<BTreeMap<String, u64>>>(bytes).ok()?;
         let ActivityBytes { event_count, events_span, names, session_count, duration_ms, starts_span } = stored;
         let names = names.map_or_else(|| Names::Many(BTreeMap::new()), Names::Few);
-        rest.is_empty().then_some(Self {
-            event_count,
-            events_span,
-            names,
-            session_count,
-            duration_ms,
-            starts_span,
-        })
+        let state = Self { event_count, events_span, names, session_count, duration_ms, starts_span };
+        rest.is_empty().then_some(state)
     }
 }

@@ -209,8 +209,8 @@ impl Group for Features {
     type Fact = FeatureFact;
     type State = FeatureState;
 
-    fn apply(before: Option<&FeatureState>, fact: FeatureFact) -> FeatureState {
-        let mut after = before.cloned().unwrap_or_default();
+    fn apply(before: Option<&mut FeatureState>, fact: FeatureFact) -> FeatureState {
+        let mut after = before.map(std::mem::take).unwrap_or_default();
         after.usage.merge(fact.usage);
         after.unique_users += fact.users.len() as u64;
         after

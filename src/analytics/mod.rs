@@ -64,7 +64,8 @@ pub trait Merge {
     fn merge(&mut self, other: Self);
 }
 
-/// What [`Group::apply`] is where a fact is a small state: that of its messages alone.
+/// What [`Group::apply`] is where a fact is a small state, that of its messages alone, and the state before is needed
+/// still.
 fn merged<S: Merge + Clone>(before: Option<&S>, fact: S) -> S {
     let mut after = fact;
     if let Some(before) = before {
@@ -117,8 +118,9 @@ pub trait Group {
     /// What is known of a key.
     type State: State;
 
-    /// The state before, if there was one, with the fact: the state after.
-    fn apply(before: Option<&Self::State>, fact: Self::Fact) -> Self::State;
+    /// The state before, if there was one, with the fact: the state after. What nobody asks of the state before any
+    /// more may be taken out of it.
+    fn apply(before: Option<&mut Self::State>, fact: Self::Fact) -> Self::State;
 
     /// What a changed state says to other groups.
     fn onward(_key: &Self::Key, _change: &Change<Self>, _facts: &mut Facts) {}
@@ -198,8 +200,8 @@ pub fn apply<G: Group>(
     let mut changes = Vec::with_capacity(facts.0.len());
     let mut states = states.into_iter();
     for (key, fact) in facts.0 {
-        let before = states.next().flatten();
-        let after = G::apply(before.as_ref(), fact);
+        let mut before = states.next().flatten();
+        let after = G::apply(before.as_mut(), fact);
         let change = Change { before, after };
         G::onward(&key, &change, onward);
         changes.push((key, change));

@@ -36,8 +36,8 @@ impl Group for Rollups {
     type Fact = Rollup;
     type State = Rollup;
 
-    fn apply(before: Option<&Rollup>, fact: Rollup) -> Rollup {
-        merged(before, fact)
+    fn apply(before: Option<&mut Rollup>, fact: Rollup) -> Rollup {
+        merged(before.as_deref(), fact)
     }
 }
 

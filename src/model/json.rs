@@ -1,5 +1,6 @@
 //! JSON objects as they are stored: canonical text.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,12 @@ impl JsonObject {
     /// Text that was stored, and so is canonical.
     pub(crate) fn from_stored(text: String) -> Self {
         Self(text)
+    }
+
+    /// How many of what.
+    pub(crate) fn of_counts(counts: &BTreeMap<String, u64>) -> Self {
+        // Sorted, and writing into a string cannot fail.
+        Self(serde_json::to_string(counts).unwrap_or_default())
     }
 
     /// The object, parsed.

@@ -27,8 +27,8 @@ impl Group for Sessions {
     type Fact = Session;
     type State = Session;
 
-    fn apply(before: Option<&Session>, fact: Session) -> Session {
-        merged(before, fact)
+    fn apply(before: Option<&mut Session>, fact: Session) -> Session {
+        merged(before.as_deref(), fact)
     }
 
     fn onward(id: &String, change: &Change<Self>, facts: &mut Facts) {
@@ -310,33 +310,33 @@ impl Merge for Session {
 
 /// The stored form of a session. A message that told several things stands in it once.
 #[derive(Serialize, Deserialize)]
-struct SessionBytes {
-    unnamed: Option<Unnamed>,
+struct SessionBytes<U, T, V> {
+    unnamed: Option<U>,
     started_at_ms: i64,
     /// After the start.
     duration_ms: i64,
     has_end: bool,
     event_count: u64,
     /// In their order.
-    tellers: Vec<Arc<Teller>>,
+    tellers: Vec<T>,
     /// By [`Column`]: the teller's place, and the value.
-    claims: [Option<(u8, String)>; Column::COUNT],
+    claims: [Option<(u8, V)>; Column::COUNT],
 }
 
 impl State for Session {
     const VERSION: u8 = 2;
 
     fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
-        let mut tellers: Vec<_> = self.claims.iter().flatten().map(|claim| Arc::clone(&claim.teller)).collect();
+        let mut tellers: Vec<&Teller> = self.claims.iter().flatten().map(|claim| &*claim.teller).collect();
         tellers.sort_unstable();
         tellers.dedup();
-        let place = |teller: &Arc<Teller>| tellers.binary_search(teller).ok().and_then(|at| u8::try_from(at).ok());
+        let place = |teller: &Teller| tellers.binary_search(&teller).ok().and_then(|at| u8::try_from(at).ok());
         let claims = std::array::from_fn(|at| {
             let claim = self.claims[at].as_ref()?;
-            Some((place(&claim.teller)?, claim.value.clone()))
+            Some((place(&claim.teller)?, claim.value.as_str()))
         });
         let session = SessionBytes {
-            unnamed: self.unnamed.clone(),
+            unnamed: self.unnamed.as_ref(),
             started_at_ms: self.started_at.as_millis(),
             duration_ms: self.duration_ms(),
             has_end: self.has_end,
@@ -349,7 +349,7 @@ impl State for Session {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (stored, rest) = postcard::take_from_bytes::<SessionBytes>(bytes).ok()?;
+        let (stored, rest) = postcard::take_from_bytes::<SessionBytes<Unnamed, Arc<Teller>, String>>(bytes).ok()?;
         let mut claims: Box<[Option<Claim>; Column::COUNT]> = Box::default();
         for (claim, stored_claim) in claims.iter_mut().zip(stored.claims) {
             if let Some((place, value)) = stored_claim {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
-use super::{Table, row_without_state, select_state};
+use super::{Table, put_state, row_without_state, select_state};
 use crate::analytics::{Activity, ActivityFact, ActivityState, ByKey, Change, MAX_NAMES, Names, Presence, Span, State, UserDay};
 use crate::model::{JsonObject, Timestamp};
 use crate::store::raw::parsed;
@@ -13,8 +13,8 @@ use crate::store::{StoreError, from_sql, to_sql};
 
 const STATES: &str = "_activity_states";
 const SELECT_STATE: &str = "SELECT state FROM _activity_states WHERE user_id = ?1 AND date = ?2";
-const UPSERT_STATE: &str = "INSERT INTO _activity_states (user_id, date, state) VALUES (?1, ?2, ?3) \
-     ON CONFLICT (user_id, date) DO UPDATE SET state = excluded.state";
+const INSERT_STATE: &str = "INSERT INTO _activity_states (user_id, date, state) VALUES (?1, ?2, ?3)";
+const UPDATE_STATE: &str = "UPDATE _activity_states SET state = ?3 WHERE user_id = ?1 AND date = ?2";
 const DELETE_STATE: &str = "DELETE FROM _activity_states WHERE user_id = ?1 AND date = ?2";
 const INSERT_ROW: &str = "INSERT INTO user_activity (user_id, date, session_count, event_count, total_duration_ms, \
      first_seen_at, last_seen_at, events_breakdown, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
@@ -40,7 +40,8 @@ pub(super) struct ActivityTables<'tx> {
     /// What is seldom needed is prepared when it is.
     connection: &'tx Connection,
     select_state: CachedStatement<'tx>,
-    upsert_state: CachedStatement<'tx>,
+    insert_state: CachedStatement<'tx>,
+    update_state: CachedStatement<'tx>,
     insert_row: CachedStatement<'tx>,
     update_row: CachedStatement<'tx>,
     insert_start: CachedStatement<'tx>,
@@ -51,7 +52,8 @@ impl<'tx> ActivityTables<'tx> {
         Ok(Self {
             connection: tx,
             select_state: tx.prepare_cached(SELECT_STATE)?,
-            upsert_state: tx.prepare_cached(UPSERT_STATE)?,
+            insert_state: tx.prepare_cached(INSERT_STATE)?,
+            update_state: tx.prepare_cached(UPDATE_STATE)?,
             insert_row: tx.prepare_cached(INSERT_ROW)?,
             update_row: tx.prepare_cached(UPDATE_ROW)?,
             insert_start: tx.prepare_cached(INSERT_START)?,
@@ -82,12 +84,9 @@ impl<'tx> ActivityTables<'tx> {
         Ok(start.optional()?)
     }
 
-    /// The greatest names of a day. Where they do not all stand in the state, the rows of names are brought up to date.
-    fn greatest(&mut self, key: &UserDay, date: &str, names: &Names) -> Result<BTreeMap<String, u64>, StoreError> {
-        let more = match names {
-            Names::Few(names) => return Ok(names.clone()),
-            Names::Many(more) => more,
-        };
+    /// The greatest names of a day that has many, after these counts are added to their rows.
+    fn greatest(&self, key: &UserDay, more: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>, StoreError> {
+        let date = key.date.to_string();
         let mut add = self.connection.prepare_cached(ADD_NAME)?;
         for (name, count) in more {
             add.execute(params![key.user_id, date, name, to_sql(*count)])?;
@@ -108,9 +107,13 @@ impl<'tx> ActivityTables<'tx> {
             }
             return Ok(());
         }
-        let greatest = self.greatest(key, &date, change.after.names())?;
-        self.upsert_state.execute(params![key.user_id, date, change.after.to_bytes()])?;
-        let row = change.after.row(&greatest);
+        let row = match change.after.names() {
+            Names::Few(names) => change.after.row(names),
+            Names::Many(more) => change.after.row(&self.greatest(key, more)?),
+        };
+        put_state(&mut self.insert_state, &mut self.update_state, change.before.is_some(), |put| {
+            put.execute(params![key.user_id, date, change.after.to_bytes()])
+        })?;
         let (first, last) = (row.first_seen_at.to_string(), row.last_seen_at.to_string());
         let breakdown = row.events_breakdown.as_ref().map(JsonObject::as_str);
         let (sessions, events, duration_ms) = (row.session_count, row.event_count, row.total_duration_ms);

@@ -2,14 +2,14 @@
 
 use rusqlite::{CachedStatement, Transaction, params};
 
-use super::{Table, row_without_state, select_state};
+use super::{Table, put_state, row_without_state, select_state};
 use crate::analytics::{ByKey, Change, FeatureDay, FeatureState, Features, State};
 use crate::store::StoreError;
 
 const STATES: &str = "_feature_states";
 const SELECT_STATE: &str = "SELECT state FROM _feature_states WHERE feature_name = ?1 AND date = ?2";
-const UPSERT_STATE: &str = "INSERT INTO _feature_states (feature_name, date, state) VALUES (?1, ?2, ?3) \
-     ON CONFLICT (feature_name, date) DO UPDATE SET state = excluded.state";
+const INSERT_STATE: &str = "INSERT INTO _feature_states (feature_name, date, state) VALUES (?1, ?2, ?3)";
+const UPDATE_STATE: &str = "UPDATE _feature_states SET state = ?3 WHERE feature_name = ?1 AND date = ?2";
 const INSERT_USER: &str = "INSERT INTO _feature_users (feature_name, date, user_id) VALUES (?1, ?2, ?3) \
      ON CONFLICT DO NOTHING";
 const INSERT_ROW: &str = "INSERT INTO feature_usage (id, usage_count, unique_users, avg_duration_ms, success_rate, \
@@ -20,7 +20,8 @@ const UPDATE_ROW: &str = "UPDATE feature_usage SET usage_count = ?2, unique_user
 
 pub(super) struct FeatureTables<'tx> {
     select_state: CachedStatement<'tx>,
-    upsert_state: CachedStatement<'tx>,
+    insert_state: CachedStatement<'tx>,
+    update_state: CachedStatement<'tx>,
     insert_user: CachedStatement<'tx>,
     insert_row: CachedStatement<'tx>,
     update_row: CachedStatement<'tx>,
@@ -30,7 +31,8 @@ impl<'tx> FeatureTables<'tx> {
     pub(super) fn prepare(tx: &'tx Transaction<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             select_state: tx.prepare_cached(SELECT_STATE)?,
-            upsert_state: tx.prepare_cached(UPSERT_STATE)?,
+            insert_state: tx.prepare_cached(INSERT_STATE)?,
+            update_state: tx.prepare_cached(UPDATE_STATE)?,
             insert_user: tx.prepare_cached(INSERT_USER)?,
             insert_row: tx.prepare_cached(INSERT_ROW)?,
             update_row: tx.prepare_cached(UPDATE_ROW)?,
@@ -39,7 +41,9 @@ impl<'tx> FeatureTables<'tx> {
 
     fn put(&mut self, key: &FeatureDay, change: &Change<Features>) -> Result<(), StoreError> {
         let date = key.date.to_string();
-        self.upsert_state.execute(params![key.feature_name, date, change.after.to_bytes()])?;
+        put_state(&mut self.insert_state, &mut self.update_state, change.before.is_some(), |put| {
+            put.execute(params![key.feature_name, date, change.after.to_bytes()])
+        })?;
         let row = change.after.row(key);
         let counts = (row.usage_count, row.unique_users, row.avg_duration_ms, row.success_rate);
         let updated = match change.before {

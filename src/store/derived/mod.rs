@@ -112,6 +112,19 @@ fn select_state<S: State>(
     read_state(row, 0, table, named).map(Some)
 }
 
+/// Writes a state: with fewer steps than an upsert, since it is known whether there is one.
+fn put_state(
+    insert: &mut CachedStatement<'_>,
+    update: &mut CachedStatement<'_>,
+    is_there: bool,
+    execute: impl Fn(&mut CachedStatement<'_>) -> rusqlite::Result<usize>,
+) -> rusqlite::Result<()> {
+    if !is_there || execute(update)? == 0 {
+        execute(insert)?;
+    }
+    Ok(())
+}
+
 /// The state in a column.
 fn read_state<S: State>(
     row: &Row<'_>,

@@ -2,14 +2,14 @@
 
 use rusqlite::{CachedStatement, Transaction, params};
 
-use super::{Table, row_without_state, select_state};
+use super::{Table, put_state, row_without_state, select_state};
 use crate::analytics::{ByKey, Change, Rollup, RollupKey, Rollups, State};
 use crate::store::StoreError;
 
 const STATES: &str = "_rollup_states";
 const SELECT_STATE: &str = "SELECT state FROM _rollup_states WHERE id = ?1";
-const UPSERT_STATE: &str = "INSERT INTO _rollup_states (id, state) VALUES (?1, ?2) \
-     ON CONFLICT (id) DO UPDATE SET state = excluded.state";
+const INSERT_STATE: &str = "INSERT INTO _rollup_states (id, state) VALUES (?1, ?2)";
+const UPDATE_STATE: &str = "UPDATE _rollup_states SET state = ?2 WHERE id = ?1";
 const INSERT_ROW: &str = "INSERT INTO metric_aggregates (id, count, sum, min, max, avg, p50, p90, p99, name, \
      period_start, period_type, tags) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
      ON CONFLICT DO NOTHING";
@@ -19,7 +19,8 @@ const UPDATE_ROW: &str = "UPDATE metric_aggregates SET count = ?2, sum = ?3, min
 
 pub(super) struct RollupTables<'tx> {
     select_state: CachedStatement<'tx>,
-    upsert_state: CachedStatement<'tx>,
+    insert_state: CachedStatement<'tx>,
+    update_state: CachedStatement<'tx>,
     insert_row: CachedStatement<'tx>,
     update_row: CachedStatement<'tx>,
 }
@@ -28,7 +29,8 @@ impl<'tx> RollupTables<'tx> {
     pub(super) fn prepare(tx: &'tx Transaction<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             select_state: tx.prepare_cached(SELECT_STATE)?,
-            upsert_state: tx.prepare_cached(UPSERT_STATE)?,
+            insert_state: tx.prepare_cached(INSERT_STATE)?,
+            update_state: tx.prepare_cached(UPDATE_STATE)?,
             insert_row: tx.prepare_cached(INSERT_ROW)?,
             update_row: tx.prepare_cached(UPDATE_ROW)?,
         })
@@ -36,7 +38,9 @@ impl<'tx> RollupTables<'tx> {
 
     fn put(&mut self, key: &RollupKey, change: &Change<Rollups>) -> Result<(), StoreError> {
         let row = change.after.row(key);
-        self.upsert_state.execute(params![row.id, change.after.to_bytes()])?;
+        put_state(&mut self.insert_state, &mut self.update_state, change.before.is_some(), |put| {
+            put.execute(params![row.id, change.after.to_bytes()])
+        })?;
         let updated = match change.before {
             None => 0,
             Some(_) => self

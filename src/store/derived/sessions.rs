@@ -2,15 +2,15 @@
 
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
-use super::{Table, row_without_state, select_state};
+use super::{Table, put_state, row_without_state, select_state};
 use crate::analytics::{ByKey, Change, Session, Sessions, State};
 use crate::model::{AnalyticsSession, Timestamp};
 use crate::store::StoreError;
 
 pub(super) const STATES: &str = "_session_states";
 const SELECT_STATE: &str = "SELECT state FROM _session_states WHERE id = ?1";
-const UPSERT_STATE: &str = "INSERT INTO _session_states (id, last_activity, state) VALUES (?1, ?2, ?3) \
-     ON CONFLICT (id) DO UPDATE SET last_activity = excluded.last_activity, state = excluded.state";
+const INSERT_STATE: &str = "INSERT INTO _session_states (id, last_activity, state) VALUES (?1, ?2, ?3)";
+const UPDATE_STATE: &str = "UPDATE _session_states SET last_activity = ?2, state = ?3 WHERE id = ?1";
 const DELETE_STATE: &str = "DELETE FROM _session_states WHERE id = ?1";
 const DELETE_ROW: &str = "DELETE FROM analytics_sessions WHERE id = ?1";
 const INSERT_ROW: &str = "INSERT INTO analytics_sessions (id, user_id, started_at, ended_at, duration_ms, event_count, \
@@ -39,7 +39,8 @@ pub(super) struct SessionTables<'tx> {
     closed_before: Timestamp,
     evicted: Vec<(String, Session)>,
     select_state: CachedStatement<'tx>,
-    upsert_state: CachedStatement<'tx>,
+    insert_state: CachedStatement<'tx>,
+    update_state: CachedStatement<'tx>,
     insert_row: CachedStatement<'tx>,
     update_row: CachedStatement<'tx>,
     update_activity: CachedStatement<'tx>,
@@ -54,7 +55,8 @@ impl<'tx> SessionTables<'tx> {
             closed_before,
             evicted: Vec::new(),
             select_state: tx.prepare_cached(SELECT_STATE)?,
-            upsert_state: tx.prepare_cached(UPSERT_STATE)?,
+            insert_state: tx.prepare_cached(INSERT_STATE)?,
+            update_state: tx.prepare_cached(UPDATE_STATE)?,
             insert_row: tx.prepare_cached(INSERT_ROW)?,
             update_row: tx.prepare_cached(UPDATE_ROW)?,
             update_activity: tx.prepare_cached(UPDATE_ACTIVITY)?,
@@ -87,7 +89,9 @@ impl<'tx> SessionTables<'tx> {
             return Ok(());
         }
         let last_activity = after.last_activity_at().to_string();
-        self.upsert_state.execute(params![id, last_activity, after.to_bytes()])?;
+        put_state(&mut self.insert_state, &mut self.update_state, before.is_some(), |put| {
+            put.execute(params![id, last_activity, after.to_bytes()])
+        })?;
         let was_open = before.as_ref().is_some_and(|before| before.is_open(self.closed_before));
         if after.is_open(self.closed_before) && !was_open {
             self.insert_deadline.execute([last_activity.as_str(), id])?;
