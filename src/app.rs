@@ -82,7 +82,8 @@ pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Re
     let builds = writer.builds();
     let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
 
-    let rebuild = Rebuild { builds, database: lock.database().to_owned(), rules: config.rules.clone(), writer: writer.clone() };
+    let rebuild =
+        Rebuild { builds, database: lock.database().to_owned(), rules: config.rules.clone(), writer: writer.clone() };
     let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
     let worker = Worker { config, new_epoch, health, telemetry, writer, pool: pool.clone(), stop: stop.clone() };
     let result = worker.run(&lock).await;

@@ -65,7 +65,8 @@ impl Rebuild {
             })
             .await?;
             if !has_more {
-                return self.writer.run(move |writer| writer.swap(aside)).await;
+                self.writer.run(move |writer| writer.swap(aside)).await?;
+                return Ok(());
             }
             if logged.elapsed() >= LOG_EVERY {
                 logged = Instant::now();

@@ -198,8 +198,9 @@ fn the_example_configuration_is_the_default_one() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/streamgauge.toml");
     assert_eq!(check(&["--config", example]), check(&[]));
     // What is commented out is known too.
+    let is_key = |line: &str| line.contains(" = ") || line.starts_with("[[");
     let lines = std::fs::read_to_string(example).unwrap();
-    let keys = lines.lines().map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line));
+    let keys = lines.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line));
     let all: Vec<&str> = keys.filter(|line| !line.starts_with("nkey") && !line.starts_with("credentials")).collect();
     let file = folder.path().join("all.toml");
     std::fs::write(&file, all.join("\n")).unwrap();

@@ -188,9 +188,8 @@ async fn rules_change_through_kills_while_messages_flow() {
     worker.applied(before).await;
     assert!(worker.stop().await.success());
 
-    let mut worker = worker
-        .env("STREAMGAUGE_LIMITS__SESSION_TIMEOUT", "5m")
-        .env("STREAMGAUGE_BATCH__MAX_MESSAGES", "2000");
+    let mut worker =
+        worker.env("STREAMGAUGE_LIMITS__SESSION_TIMEOUT", "5m").env("STREAMGAUGE_BATCH__MAX_MESSAGES", "2000");
     let messages = traffic.take_messages(40_000);
     let publishing = tokio::spawn(async move { publish_all(&jetstream, messages).await });
     // Killed while it builds, each time further on; never begun anew.

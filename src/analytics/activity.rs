@@ -55,10 +55,9 @@ impl Span {
 
     fn union(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
-            (Some(one), Some(other)) => Some(Self {
-                first_ms: one.first_ms.min(other.first_ms),
-                last_ms: one.last_ms.max(other.last_ms),
-            }),
+            (Some(one), Some(other)) => {
+                Some(Self { first_ms: one.first_ms.min(other.first_ms), last_ms: one.last_ms.max(other.last_ms) })
+            }
             (one, other) => one.or(other),
         }
     }

@@ -126,3 +126,77 @@ impl<'a> Gathered<'a> {
         facts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::analytics::{FeatureRules, Group, State};
+    use crate::model::{EventBuilder, MetricBuilder, SessionBuilder};
+
+    const TIMEOUT_MS: i64 = 1_000;
+
+    fn rules() -> Rules {
+        let features = FeatureRules { has_defaults: true, rules: Vec::new() };
+        Rules { session_timeout_ms: TIMEOUT_MS, features }
+    }
+
+    /// An event, a metric or a session message, of few users, at few times.
+    fn facts_of(number: usize, says: u8, user: u8, step: i64) -> Facts {
+        let at = Timestamp::from_millis(step * TIMEOUT_MS / 2);
+        let id = format!("{:03}", (number * 7919) % 1000);
+        let of = |stored: Stored<'_>| Facts::of(&rules(), [(stored, at)]);
+        match says {
+            0 => of((&MetricBuilder::gauge("m", f64::from(user)).id(&id).timestamp(at).build()).into()),
+            1 => of((&SessionBuilder::start("s").id(&id).timestamp(at).user_id("u").build()).into()),
+            _ => {
+                let properties = json!({"feature": format!("f{user}"), "duration_ms": number, "success": step > 2});
+                let event = EventBuilder::track(format!("n{says}")).id(&id).timestamp(at).properties(properties);
+                let event = event.user_id(&format!("u{user}")).page_url(&id);
+                of((&if says == 2 { event.session_id("s") } else { event }.build()).into())
+            }
+        }
+    }
+
+    /// What the facts are as states: equal states have equal bytes.
+    fn states(facts: Facts) -> Vec<Vec<u8>> {
+        let Facts { watermark, rollups, sessions, unnamed_sessions, activity, features } = facts;
+        let mut states = vec![format!("{watermark:?}").into_bytes()];
+        states.extend(rollups.iter().map(|(_, fact)| fact.to_bytes()));
+        states.extend(sessions.iter().map(|(_, fact)| fact.to_bytes()));
+        states.extend(unnamed_sessions.values().flatten().map(State::to_bytes));
+        states.extend(activity.iter().map(|(_, fact)| Activity::apply(None, fact.clone()).to_bytes()));
+        for (_, fact) in features.iter() {
+            states.push(format!("{:?}", fact.users).into_bytes());
+            states.push(Features::apply(None, fact.clone()).to_bytes());
+        }
+        states
+    }
+
+    proptest! {
+        /// L5: any split of messages into partitions merges to the whole, in any order.
+        #[test]
+        fn partitions_merge_to_the_whole(
+            messages in prop::collection::vec((0..6_u8, 0..3_u8, 0..12_i64, 0..4_usize), 1..40),
+            turn in 0..4_usize,
+        ) {
+            let facts = |(number, (says, user, step, _)): (usize, &(u8, u8, i64, usize))| facts_of(number, *says, *user, *step);
+            let merged = |parts: &mut dyn Iterator<Item = Facts>| {
+                let mut whole = Facts::default();
+                parts.for_each(|part| whole.merge(&rules(), part));
+                whole
+            };
+            let whole = merged(&mut messages.iter().enumerate().map(facts));
+            let mut partitions: Vec<Facts> = (0..4)
+                .map(|partition| {
+                    let own = messages.iter().enumerate().filter(|(_, message)| message.3 == partition);
+                    merged(&mut own.map(facts))
+                })
+                .collect();
+            partitions.rotate_left(turn);
+            prop_assert_eq!(states(merged(&mut partitions.into_iter())), states(whole));
+        }
+    }
+}

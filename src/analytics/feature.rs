@@ -225,7 +225,8 @@ impl ByKey<Features> {
         if names.is_empty() {
             return;
         }
-        let fact = FeatureFact { usage: Usage::of(properties.parsed()), users: event.user_id.iter().cloned().collect() };
+        let fact =
+            FeatureFact { usage: Usage::of(properties.parsed()), users: event.user_id.iter().cloned().collect() };
         let date = period::date(event.timestamp);
         for feature_name in names {
             self.add(FeatureDay { feature_name, date }, fact.clone());

@@ -17,9 +17,7 @@ pub fn start(period: PeriodType, timestamp: Timestamp) -> Timestamp {
         PeriodType::Hourly => ms.div_euclid(HOUR_MS) * HOUR_MS,
         PeriodType::Daily => day * DAY_MS,
         PeriodType::Weekly => (day - (day + EPOCH_DAYS_AFTER_MONDAY).rem_euclid(7)) * DAY_MS,
-        PeriodType::Monthly => {
-            (day - i64::from(date(timestamp).day0())) * DAY_MS
-        }
+        PeriodType::Monthly => (day - i64::from(date(timestamp).day0())) * DAY_MS,
     };
     Timestamp::from_millis(start_ms)
 }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::analytics::{FeatureName, FeatureRule, FeatureRules};
 
 fn load_text(text: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Config, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -58,12 +59,40 @@ fn mistakes_are_named() {
         ("[stream]\nprefix = \"dlq.x\"", "stream.prefix"),
         ("[stream]\nprefix = \"a..b\"", "stream.prefix"),
         ("[stream", "TOML"),
+        ("[[features]]\nfeature = ''", "rule 1"),
+        ("[[features]]\nfeature = 'a'\n[[features]]\nfeature = '$.context.x'", "rule 2"),
+        ("[[features]]\nfeature = '$.properties.a..b'", "with dots between"),
+        ("[[features]]\nfeature = 'a'\nevent_name = []", "event_name must name something"),
+        ("[[features]]\nevent_name = 'a'", "feature"),
+        ("[[features]]\nfeature = 'a'\nevent = 'b'", "event"),
     ] {
         let error = load_text(text, &[], &[]).unwrap_err();
         assert!(error.contains(expected), "{text:?} gives {error:?}");
     }
     let error = load_text("", &[("STREAMGAUGE_STREAM__NMAE", "A")], &[]).unwrap_err();
     assert!(error.contains("nmae"), "{error}");
+}
+
+#[test]
+fn feature_rules_take_a_name_or_a_path_and_one_or_many() {
+    let text = "features_defaults = false\n[[features]]\nfeature = 'search'\nevent_name = ['a', 'b']\n\
+                [[features]]\nfeature = '$.properties.item.kind'\nevent_type = 'track'";
+    let expected = FeatureRules {
+        has_defaults: false,
+        rules: vec![
+            FeatureRule {
+                feature: FeatureName::Literal("search".into()),
+                event_types: Vec::new(),
+                event_names: vec!["a".into(), "b".into()],
+            },
+            FeatureRule {
+                feature: FeatureName::Property(vec!["item".into(), "kind".into()]),
+                event_types: vec!["track".into()],
+                event_names: Vec::new(),
+            },
+        ],
+    };
+    assert_eq!(load_text(text, &[], &[]).unwrap().rules.features, expected);
 }
 
 #[test]

@@ -217,7 +217,8 @@ impl Pipeline {
             if !self.source.has_backlog() {
                 round.close_feed();
             }
-            let (due, is_full, feed) = (round.began + self.batch.max_delay, round.batch.is_full(self.batch), round.feed());
+            let (due, is_full, feed) =
+                (round.began + self.batch.max_delay, round.batch.is_full(self.batch), round.feed());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,

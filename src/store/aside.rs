@@ -106,6 +106,13 @@ impl Aside {
         &self.path
     }
 
+    /// As SQLite takes it for nothing but a path.
+    pub(super) fn absolute_path(&self) -> Result<String, StoreError> {
+        let error = |source| StoreError::Io { path: self.path.clone(), source };
+        let path = std::path::absolute(&self.path).map_err(error)?;
+        path.into_os_string().into_string().map_err(|_| error(std::io::ErrorKind::InvalidFilename.into()))
+    }
+
     /// Takes in the raw rows of the next `max_messages` messages of the stream. Returns whether there were any.
     ///
     /// # Errors
@@ -245,8 +252,7 @@ fn resume(
         Ok((row.get(0)?, row.get(1)?, upto, Progress { rows: count(4)?, total: count(5)? }))
     })?;
     let position = position::last(raw)?;
-    let stands =
-        position.map_or(BEFORE_ALL, |last| Place { epoch: last.epoch, stream_seq: to_sql(last.last_seq) });
+    let stands = position.map_or(BEFORE_ALL, |last| Place { epoch: last.epoch, stream_seq: to_sql(last.last_seq) });
     let is_usable = id == build.id && made_by == schema.join(";\n") && upto <= stands;
     Ok(is_usable.then_some((upto, progress)))
 }

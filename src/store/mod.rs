@@ -33,7 +33,7 @@ pub use raw::Counts;
 pub use spent::Spent;
 pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};
 pub use thread::WriterThread;
-pub use writer::{Committed, MAX_BATCHES, Writer};
+pub use writer::{Committed, MAX_BATCHES, Swapped, Writer};
 
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]

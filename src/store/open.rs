@@ -37,13 +37,20 @@ const MAX_READERS: u32 = 4;
 /// Where the file cannot be opened or migrated.
 pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError> {
     migrate::up(lock).await?;
-    let connection = Connection::open(lock.database())?;
+    let database = lock.database().to_owned();
+    // It may wait for another process's write lock.
+    let open = tokio::task::spawn_blocking(move || open_connection(&database, rules));
+    open.await.map_err(|_| StoreError::WriterStopped)?
+}
+
+fn open_connection(database: &Path, rules: Rules) -> Result<Writer, StoreError> {
+    let connection = Connection::open(database)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
     for (pragma, value) in WRITER_PRAGMAS {
         connection.pragma_update(None, pragma, value)?;
     }
-    Writer::new(connection, lock.database(), rules)
+    Writer::new(connection, database, rules)
 }
 
 /// Opens an existing, migrated file for reading.

@@ -47,6 +47,17 @@ impl Committed {
     }
 }
 
+/// What it took to put in what was built aside.
+#[derive(Debug, Clone, Copy)]
+pub struct Swapped {
+    /// Raw rows that it was built from.
+    pub raw_rows: u64,
+    /// Rows that went, came or changed.
+    pub rows_that_differed: usize,
+    /// How long ingestion waited.
+    pub pause: Duration,
+}
+
 /// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it.
 #[derive(Debug)]
 pub struct Writer {
@@ -97,36 +108,35 @@ impl Writer {
         self.build.subscribe()
     }
 
-    /// Puts in what was built aside, brought up to date: one transaction, which writes the rows that differ. Does nothing
-    /// where another build is wanted now.
+    /// Puts in what was built aside, brought up to date: one transaction, which writes the rows that differ. None where
+    /// another build is wanted now.
     ///
     /// # Errors
     /// Where the transaction fails; then nothing changed.
-    pub fn swap(&mut self, mut aside: Aside) -> Result<(), StoreError> {
+    pub fn swap(&mut self, mut aside: Aside) -> Result<Option<Swapped>, StoreError> {
         let wanted = self.build.borrow().clone();
-        let Some(build) = wanted.filter(|wanted| aside.is_of(wanted)) else { return Ok(()) };
+        let Some(build) = wanted.filter(|wanted| aside.is_of(wanted)) else { return Ok(None) };
         let began = Instant::now();
         // What was written since its last step. Nothing else is: whoever writes does it here.
         while aside.step(aside::STEP_MESSAGES)? {}
-        // Absolute, so that SQLite takes it for nothing but a path.
-        let absolute = |source| StoreError::Io { path: aside.path().to_owned(), source };
-        let path = std::path::absolute(aside.path()).map_err(absolute)?;
-        self.connection.execute("ATTACH ?1 AS built", [path.to_string_lossy()])?;
+        self.connection.execute("ATTACH ?1 AS built", [aside.absolute_path()?])?;
         let swapped = self.swap_attached(&build);
-        self.connection.execute("DETACH built", [])?;
-        let differed = swapped?;
-        let (rows, pause) = (aside.progress().rows, began.elapsed());
+        if let Err(error) = self.connection.execute("DETACH built", []) {
+            tracing::warn!("{}: {error}", aside.path().display());
+        }
+        let rows_that_differed = swapped?;
+        let swapped = Swapped { raw_rows: aside.progress().rows, rows_that_differed, pause: began.elapsed() };
         self.build.send_replace(None);
         drop(aside);
         aside::remove(&self.database)?;
         tracing::info!(
             groups = %build.names().join(" "),
-            raw_rows = rows,
-            rows_that_differed = differed,
-            pause_ms = pause.as_millis(),
+            raw_rows = swapped.raw_rows,
+            rows_that_differed,
+            pause_ms = swapped.pause.as_millis(),
             "derived tables are made anew"
         );
-        Ok(())
+        Ok(Some(swapped))
     }
 
     fn swap_attached(&self, build: &Build) -> Result<usize, StoreError> {
@@ -217,11 +227,7 @@ impl Writer {
     /// # Errors
     /// [`StoreError::PositionMoved`] where somebody else wrote; [`StoreError::Frozen`] where a derived table was damaged,
     /// and is left out from now on; in every case nothing else changed.
-    pub fn commit_all(
-        &mut self,
-        first: &Batch,
-        next: impl FnMut() -> Option<Batch>,
-    ) -> Result<Committed, StoreError> {
+    pub fn commit_all(&mut self, first: &Batch, next: impl FnMut() -> Option<Batch>) -> Result<Committed, StoreError> {
         match self.try_commit(first, next) {
             Err(StoreError::Damaged { table, key, why }) => {
                 let damage = StoreError::Damaged { table, key, why };

@@ -7,7 +7,8 @@ use serde_json::json;
 use streamgauge::batch::Batch;
 use streamgauge::decode::Delivery;
 use streamgauge::judge::Judge;
-use streamgauge::store::Writer;
+use streamgauge::analytics::Rules;
+use streamgauge::store::{Aside, STEP_MESSAGES, Swapped, Writer};
 
 use crate::full::peak_mib;
 
@@ -45,6 +46,16 @@ pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, 
         wal_bytes: database.with_extension("db-wal").metadata().unwrap().len(),
         memory_mib: peak_mib(pid) - peak_before_mib,
     }
+}
+
+/// Session rows that all differ by other rules, built aside and put in.
+pub fn measure_swap(writer: &mut Writer, database: &Path, rules: Rules) -> (Duration, Swapped) {
+    let began = Instant::now();
+    let build = writer.builds().borrow().clone().unwrap();
+    let mut aside = Aside::open(database, build, rules).unwrap();
+    while aside.step(STEP_MESSAGES).unwrap() {}
+    let built = began.elapsed();
+    (built, writer.swap(aside).unwrap().unwrap())
 }
 
 /// From here on the greatest resident size is that of now.

@@ -42,6 +42,7 @@ async fn main() {
     let config = config::load(&Sources::default()).unwrap().1;
     // First, while this process has not taken memory for anything else.
     close_sessions(&config, sizes.open_sessions).await;
+    swap_sessions(&config).await;
 
     let mut workload = Workload::new();
     let messages = workload.take_outgoing(sizes.messages);
@@ -121,11 +122,32 @@ async fn close_sessions(config: &Config, count: u64) {
     );
 }
 
+/// 100,000 sessions that were closed, all of them open by another `limits.session_timeout`.
+async fn swap_sessions(config: &Config) {
+    const ROWS: u64 = 100_000;
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("swap.db");
+    let mut writer = open(config, &database).await;
+    writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
+    closing::measure(&mut writer, &judge(config), &database, ROWS, config.batch.max_messages as u64);
+    drop(writer);
+    let mut other = config.clone();
+    other.rules.session_timeout_ms *= 2 * 24 * 60;
+    let mut writer = open(&other, &database).await;
+    let (built, swapped) = closing::measure_swap(&mut writer, &database, other.rules);
+    assert!(swapped.rows_that_differed >= usize::try_from(ROWS).unwrap());
+    println!(
+        "{ROWS} sessions made anew by another timeout: {:.2} s beside the worker; {} rows differed, and ingestion \
+         waited {:.2} s for them",
+        built.as_secs_f64(),
+        swapped.rows_that_differed,
+        swapped.pause.as_secs_f64()
+    );
+}
+
 async fn open(config: &Config, database: &Path) -> Writer {
     let lock = Lock::acquire(database, "bench").await.unwrap();
-    let mut writer = store::open_writer(&lock, config.rules.clone()).await.unwrap();
-    writer.rebuild().unwrap();
-    writer
+    store::open_writer(&lock, config.rules.clone()).await.unwrap()
 }
 
 fn judge(config: &Config) -> Judge {

@@ -10,6 +10,7 @@ use streamgauge::store::{self, Lock, StoreError, Writer};
 
 use crate::support::{Database, Random};
 
+mod bounded;
 pub mod naive_activity;
 pub mod naive_features;
 pub mod naive_sessions;

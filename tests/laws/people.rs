@@ -84,7 +84,11 @@ enum Named {
     /// Of two.
     Yes(u8),
     /// By the id that a session of that user has or would have, or by the next one if it is taken.
-    AsUnnamed { first_event: u8, user: u8, is_next: bool },
+    AsUnnamed {
+        first_event: u8,
+        user: u8,
+        is_next: bool,
+    },
 }
 
 pub(super) fn small() -> impl Strategy<Value = Small> {
@@ -230,7 +234,8 @@ fn named_events(names: impl Iterator<Item = (String, u64)>) -> Vec<Delivery> {
 fn of_many_names_the_hundred_greatest_are_shown_and_the_rest_together() {
     let runtime = runtime();
     // Ties where the hundredth is told from the next, and a name that is the rest's own.
-    let names = || (0..300_u64).map(|n| (format!("n{:03}", (n * 7) % 300), n / 3 % 7 + 1)).chain([("$other".into(), 3)]);
+    let names =
+        || (0..300_u64).map(|n| (format!("n{:03}", (n * 7) % 300), n / 3 % 7 + 1)).chain([("$other".into(), 3)]);
     let mut messages = named_events(names());
     let mut whole = Store::new(&runtime);
     whole.write(&messages, &[messages.len()]);

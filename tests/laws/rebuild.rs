@@ -132,7 +132,7 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
     let build = store.writer.builds().borrow().clone().unwrap();
     assert_eq!(build.names(), ["sessions", "activity"]);
     let rules = config(store.folder.path(), toml).rules;
-    let mut aside = Aside::open(&store.path(), build.clone(), rules.clone()).unwrap();
+    let mut aside = Aside::open(&store.path(), build.clone(), rules).unwrap();
     assert!(aside.step(20).unwrap());
     store.write(&deliveries[30..], &[3]);
     let now = store.digest();
@@ -149,7 +149,11 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
             let pool = streamgauge::store::open_reader(&store.path()).await.unwrap();
             let status = streamgauge::store::status(&pool, &store.path()).await.unwrap();
             pool.close().await;
-            status.rebuilding.into_iter().map(|group| (group.group, group.rows_done, group.rows_total)).collect::<Vec<_>>()
+            status
+                .rebuilding
+                .into_iter()
+                .map(|group| (group.group, group.rows_done, group.rows_total))
+                .collect::<Vec<_>>()
         })
     };
     assert_eq!(status(&store), [("activity".to_owned(), 20, 30), ("sessions".to_owned(), 20, 30)]);

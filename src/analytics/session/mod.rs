@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-
 use super::{Change, Facts, Group, Merge, State, merged};
 use crate::model::{AnalyticsEvent, AnalyticsSession, Kind, SessionKind, SessionMessage, Timestamp};
 

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
 use super::{Table, put_state, row_without_state, select_state};
-use crate::analytics::{Activity, ActivityFact, ActivityState, ByKey, Change, MAX_NAMES, Names, Presence, Span, State, UserDay};
+use crate::analytics::{
+    Activity, ActivityFact, ActivityState, ByKey, Change, MAX_NAMES, Names, Presence, Span, State, UserDay,
+};
 use crate::model::{JsonObject, Timestamp};
 use crate::store::raw::parsed;
 use crate::store::{StoreError, from_sql, to_sql};
@@ -29,8 +31,7 @@ const SELECT_GREATEST: &str = "SELECT name, n FROM _activity_names WHERE user_id
      ORDER BY n DESC, name LIMIT ?3";
 const INSERT_START: &str = "INSERT INTO _activity_sessions (user_id, started_at, session_id) VALUES (?1, ?2, ?3) \
      ON CONFLICT DO NOTHING";
-const DELETE_START: &str =
-    "DELETE FROM _activity_sessions WHERE user_id = ?1 AND started_at = ?2 AND session_id = ?3";
+const DELETE_START: &str = "DELETE FROM _activity_sessions WHERE user_id = ?1 AND started_at = ?2 AND session_id = ?3";
 const SELECT_FIRST_START: &str = "SELECT started_at FROM _activity_sessions \
      WHERE user_id = ?1 AND started_at BETWEEN ?2 AND ?3 ORDER BY started_at LIMIT 1";
 const SELECT_LAST_START: &str = "SELECT started_at FROM _activity_sessions \

@@ -1,0 +1,94 @@
+//! What a message costs does not grow with what its actor did before.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use streamgauge::decode::Delivery;
+
+use super::{START_MS, Store, runtime};
+
+const BATCH: usize = 5_000;
+/// By how much a batch may take longer than an earlier one: a cost that grew with history would be ten times that.
+const MAX_GROWTH: u32 = 4;
+const MINUTE_MS: i64 = 60_000;
+
+/// Writes events in batches. Returns what the part of a group took, of each batch.
+fn write(store: &mut Store, part: &str, events: impl Iterator<Item = Value>) -> Vec<Duration> {
+    let first_seq = store.position().last_seq + 1;
+    let deliver = |(at, event): (usize, Value)| Delivery {
+        subject: "analytics.events".into(),
+        payload: event.to_string().into(),
+        size_bytes: 0,
+        stream_sequence: first_seq + at as u64,
+        recv_ns: (START_MS + 366 * 24 * 60 * MINUTE_MS) * 1_000_000,
+    };
+    let deliveries: Vec<Delivery> = events.enumerate().map(deliver).collect();
+    let took = |batch: &[Delivery]| {
+        let batch = store.batch(&store.position(), batch);
+        let committed = store.writer.commit(&batch).unwrap();
+        committed.spent().parts().iter().find(|(name, _)| *name == part).unwrap().1
+    };
+    deliveries.chunks(BATCH).map(took).collect()
+}
+
+/// The least of several: what else the machine did meanwhile is left out.
+fn least(took: &[Duration]) -> Duration {
+    took.iter().copied().min().unwrap()
+}
+
+fn timestamp(ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(START_MS + ms).unwrap();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+#[test]
+fn a_user_with_60_000_names_of_events_in_a_day() {
+    let runtime = runtime();
+    let mut store = Store::new(&runtime);
+    let event = |n: i64| {
+        json!({"id": n.to_string(), "event_type": "t", "event_name": format!("name {}", (n * 7919) % 60_000),
+            "user_id": "ada", "timestamp": timestamp(n % MINUTE_MS)})
+    };
+    let took = write(&mut store, "activity", (0..60_000).map(event));
+    println!("{took:?}");
+    assert!(least(&took[9..]) <= least(&took[..3]) * MAX_GROWTH, "{took:?}");
+    let breakdown: Value =
+        serde_json::from_str(&store.database().text("SELECT events_breakdown FROM user_activity", [])).unwrap();
+    assert_eq!(breakdown.as_object().unwrap().len(), 101);
+    assert_eq!(breakdown["$other"], 60_000 - 100);
+}
+
+#[test]
+fn an_actor_whose_session_never_pauses() {
+    let runtime = runtime();
+    let mut store = Store::new(&runtime);
+    // Every ten minutes, for a year; and a batch of late ones among the first, then among all.
+    let late = |n: i64, among: i64| ((n * 7919) % among) * 10 * MINUTE_MS + MINUTE_MS;
+    let event = |n: i64| {
+        let ms = match n {
+            5_000..10_000 => late(n, 5_000),
+            60_000.. => late(n, 50_000),
+            _ => (n - n.min(10_000) / 10_000 * 5_000) * 10 * MINUTE_MS,
+        };
+        json!({"id": n.to_string(), "event_type": "t", "event_name": "n", "anonymous_id": "ada",
+            "timestamp": timestamp(ms)})
+    };
+    let took = write(&mut store, "sessions", (0..70_000).map(event));
+    println!("{took:?}");
+    assert!(least(&took[8..12]) <= least(&took[2..5]) * MAX_GROWTH, "in order: {took:?}");
+    assert!(least(&took[12..]) <= took[1] * MAX_GROWTH, "late: {took:?}");
+    assert_eq!(store.database().texts("SELECT id FROM analytics_sessions").len(), 1);
+}
+
+#[test]
+fn sums_beyond_f64_are_shown_as_the_greatest() {
+    let runtime = runtime();
+    let mut store = Store::new(&runtime);
+    let usage = |n: i64| {
+        json!({"id": n.to_string(), "event_type": "feature", "event_name": "f", "timestamp": timestamp(0),
+            "properties": {"duration_ms": 1.7e308}})
+    };
+    write(&mut store, "features", (0..3).map(usage));
+    let shown: f64 = store.database().text("SELECT avg_duration_ms || '' FROM feature_usage", []).parse().unwrap();
+    assert!((shown / (f64::MAX / 3.0) - 1.0).abs() < 1e-12, "{shown}");
+}
