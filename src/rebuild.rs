@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::analytics::Rules;
-use crate::store::{Aside, Build, STEP_MESSAGES, StoreError, WriterThread};
+use crate::store::{self, Aside, Build, STEP_MESSAGES, StoreError, WriterThread};
 
 /// How long to wait after a failure, say of the disk.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -36,6 +36,11 @@ impl Rebuild {
                 Some(build) => self.build(build, &stop).await,
                 None => Ok(()),
             };
+            if result.as_ref().is_err_and(StoreError::is_damage)
+                && let Err(error) = store::discard_build(&self.database)
+            {
+                tracing::warn!("{error}");
+            }
             if let Err(error) = &result {
                 tracing::warn!(retry_in_s = RETRY_AFTER.as_secs(), "derived tables cannot be made anew: {error}");
             }

@@ -166,21 +166,26 @@ impl Step<'_> {
         let mut statement = self.read.prepare_cached(&sql)?;
         let recv_column = statement.column_count() - 1;
         let mut rows = statement.query([self.first.epoch, self.first.stream_seq, self.last.stream_seq])?;
-        let mut chunk: Vec<(T, Timestamp)> = Vec::new();
+        let (mut chunk, mut unreadable) = (Vec::<(T, Timestamp)>::new(), 0);
         while let Some(row) = rows.next()? {
             let record = T::from_row(row).and_then(|record| Ok((record, row.get(recv_column)?)));
             match record {
                 Ok((record, recv_ms)) => chunk.push((record, Timestamp::from_millis(recv_ms))),
                 // Some other program wrote that row; it is no message.
                 Err(error) if is_unreadable(&error) => {
-                    let id = row.get_ref(0)?;
-                    tracing::warn!(table, ?id, "a row that is no message counts for nothing: {error}");
+                    unreadable += 1;
+                    if unreadable == 1 {
+                        tracing::warn!(table, id = ?row.get_ref(0)?, "a row that is no message counts for nothing: {error}");
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
             if chunk.len() == CHUNK_ROWS {
                 self.apply(&mut chunk)?;
             }
+        }
+        if unreadable > 1 {
+            tracing::warn!(table, rows = unreadable, "rows that are no messages count for nothing");
         }
         self.apply(&mut chunk)
     }
@@ -287,11 +292,11 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Takes the file away.
+/// Takes the file away: what was built is of no use, and is begun anew.
 ///
 /// # Errors
 /// Where the system does not let it.
-pub(super) fn remove(database: &Path) -> Result<(), StoreError> {
+pub fn remove(database: &Path) -> Result<(), StoreError> {
     for suffix in [".rebuild", ".rebuild-wal", ".rebuild-shm"] {
         let path = with_suffix(database, suffix);
         match std::fs::remove_file(&path) {

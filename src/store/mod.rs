@@ -22,7 +22,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-pub use aside::{Aside, Progress, STEP_MESSAGES};
+pub use aside::{Aside, Progress, STEP_MESSAGES, remove as discard_build};
 pub use derived::Build;
 pub use digest::{Digest, digest};
 pub use lock::{Holder, Lock};
@@ -104,6 +104,18 @@ pub enum StoreError {
     /// The writer's thread ended.
     #[error("the writer has stopped")]
     WriterStopped,
+}
+
+impl StoreError {
+    /// Whether a file holds what nobody can read.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Write(error) => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
+            _ => false,
+        }
+    }
 }
 
 /// SQLite's integers are signed; JetStream never reaches 2^63.

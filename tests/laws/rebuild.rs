@@ -163,3 +163,41 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
     fresh.write(&deliveries, &[40]);
     assert_eq!(store.digest(), fresh.digest());
 }
+
+#[test]
+fn a_file_that_was_built_and_then_damaged_is_begun_anew() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..30).map(|n| people::event_of(n, n % 3)).collect();
+    let deliveries = deliveries(&messages, &(0..30).collect::<Vec<_>>());
+    let mut store = Store::with_config(&runtime, "");
+    store.write(&deliveries, &[10]);
+    let toml = "limits.session_timeout = '5m'";
+    let mut fresh = Store::with_config(&runtime, toml);
+    fresh.write(&deliveries, &[30]);
+    let mut store = store.reopen_frozen(&runtime, toml);
+    let built = store.folder.path().join("streamgauge.db.rebuild");
+    let build = store.writer.builds().borrow().clone().unwrap();
+    let rules = config(store.folder.path(), toml).rules;
+    let open = || Aside::open(&store.path(), build.clone(), rules.clone()).unwrap();
+
+    assert!(open().step(10).unwrap());
+    assert_eq!(open().progress().rows, 10, "it goes on");
+    let damage = "UPDATE _session_states SET state = x'00'";
+    rusqlite::Connection::open(&built).unwrap().execute_batch(damage).unwrap();
+    assert!(open().step(20).unwrap_err().is_damage());
+    streamgauge::store::discard_build(&store.path()).unwrap();
+    assert_eq!(open().progress().rows, 0);
+
+    // No database at all; and one that was built for something else.
+    std::fs::write(&built, "not a database, though of some length: ".repeat(100)).unwrap();
+    assert_eq!(open().progress().rows, 0);
+    assert!(open().step(10).unwrap());
+    rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _rebuild SET build = 'another'").unwrap();
+    assert_eq!(open().progress().rows, 0);
+    // And one of a database that is ahead of this one, which was put back.
+    assert!(open().step(10).unwrap());
+    rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _rebuild SET stream_seq = 31").unwrap();
+    assert_eq!(open().progress().rows, 0);
+    store.writer.rebuild().unwrap();
+    assert_eq!(store.digest(), fresh.digest());
+}

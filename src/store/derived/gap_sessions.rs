@@ -1,7 +1,7 @@
 //! Sessions that nobody named: found by their actor and time in `_gap_sessions`, kept beside the others in
 //! `analytics_sessions` and `_session_states`.
 
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use super::read_state;
 use super::sessions::{STATES, SessionTables};
@@ -18,12 +18,13 @@ const DELETE: &str = "DELETE FROM _gap_sessions WHERE actor = ?1 AND started_at 
 
 pub(super) struct GapSessions<'tx> {
     connection: &'tx Connection,
+    select_neighbours: CachedStatement<'tx>,
     timeout_ms: i64,
 }
 
 impl<'tx> GapSessions<'tx> {
-    pub(super) fn new(connection: &'tx Connection, timeout_ms: i64) -> Self {
-        Self { connection, timeout_ms }
+    pub(super) fn prepare(connection: &'tx Connection, timeout_ms: i64) -> rusqlite::Result<Self> {
+        Ok(Self { connection, select_neighbours: connection.prepare_cached(SELECT_NEIGHBOURS)?, timeout_ms })
     }
 
     /// Puts sessions back whose id somebody sent as a `session_id`: each under its next id.
@@ -41,7 +42,7 @@ impl<'tx> GapSessions<'tx> {
     }
 
     /// Puts new sessions among those that are stored: they extend, begin, or merge.
-    pub(super) fn apply(&self, tables: &mut SessionTables<'_>, facts: &mut Facts) -> Result<(), StoreError> {
+    pub(super) fn apply(&mut self, tables: &mut SessionTables<'_>, facts: &mut Facts) -> Result<(), StoreError> {
         for (actor, new) in std::mem::take(&mut facts.unnamed_sessions) {
             let stored = self.neighbours(&actor, &new)?;
             for placed in place(stored, new, self.timeout_ms) {
@@ -51,13 +52,12 @@ impl<'tx> GapSessions<'tx> {
         Ok(())
     }
 
-    fn neighbours(&self, actor: &Actor, new: &[Session]) -> Result<Vec<(String, Session)>, StoreError> {
-        let mut select = self.connection.prepare_cached(SELECT_NEIGHBOURS)?;
+    fn neighbours(&mut self, actor: &Actor, new: &[Session]) -> Result<Vec<(String, Session)>, StoreError> {
         let mut neighbours: Vec<(String, Session)> = Vec::new();
         // The latest first: what two of them touch is one at most, the last that was found.
         for session in new.iter().rev() {
             let (from, to) = reach(session, self.timeout_ms);
-            let mut rows = select.query(params![actor.as_str(), to.to_string()])?;
+            let mut rows = self.select_neighbours.query(params![actor.as_str(), to.to_string()])?;
             while let Some(row) = rows.next()? {
                 let id: String = row.get(0)?;
                 if row.get_ref(1)?.as_str().is_ok_and(|last_activity| last_activity < from.to_string().as_str()) {

@@ -101,7 +101,8 @@ impl GroupName {
         match self {
             GroupName::Rollups => format!("rules={ROLLUP_RULES} state={}", Rollup::VERSION),
             GroupName::Features => {
-                format!("rules={FEATURE_RULES} state={} {:?}", FeatureState::VERSION, rules.features)
+                let features = serde_json::to_string(&rules.features).unwrap_or_default();
+                format!("rules={FEATURE_RULES} state={} {features}", FeatureState::VERSION)
             }
             GroupName::Sessions => format!(
                 "rules={SESSION_RULES} state={} timeout_ms={} user_agents={USER_AGENT_READER}",

@@ -76,7 +76,7 @@ fn apply_sessions(tx: &Transaction<'_>, rules: &Rules, facts: &mut Facts) -> Res
     }
     let changes = analytics::apply(states, named, facts);
     tables.put_many(&changes)?;
-    let gap_sessions = GapSessions::new(tx, rules.session_timeout_ms);
+    let mut gap_sessions = GapSessions::prepare(tx, rules.session_timeout_ms)?;
     gap_sessions.put_back(&mut tables, evicted, facts)?;
     gap_sessions.apply(&mut tables, facts)?;
     if before < Some(t) {
