@@ -33,7 +33,9 @@ def visits(rng):
 def events(rng):
     for visit, steps in list(visits(rng)):
         for time, name, mission in steps:
-            properties = {"query": "stream gauge", "result_count": rng.randrange(20)}
+            results = rng.randrange(20)
+            properties = {"query": "stream gauge", "result_count": results, "feature": "search",
+                          "duration_ms": round(rng.lognormvariate(4, 0.5)), "success": results > 0}
             if name != "search_performed":
                 properties = {"mission_id": mission}
             yield {"event_type": "track", "event_name": name, "timestamp": stamp(time), **visit,
