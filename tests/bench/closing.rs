@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use streamgauge::analytics::Rules;
 use streamgauge::batch::Batch;
 use streamgauge::decode::Delivery;
 use streamgauge::judge::Judge;
-use streamgauge::analytics::Rules;
 use streamgauge::store::{Aside, STEP_MESSAGES, Swapped, Writer};
 
 use crate::full::peak_mib;
