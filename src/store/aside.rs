@@ -315,5 +315,7 @@ pub(super) fn progress_of(database: &Path, build: &str) -> Option<Progress> {
     built.busy_timeout(BUSY_TIMEOUT).ok()?;
     let sql = "SELECT rows, total FROM _rebuild WHERE build = ?1";
     let count = |row: &rusqlite::Row<'_>, column| row.get(column).map(super::from_sql);
-    built.query_row(sql, [build], |row| Ok(Progress { rows: count(row, 0)?, total: count(row, 1)? })).ok()
+    let progress = built.query_row(sql, [build], |row| Ok((count(row, 0)?, count(row, 1)?)));
+    // More may have come since it began.
+    progress.ok().map(|(rows, total)| Progress { rows, total: total.max(rows) })
 }

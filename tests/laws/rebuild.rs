@@ -134,6 +134,9 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
     let rules = config(store.folder.path(), toml).rules;
     let mut aside = Aside::open(&store.path(), build.clone(), rules).unwrap();
     assert!(aside.step(20).unwrap());
+    // What its last messages would be is not there yet.
+    assert!(aside.step(20).unwrap());
+    assert!(!aside.step(20).unwrap());
     store.write(&deliveries[30..], &[3]);
     let now = store.digest();
     for table in ["analytics_sessions", "user_activity"] {
@@ -156,7 +159,7 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
                 .collect::<Vec<_>>()
         })
     };
-    assert_eq!(status(&store), [("activity".to_owned(), 20, 30), ("sessions".to_owned(), 20, 30)]);
+    assert_eq!(status(&store), [("activity".to_owned(), 30, 30), ("sessions".to_owned(), 30, 30)]);
     store.writer.rebuild().unwrap();
     assert_eq!(status(&store), []);
     let mut fresh = Store::with_config(&runtime, toml);
@@ -200,4 +203,21 @@ fn a_file_that_was_built_and_then_damaged_is_begun_anew() {
     assert_eq!(open().progress().rows, 0);
     store.writer.rebuild().unwrap();
     assert_eq!(store.digest(), fresh.digest());
+}
+
+#[test]
+fn activity_alone_is_made_anew_with_what_sessions_say_to_it() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
+    let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
+    let mut store = Store::with_config(&runtime, "");
+    store.write(&deliveries[..20], &[10]);
+    store.database().write().execute_batch("UPDATE _activity_states SET state = x'00'").unwrap();
+    store.write(&deliveries[20..], &[10]);
+    assert_eq!(store.writer.builds().borrow().as_ref().unwrap().names(), ["activity"]);
+    store.writer.rebuild().unwrap();
+    let mut fresh = Store::with_config(&runtime, "");
+    fresh.write(&deliveries, &[40]);
+    assert_eq!(store.digest(), fresh.digest());
+    assert_eq!(store.internals(), fresh.internals());
 }

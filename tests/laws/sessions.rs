@@ -192,6 +192,27 @@ fn the_watermark_closes_to_the_millisecond() {
 }
 
 #[test]
+fn a_session_that_goes_on_past_its_first_deadline_is_closed_later() {
+    let runtime = runtime();
+    let mut store = Store::new(&runtime);
+    let small = |session: Option<u8>, time_ms: i64| Small { session, says: Says::Event, time_ms, user: None, tells: 0 };
+    let start_ms = -5 * TIMEOUT_MS;
+    // One batch each. T passes the deadline of the first activity while the session goes on, and then that of the last.
+    let steps = [
+        (small(Some(0), start_ms), 1),
+        (small(Some(0), start_ms + TIMEOUT_MS), 1),
+        (small(None, start_ms + TIMEOUT_MS + MINUTE_MS), 1),
+        (small(None, start_ms + 3 * TIMEOUT_MS), 0),
+    ];
+    for (number, (message, open)) in steps.into_iter().enumerate() {
+        let seq = u64::try_from(number).unwrap() + 1;
+        store.write(&[message.delivery(number, seq, START_MS)], &[1]);
+        assert_eq!(store.database().count("analytics_sessions WHERE ended_at IS NULL"), open, "after message {seq}");
+        assert_is_recomputed(&store, TIMEOUT_MS);
+    }
+}
+
+#[test]
 fn a_jump_of_the_watermark_closes_many_sessions_at_once() {
     const COUNT: u64 = 20_000;
     let runtime = runtime();

@@ -145,6 +145,10 @@ mod tests {
 
     #[test]
     fn each_column_falls_back_on_its_own() {
+        let lynx = json!({"browser": "Lynx", "device_type": "terminal", "user_agent": FIREFOX});
+        let by_lynx = told(&lynx);
+        assert_eq!((by_lynx.browser.as_deref(), by_lynx.os.as_deref()), (Some("Lynx"), Some("Linux")));
+        assert_eq!(by_lynx.device_type.as_deref(), Some("terminal"));
         let told = told(&json!({"os": {"name": "Plan 9"}, "browser": "", "user_agent": FIREFOX}));
         assert_eq!(told.os.as_deref(), Some("Plan 9"));
         assert_eq!(told.browser.as_deref(), Some("Firefox"));
