@@ -12,7 +12,7 @@ use super::{ByKey, Group, Merge, Session, State, period};
 use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
 use crate::natural_id;
 
-/// Names that a breakdown shows; the others are summed up under [`OTHER`].
+/// Names that a breakdown shows; the others are summed up under `$other`.
 pub const MAX_NAMES: usize = 100;
 const OTHER: &str = "$other";
 
