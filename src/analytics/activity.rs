@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
+use hashbrown::Equivalent;
 use serde::{Deserialize, Serialize};
 
 use super::{ByKey, Group, Merge, Session, State, period};
@@ -21,7 +22,7 @@ const OTHER: &str = "$other";
 pub struct Activity;
 
 /// One user, one day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserDay {
     /// The user.
     pub user_id: String,
@@ -37,6 +38,21 @@ impl UserDay {
     /// The row's id: UUIDv5 over the key.
     pub fn id(&self) -> String {
         natural_id::of(&format!("user_activity|{}|{}", self.date, self.user_id))
+    }
+}
+
+/// One user, one day, borrowed. It has the hash of the [`UserDay`].
+#[derive(Debug, Hash)]
+pub struct UserDayRef<'a> {
+    /// The user.
+    pub user_id: &'a str,
+    /// The day.
+    pub date: NaiveDate,
+}
+
+impl Equivalent<UserDay> for UserDayRef<'_> {
+    fn equivalent(&self, key: &UserDay) -> bool {
+        self.user_id == key.user_id && self.date == key.date
     }
 }
 
@@ -253,6 +269,12 @@ impl Group for Activity {
 }
 
 impl ByKey<Activity> {
+    /// What is said of a user's day so far.
+    pub fn of_day(&mut self, day: UserDayRef<'_>) -> &mut ActivityFact {
+        let owned = |day: &UserDayRef<'_>| UserDay { user_id: day.user_id.to_owned(), date: day.date };
+        self.of(&day, owned, ActivityFact::default)
+    }
+
     /// Takes a session from the day that had it, and gives it to the day on which it begins.
     pub fn move_session(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
         let place = |(id, session): (&str, &Session)| {

@@ -112,7 +112,7 @@ impl<'a> Properties<'a> {
 pub struct Features;
 
 /// One feature, one day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FeatureDay {
     /// The feature.
     pub feature_name: String,

@@ -3,8 +3,8 @@
 //! # How derived state changes
 //! In one way only, whatever the table:
 //! ```text
-//! stored message -> Facts::of        the rules: what it says of which keys of which groups
-//! facts of a batch                   combined by key while they are added (Merge)
+//! stored message -> Facts::add       the rules: what it says of which keys of which groups
+//! facts of a transaction             combined by key while they are added (Merge)
 //! states         <- store.get_many   what was known of those keys
 //! apply(states, facts)               new states, and facts for other groups
 //! changes        -> store.put_many   the states as bytes with a version, and the public rows that show them
@@ -29,17 +29,22 @@ mod period;
 mod rollup;
 mod session;
 
-use std::collections::BTreeMap;
+use std::hash::Hash;
+
+use hashbrown::hash_map::{Entry, EntryRef};
+use hashbrown::{Equivalent, HashMap};
 
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
-pub use activity::{Activity, ActivityFact, ActivityState, MAX_NAMES, Names, Presence, Span, UserDay};
+pub use activity::{Activity, ActivityFact, ActivityState, MAX_NAMES, Names, Presence, Span, UserDay, UserDayRef};
 pub use distribution::{Distribution, MAX_EXACT};
 pub use exact_sum::ExactSum;
 pub use facts::Facts;
-pub use feature::{FeatureDay, FeatureName, FeatureRule, FeatureRules, FeatureState, Features, is_feature_name};
+pub use feature::{
+    FeatureDay, FeatureFact, FeatureName, FeatureRule, FeatureRules, FeatureState, Features, is_feature_name,
+};
 pub use rollup::{Rollup, RollupKey, Rollups};
-pub use session::{Actor, Placed, Session, Sessions, USER_AGENT_READER, candidate_ids, place, reach};
+pub use session::{Actor, Placed, Session, Sessions, USER_AGENT_READER, UnnamedSessions, candidate_ids, place, reach};
 
 /// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +117,7 @@ pub struct StateError {
 /// A set of derived tables that keeps one state for each key.
 pub trait Group {
     /// What addresses a state.
-    type Key: Ord + Clone;
+    type Key: Ord + Hash;
     /// What messages say of a key: deltas and set operations.
     type Fact: Merge;
     /// What is known of a key.
@@ -135,20 +140,19 @@ pub struct Change<G: Group + ?Sized> {
     pub after: G::State,
 }
 
-/// Facts of one group by key, combined. In key order, and so are the writes that come of them.
-#[derive(Debug, Clone)]
-pub struct ByKey<G: Group>(BTreeMap<G::Key, G::Fact>);
+/// Facts of one group by key, combined.
+#[derive(Debug)]
+pub struct ByKey<G: Group>(HashMap<G::Key, G::Fact>);
 
 impl<G: Group> Default for ByKey<G> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(HashMap::new())
     }
 }
 
 impl<G: Group> ByKey<G> {
     /// Adds what a message says of a key.
     pub fn add(&mut self, key: G::Key, fact: G::Fact) {
-        use std::collections::btree_map::Entry;
         match self.0.entry(key) {
             Entry::Vacant(entry) => {
                 entry.insert(fact);
@@ -157,19 +161,23 @@ impl<G: Group> ByKey<G> {
         }
     }
 
-    /// The keys that are spoken of, in order.
-    pub fn keys(&self) -> impl Iterator<Item = &G::Key> {
-        self.0.keys()
+    /// What is said of a key so far, to be added to; at first what `first` gives. Most keys are spoken of more than
+    /// once, so one is borrowed until it is known to be new.
+    fn of<Q>(&mut self, key: &Q, owned: impl FnOnce(&Q) -> G::Key, first: impl FnOnce() -> G::Fact) -> &mut G::Fact
+    where
+        Q: Hash + Equivalent<G::Key> + ?Sized,
+    {
+        match self.0.entry_ref(key) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(entry) => entry.insert_entry_with_key(owned(key), first()).into_mut(),
+        }
     }
 
-    /// What is said of which keys, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&G::Key, &G::Fact)> {
-        self.0.iter()
-    }
-
-    /// What is said of which keys, in order, to be completed by what is stored beside the states.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&G::Key, &mut G::Fact)> {
-        self.0.iter_mut()
+    /// What is said of which keys, in their order: so they are looked up, and so the writes come.
+    pub fn into_sorted(self) -> Vec<(G::Key, G::Fact)> {
+        let mut facts: Vec<_> = self.0.into_iter().collect();
+        facts.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        facts
     }
 
     /// Whether nothing is said.
@@ -178,28 +186,16 @@ impl<G: Group> ByKey<G> {
     }
 }
 
-impl<G: Group> Merge for ByKey<G> {
-    fn merge(&mut self, other: Self) {
-        if self.is_empty() {
-            *self = other;
-            return;
-        }
-        for (key, fact) in other.0 {
-            self.add(key, fact);
-        }
-    }
-}
-
-/// Applies the facts of a batch to the states that they address, given in key order. What that says to other groups
-/// goes to `onward`.
+/// Applies facts to the states that they address, given in the same order. What that says to other groups goes to
+/// `onward`.
 pub fn apply<G: Group>(
     states: impl IntoIterator<Item = Option<G::State>>,
-    facts: ByKey<G>,
+    facts: Vec<(G::Key, G::Fact)>,
     onward: &mut Facts,
 ) -> Vec<(G::Key, Change<G>)> {
-    let mut changes = Vec::with_capacity(facts.0.len());
+    let mut changes = Vec::with_capacity(facts.len());
     let mut states = states.into_iter();
-    for (key, fact) in facts.0 {
+    for (key, fact) in facts {
         let mut before = states.next().flatten();
         let after = G::apply(before.as_mut(), fact);
         let change = Change { before, after };

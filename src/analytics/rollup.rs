@@ -11,7 +11,7 @@ use crate::natural_id;
 pub struct Rollups;
 
 /// One metric, one tag set, one period.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RollupKey {
     /// The metric's name.
     pub name: String,
@@ -149,15 +149,17 @@ impl ByKey<Rollups> {
         self.add(key, Rollup::of(metric));
     }
 
-    /// Adds what the hours say to their days, weeks and months: once for each hour of a batch, not for each sample.
-    pub fn roll_up(&mut self) {
-        let hours: Vec<_> = self.iter().map(|(key, hour)| (key.clone(), hour.clone())).collect();
-        for (key, hour) in hours {
+    /// Hours, with what they say of their days, weeks and months: once for each hour, not for each sample.
+    pub fn roll_up(self) -> Self {
+        let mut all = Self::default();
+        for (key, hour) in self.0 {
             for period_type in [PeriodType::Daily, PeriodType::Weekly, PeriodType::Monthly] {
                 let period_start = period::start(period_type, key.period_start);
-                self.add(RollupKey { period_type, period_start, ..key.clone() }, hour.clone());
+                all.add(RollupKey { period_type, period_start, ..key.clone() }, hour.clone());
             }
+            all.add(key, hour);
         }
+        all
     }
 }
 
@@ -189,12 +191,13 @@ mod tests {
                     Some(day) => day.merge(Rollup::of(metric)),
                 }
             }
+            let hours = hours.into_sorted();
             let stored = hours.iter().map(|(_, hour)| Rollup::from_bytes(&hour.to_bytes()).unwrap());
             let merged = stored.reduce(|mut one, other| {
                 one.merge(other);
                 one
             });
-            prop_assert!(hours.keys().all(|key| key.period_type == PeriodType::Hourly));
+            prop_assert!(hours.iter().all(|(key, _)| key.period_type == PeriodType::Hourly));
             prop_assert_eq!(merged.unwrap().to_bytes(), day.unwrap().to_bytes());
         }
     }

@@ -194,7 +194,8 @@ impl Step<'_> {
     where
         for<'a> &'a T: Into<Stored<'a>>,
     {
-        let facts = Facts::of(self.rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
+        let mut facts = Facts::default();
+        facts.add(self.rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
         derived::apply(self.tx, self.rules, self.groups, facts, &mut Spent::begin())?;
         self.rows += chunk.len() as u64;
         chunk.clear();

@@ -276,7 +276,7 @@ impl Writer {
         gaps::insert(tx, batch.after.epoch, &batch.gaps)?;
         so_far.counts += counts;
         so_far.spent.lap("raw");
-        facts.merge(&self.rules, Facts::of(&self.rules, stored));
+        facts.add(&self.rules, stored);
         so_far.spent.lap("facts");
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use foldhash::HashMap;
+use hashbrown::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 use woothee::parser::Parser;

@@ -4,54 +4,99 @@
 //! The sessions of an actor lie apart by more than the timeout. So a new one touches only those that begin or end within
 //! the timeout of it, and what these merge to touches no other that is stored.
 
+use std::fmt;
+
+use hashbrown::hash_map::EntryRef;
+use hashbrown::{Equivalent, HashMap};
 use serde::{Deserialize, Serialize};
 
-use super::{Contexts, Session};
+use super::{Context, Session};
 use crate::analytics::Merge as _;
 use crate::model::{AnalyticsEvent, Timestamp};
 use crate::natural_id;
 
 /// Who an event is of: its user, else its anonymous id. A user and an anonymous id of the same text are two.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Actor(String);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Actor {
+    is_user: bool,
+    id: String,
+}
 
-impl Actor {
-    /// The actor of an event; none where it has none.
-    pub fn of(event: &AnalyticsEvent) -> Option<Self> {
-        let user = event.user_id.as_ref().map(|user_id| format!("user|{user_id}"));
-        let anonymous = || event.anonymous_id.as_ref().map(|anonymous_id| format!("anonymous|{anonymous_id}"));
-        user.or_else(anonymous).map(Self)
-    }
-
-    /// As it stands in the database.
-    pub fn as_str(&self) -> &str {
-        &self.0
+/// As it stands in the database.
+impl fmt::Display for Actor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}|{}", if self.is_user { "user" } else { "anonymous" }, self.id)
     }
 }
 
-/// The sessions that an actor's events make, in the order of time, apart by more than the timeout.
-pub fn sessions_of<'a>(
-    actor: &Actor,
-    mut events: Vec<&'a AnalyticsEvent>,
-    timeout_ms: i64,
-    contexts: &mut Contexts<'a>,
-) -> Vec<Session> {
-    events.sort_unstable_by_key(|event| event.timestamp);
-    let mut sessions: Vec<Session> = Vec::new();
-    for event in events {
-        let is_near = |last: &Session| event.timestamp.as_millis() - last.last_activity_at.as_millis() <= timeout_ms;
-        if !sessions.last().is_some_and(is_near) {
-            sessions.push(Session::of_actor(actor.clone(), event));
-        }
-        if let Some(session) = sessions.last_mut() {
-            session.add_event(event, contexts.of(event));
+/// An actor, borrowed. It has the hash of the [`Actor`].
+#[derive(Debug, Clone, Copy, Hash)]
+pub struct ActorRef<'a> {
+    is_user: bool,
+    id: &'a str,
+}
+
+impl<'a> ActorRef<'a> {
+    /// The actor of an event; none where it has none.
+    pub fn of(event: &'a AnalyticsEvent) -> Option<Self> {
+        let user = event.user_id.as_ref().map(|id| Self { is_user: true, id });
+        user.or_else(|| event.anonymous_id.as_ref().map(|id| Self { is_user: false, id }))
+    }
+
+    fn to_actor(self) -> Actor {
+        Actor { is_user: self.is_user, id: self.id.to_owned() }
+    }
+}
+
+impl Equivalent<Actor> for ActorRef<'_> {
+    fn equivalent(&self, key: &Actor) -> bool {
+        self.is_user == key.is_user && self.id == key.id
+    }
+}
+
+/// What events that name no session say of sessions, by whose they are.
+#[derive(Debug, Default)]
+pub struct UnnamedSessions(HashMap<Actor, Vec<Session>>);
+
+impl UnnamedSessions {
+    /// Takes in an event of an actor.
+    pub fn add_event(&mut self, actor: ActorRef<'_>, event: &AnalyticsEvent, context: &Context, timeout_ms: i64) {
+        let sessions = match self.0.entry_ref(&actor) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(entry) => entry.insert_entry_with_key(actor.to_actor(), Vec::new()).into_mut(),
+        };
+        let (from, to) = reach_of(event.timestamp, event.timestamp, timeout_ms);
+        // Most events follow each other. Where one does not, `join` finds what it touches.
+        let is_touched = |last: &&mut Session| last.started_at <= to && last.last_activity_at >= from;
+        if let Some(last) = sessions.last_mut().filter(is_touched) {
+            last.add_event(event, context);
+        } else {
+            let mut session = Session::of_actor(actor.to_actor(), event);
+            session.add_event(event, context);
+            sessions.push(session);
         }
     }
-    sessions
+
+    /// Those of each actor in the order of time, apart by more than the timeout; in the order of actors.
+    pub fn into_sorted(self, timeout_ms: i64) -> Vec<(Actor, Vec<Session>)> {
+        let join = |(actor, sessions)| (actor, join(sessions, timeout_ms));
+        let mut sessions: Vec<_> = self.0.into_iter().map(join).collect();
+        sessions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        sessions
+    }
+
+    /// Adds what was said elsewhere.
+    #[cfg(test)]
+    pub fn add(&mut self, actor: Actor, sessions: Vec<Session>) {
+        self.0.entry(actor).or_default().extend(sessions);
+    }
 }
 
 /// Sessions of one actor, in the order of time, those merged that lie no further apart than the timeout.
-pub fn join(mut sessions: Vec<Session>, timeout_ms: i64) -> Vec<Session> {
+fn join(mut sessions: Vec<Session>, timeout_ms: i64) -> Vec<Session> {
+    if sessions.len() < 2 {
+        return sessions;
+    }
     sessions.sort_unstable_by_key(Session::started_at);
     let mut joined: Vec<Session> = Vec::new();
     for session in sessions {
@@ -71,9 +116,11 @@ fn is_near(earlier: &Session, later: &Session, timeout_ms: i64) -> bool {
 /// The times between which a stored session touches this one: it begins no later than the second, and ends no earlier
 /// than the first.
 pub fn reach(session: &Session, timeout_ms: i64) -> (Timestamp, Timestamp) {
-    let from_ms = session.started_at.as_millis() - timeout_ms;
-    let to_ms = session.last_activity_at.as_millis() + timeout_ms;
-    (Timestamp::from_millis(from_ms), Timestamp::from_millis(to_ms))
+    reach_of(session.started_at, session.last_activity_at, timeout_ms)
+}
+
+fn reach_of(first: Timestamp, last: Timestamp, timeout_ms: i64) -> (Timestamp, Timestamp) {
+    (Timestamp::from_millis(first.as_millis() - timeout_ms), Timestamp::from_millis(last.as_millis() + timeout_ms))
 }
 
 /// A session and what it came of.
@@ -117,7 +164,7 @@ pub fn place(stored: Vec<(String, Session)>, new: Vec<Session>, timeout_ms: i64)
 pub fn candidate_ids(session: &Session) -> impl Iterator<Item = String> {
     let first = session.unnamed.as_ref().map(|unnamed| {
         let event_id = unnamed.first_event_id.clone();
-        (natural_id::within(natural_id::uuid(unnamed.actor.as_str()), &event_id), event_id)
+        (natural_id::within(natural_id::uuid(&unnamed.actor.to_string()), &event_id), event_id)
     });
     let next = |(id, event_id): &(uuid::Uuid, String)| Some((natural_id::within(*id, event_id), event_id.clone()));
     std::iter::successors(first, next).map(|(id, _)| id.to_string())
@@ -132,8 +179,9 @@ mod tests {
 
     fn session(ms: i64, id: &str) -> Session {
         let event = EventBuilder::track("x").user_id("ada").timestamp(Timestamp::from_millis(ms)).id(id).build();
-        let actor = Actor::of(&event).unwrap();
-        sessions_of(&actor, vec![&event], TIMEOUT_MS, &mut Contexts::default()).remove(0)
+        let mut sessions = UnnamedSessions::default();
+        sessions.add_event(ActorRef::of(&event).unwrap(), &event, &Context::default(), TIMEOUT_MS);
+        sessions.into_sorted(TIMEOUT_MS).remove(0).1.remove(0)
     }
 
     fn spans(sessions: &[Session]) -> Vec<(i64, i64)> {
@@ -173,8 +221,10 @@ mod tests {
         let user = EventBuilder::track("x").user_id("ada").build();
         let anonymous = AnalyticsEvent { user_id: None, anonymous_id: Some("ada".into()), ..user.clone() };
         let both = AnalyticsEvent { anonymous_id: Some("x".into()), ..user.clone() };
-        assert_ne!(Actor::of(&user), Actor::of(&anonymous));
-        assert_eq!(Actor::of(&user), Actor::of(&both));
-        assert_eq!(Actor::of(&AnalyticsEvent { user_id: None, ..user }), None);
+        let actor = |event: &AnalyticsEvent| ActorRef::of(event).map(|actor| actor.to_actor().to_string());
+        assert_eq!(actor(&user).as_deref(), Some("user|ada"));
+        assert_eq!(actor(&both).as_deref(), Some("user|ada"));
+        assert_eq!(actor(&anonymous).as_deref(), Some("anonymous|ada"));
+        assert_eq!(actor(&AnalyticsEvent { user_id: None, ..user }), None);
     }
 }

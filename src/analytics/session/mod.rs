@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Facts, Group, Merge, State, merged};
+use super::{ByKey, Change, Facts, Group, Merge, State, merged};
 use crate::model::{AnalyticsEvent, AnalyticsSession, Kind, SessionKind, SessionMessage, Timestamp};
 
 pub use context::{Context, Contexts, USER_AGENT_READER};
-pub use gap::{Actor, Placed, candidate_ids, join, place, reach, sessions_of};
+pub use gap::{Actor, ActorRef, Placed, UnnamedSessions, candidate_ids, place, reach};
 
 /// The group of `analytics_sessions`. Key: the session id, as it was sent. Sessions that nobody named have no key before
 /// their neighbours are known: they go through [`place`].
@@ -32,6 +32,13 @@ impl Group for Sessions {
 
     fn onward(id: &String, change: &Change<Self>, facts: &mut Facts) {
         facts.session_changed(change.before.as_ref().map(|before| (id.as_str(), before)), Some((id, &change.after)));
+    }
+}
+
+impl ByKey<Sessions> {
+    /// What is said of a session so far; the first message of it was at `timestamp`.
+    pub fn of_session(&mut self, id: &str, timestamp: Timestamp) -> &mut Session {
+        self.of(id, str::to_owned, || Session::at(timestamp))
     }
 }
 
@@ -323,7 +330,7 @@ struct SessionBytes<U, T, V> {
 }
 
 impl State for Session {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
         let mut tellers: Vec<&Teller> = self.claims.iter().flatten().map(|claim| &*claim.teller).collect();

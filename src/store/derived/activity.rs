@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, para
 
 use super::{Table, put_state, row_without_state, select_state};
 use crate::analytics::{
-    Activity, ActivityFact, ActivityState, ByKey, Change, MAX_NAMES, Names, Presence, Span, State, UserDay,
+    Activity, ActivityFact, ActivityState, Change, MAX_NAMES, Names, Presence, Span, State, UserDay,
 };
 use crate::model::{JsonObject, Timestamp};
 use crate::store::raw::parsed;
@@ -135,7 +135,7 @@ impl<'tx> ActivityTables<'tx> {
 
 impl Table<Activity> for ActivityTables<'_> {
     /// Sessions come to their day and go from it here.
-    fn get_many(&mut self, facts: &mut ByKey<Activity>) -> Result<Vec<Option<ActivityState>>, StoreError> {
+    fn get_many(&mut self, facts: &mut [(UserDay, ActivityFact)]) -> Result<Vec<Option<ActivityState>>, StoreError> {
         let mut states = Vec::new();
         for (key, fact) in facts.iter_mut() {
             let date = key.date.to_string();

@@ -3,7 +3,7 @@
 use rusqlite::{CachedStatement, Transaction, params};
 
 use super::{Table, put_state, row_without_state, select_state};
-use crate::analytics::{ByKey, Change, FeatureDay, FeatureState, Features, State};
+use crate::analytics::{Change, FeatureDay, FeatureFact, FeatureState, Features, State};
 use crate::store::StoreError;
 
 const STATES: &str = "_feature_states";
@@ -64,7 +64,7 @@ impl<'tx> FeatureTables<'tx> {
 
 impl Table<Features> for FeatureTables<'_> {
     /// Users come to their day here; what is left in the facts are those that were not known of it.
-    fn get_many(&mut self, facts: &mut ByKey<Features>) -> Result<Vec<Option<FeatureState>>, StoreError> {
+    fn get_many(&mut self, facts: &mut [(FeatureDay, FeatureFact)]) -> Result<Vec<Option<FeatureState>>, StoreError> {
         let mut states = Vec::new();
         for (key, fact) in facts.iter_mut() {
             let date = key.date.to_string();

@@ -43,7 +43,7 @@ impl<'tx> GapSessions<'tx> {
 
     /// Puts new sessions among those that are stored: they extend, begin, or merge.
     pub(super) fn apply(&mut self, tables: &mut SessionTables<'_>, facts: &mut Facts) -> Result<(), StoreError> {
-        for (actor, new) in std::mem::take(&mut facts.unnamed_sessions) {
+        for (actor, new) in std::mem::take(&mut facts.unnamed_sessions).into_sorted(self.timeout_ms) {
             let stored = self.neighbours(&actor, &new)?;
             for placed in place(stored, new, self.timeout_ms) {
                 self.put(tables, placed, facts)?;
@@ -57,7 +57,7 @@ impl<'tx> GapSessions<'tx> {
         // The latest first: what two of them touch is one at most, the last that was found.
         for session in new.iter().rev() {
             let (from, to) = reach(session, self.timeout_ms);
-            let mut rows = self.select_neighbours.query(params![actor.as_str(), to.to_string()])?;
+            let mut rows = self.select_neighbours.query(params![actor.to_string(), to.to_string()])?;
             while let Some(row) = rows.next()? {
                 let id: String = row.get(0)?;
                 if row.get_ref(1)?.as_str().is_ok_and(|last_activity| last_activity < from.to_string().as_str()) {
@@ -100,7 +100,7 @@ impl<'tx> GapSessions<'tx> {
 
     fn insert(&self, id: &str, session: &Session) -> Result<(), StoreError> {
         if let Some(actor) = session.actor() {
-            let columns = params![actor.as_str(), session.started_at().to_string(), id];
+            let columns = params![actor.to_string(), session.started_at().to_string(), id];
             self.connection.prepare_cached(INSERT)?.execute(columns)?;
         }
         Ok(())
@@ -108,7 +108,7 @@ impl<'tx> GapSessions<'tx> {
 
     fn delete(&self, session: &Session) -> Result<(), StoreError> {
         if let Some(actor) = session.actor() {
-            let key = params![actor.as_str(), session.started_at().to_string()];
+            let key = params![actor.to_string(), session.started_at().to_string()];
             self.connection.prepare_cached(DELETE)?.execute(key)?;
         }
         Ok(())

@@ -29,7 +29,7 @@ pub(super) use swap::swap;
 trait Table<G: Group> {
     /// The states of the keys that facts speak of, in their order; none where a key is new. What is stored of a key
     /// beside its state is brought up to date, and what the facts need to know of it is filled in.
-    fn get_many(&mut self, facts: &mut ByKey<G>) -> Result<Vec<Option<G::State>>, StoreError>;
+    fn get_many(&mut self, facts: &mut [(G::Key, G::Fact)]) -> Result<Vec<Option<G::State>>, StoreError>;
 
     /// Writes changed states, and the public rows that show them.
     fn put_many(&mut self, changes: &[(G::Key, Change<G>)]) -> Result<(), StoreError>;
@@ -47,6 +47,7 @@ pub(super) fn apply(
     for group in groups {
         match group {
             GroupName::Rollups => {
+                facts.rollups = std::mem::take(&mut facts.rollups).roll_up();
                 apply_group(&mut RollupTables::prepare(tx)?, &mut facts, |facts| &mut facts.rollups)?;
             }
             GroupName::Features => {
@@ -68,7 +69,7 @@ fn apply_sessions(tx: &Transaction<'_>, rules: &Rules, facts: &mut Facts) -> Res
     let Some(t) = before.max(facts.watermark) else { return Ok(()) };
     let closed_before = rules.closed_before(t);
     let mut tables = SessionTables::prepare(tx, closed_before)?;
-    let mut named = std::mem::take(&mut facts.sessions);
+    let mut named = std::mem::take(&mut facts.sessions).into_sorted();
     let states = tables.get_many(&mut named)?;
     let evicted = tables.take_evicted();
     for (id, session) in &evicted {
@@ -91,10 +92,11 @@ fn apply_group<G: Group>(
     facts: &mut Facts,
     group: impl Fn(&mut Facts) -> &mut ByKey<G>,
 ) -> Result<(), StoreError> {
-    let mut own = std::mem::take(group(facts));
+    let own = std::mem::take(group(facts));
     if own.is_empty() {
         return Ok(());
     }
+    let mut own = own.into_sorted();
     let states = table.get_many(&mut own)?;
     let changes = analytics::apply(states, own, facts);
     table.put_many(&changes)

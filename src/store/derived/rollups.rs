@@ -3,7 +3,7 @@
 use rusqlite::{CachedStatement, Transaction, params};
 
 use super::{Table, put_state, row_without_state, select_state};
-use crate::analytics::{ByKey, Change, Rollup, RollupKey, Rollups, State};
+use crate::analytics::{Change, Rollup, RollupKey, Rollups, State};
 use crate::store::StoreError;
 
 const STATES: &str = "_rollup_states";
@@ -73,9 +73,9 @@ impl<'tx> RollupTables<'tx> {
 }
 
 impl Table<Rollups> for RollupTables<'_> {
-    fn get_many(&mut self, facts: &mut ByKey<Rollups>) -> Result<Vec<Option<Rollup>>, StoreError> {
+    fn get_many(&mut self, facts: &mut [(RollupKey, Rollup)]) -> Result<Vec<Option<Rollup>>, StoreError> {
         let select = &mut self.select_state;
-        facts.keys().map(|key| select_state(select, [key.id()], STATES, || key.id())).collect()
+        facts.iter().map(|(key, _)| select_state(select, [key.id()], STATES, || key.id())).collect()
     }
 
     fn put_many(&mut self, changes: &[(RollupKey, Change<Rollups>)]) -> Result<(), StoreError> {

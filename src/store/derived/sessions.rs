@@ -3,7 +3,7 @@
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::{Table, put_state, row_without_state, select_state};
-use crate::analytics::{ByKey, Change, Session, Sessions, State};
+use crate::analytics::{Change, Session, Sessions, State};
 use crate::model::{AnalyticsSession, Timestamp};
 use crate::store::StoreError;
 
@@ -144,9 +144,9 @@ fn bind(statement: &mut CachedStatement<'_>, row: &AnalyticsSession) -> rusqlite
 impl Table<Sessions> for SessionTables<'_> {
     /// A session that nobody named is taken away where somebody names another one so now: it stands among
     /// [`SessionTables::take_evicted`] then.
-    fn get_many(&mut self, facts: &mut ByKey<Sessions>) -> Result<Vec<Option<Session>>, StoreError> {
+    fn get_many(&mut self, facts: &mut [(String, Session)]) -> Result<Vec<Option<Session>>, StoreError> {
         let mut states = Vec::new();
-        for id in facts.keys() {
+        for (id, _) in facts.iter() {
             let state = self.select(id)?;
             if let Some(session) = state.as_ref().filter(|session| session.actor().is_some()) {
                 self.delete(id)?;
