@@ -12,6 +12,11 @@ use crate::store::{self, Aside, Build, STEP_MESSAGES, StoreError, WriterThread};
 
 /// How long to wait after a failure, say of the disk.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// How long where the disk is full.
+const RETRY_WHEN_FULL_AFTER: Duration = Duration::from_secs(60);
+/// Where ingestion is faster, it has to wait: before this many messages less are left, the builder takes turns with it on
+/// the writer's thread, and each time takes in half of what is left.
+const MAX_BEHIND: u64 = 100_000;
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Builds what is wanted, whenever it is.
@@ -36,18 +41,20 @@ impl Rebuild {
                 Some(build) => self.build(build, &stop).await,
                 None => Ok(()),
             };
-            if result.as_ref().is_err_and(StoreError::is_damage)
+            let is_full = result.as_ref().is_err_and(StoreError::is_full);
+            if (is_full || result.as_ref().is_err_and(StoreError::is_damage))
                 && let Err(error) = store::discard_build(&self.database)
             {
                 tracing::warn!("{error}");
             }
+            let retry_after = if is_full { RETRY_WHEN_FULL_AFTER } else { RETRY_AFTER };
             if let Err(error) = &result {
-                tracing::warn!(retry_in_s = RETRY_AFTER.as_secs(), "derived tables cannot be made anew: {error}");
+                tracing::warn!(retry_in_s = retry_after.as_secs(), "derived tables cannot be made anew: {error}");
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.builds.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(RETRY_AFTER), if result.is_err() => {}
+                () = tokio::time::sleep(retry_after), if result.is_err() => {}
             }
         }
     }
@@ -55,7 +62,7 @@ impl Rebuild {
     /// Builds aside, until another build is wanted, and has it put in.
     async fn build(&self, build: Build, stop: &CancellationToken) -> Result<(), StoreError> {
         let groups = build.names().join(" ");
-        tracing::info!(groups, "rules have changed: making derived tables anew from raw rows");
+        tracing::info!(groups, "making derived tables anew from raw rows");
         let (database, rules) = (self.database.clone(), self.rules.clone());
         let mut aside = blocking(move || Aside::open(&database, build, rules)).await?;
         let mut logged = Instant::now();
@@ -63,12 +70,16 @@ impl Rebuild {
             if stop.is_cancelled() || self.builds.has_changed().unwrap_or(true) {
                 return Ok(());
             }
-            let has_more;
+            let mut has_more;
             (aside, has_more) = blocking(move || {
                 let has_more = aside.step(STEP_MESSAGES)?;
                 Ok((aside, has_more))
             })
             .await?;
+            if has_more && aside.messages_behind()?.is_some_and(|behind| behind > MAX_BEHIND) {
+                aside = self.writer.run(move |_| catch_up_by_half(aside)).await?;
+                has_more = aside.messages_behind()?.is_none_or(|behind| behind > MAX_BEHIND);
+            }
             if !has_more {
                 self.writer.run(move |writer| writer.swap(aside)).await?;
                 return Ok(());
@@ -80,6 +91,12 @@ impl Rebuild {
             }
         }
     }
+}
+
+fn catch_up_by_half(mut aside: Aside) -> Result<Aside, StoreError> {
+    let began = aside.messages_behind()?;
+    while aside.messages_behind()? > began.map(|behind| behind / 2) && aside.step(STEP_MESSAGES)? {}
+    Ok(aside)
 }
 
 /// Runs SQLite's calls, which block, on a thread that may.

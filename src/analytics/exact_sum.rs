@@ -147,6 +147,21 @@ impl ExactSum {
         if is_negative { -magnitude } else { magnitude }
     }
 
+    /// The sum, divided by a count: also where the sum is beyond the greatest finite f64, and the mean is not.
+    pub fn mean(&self, count: u64) -> f64 {
+        let sum = self.to_f64();
+        if sum.abs() < f64::MAX {
+            return sum / count as f64;
+        }
+        // The sum in units of 2^64: two digits less.
+        let mut scaled = self.clone();
+        scaled.carry();
+        let dropped = 2_usize.saturating_sub(scaled.first).min(scaled.digits.len());
+        scaled.digits.drain(..dropped);
+        scaled.first = scaled.first.saturating_sub(2);
+        (scaled.to_f64() / count as f64 * 2.0_f64.powi(64)).clamp(-f64::MAX, f64::MAX)
+    }
+
     /// The canonical bytes: equal sums have equal bytes. None for zero; else the sum is M * 2^(E - 1074) with M odd: two
     /// bytes with 2 E + 1 where it is negative, little-endian, then the bytes of the magnitude of M, likewise.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -261,6 +276,18 @@ mod tests {
         ] {
             assert_eq!(sum(values).to_f64().to_bits(), expected.to_bits(), "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_mean_is_there_where_the_sum_is_too_great() {
+        let mixed = vec![f64::MAX, f64::MAX, 5e-324, 0.0];
+        for (values, expected) in
+            [(vec![1.7e308; 3], 1.7e308), (vec![-f64::MAX; 999], -f64::MAX), (mixed, f64::MAX / 2.0)]
+        {
+            let mean = sum(&values).mean(values.len() as u64);
+            assert!((mean / expected - 1.0).abs() < 1e-15, "{mean} {expected}");
+        }
+        assert_eq!(sum(&[0.1, 0.2, 0.3]).mean(3), 0.6 / 3.0);
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl FeatureState {
             date: key.date,
             usage_count: i64::try_from(*count).unwrap_or(i64::MAX),
             unique_users: i64::try_from(self.unique_users).unwrap_or(i64::MAX),
-            avg_duration_ms: (*timed > 0).then(|| durations_ms.to_f64() / *timed as f64),
+            avg_duration_ms: (*timed > 0).then(|| durations_ms.mean(*timed)),
             success_rate: (told > 0).then(|| *successes as f64 / told as f64),
         }
     }

@@ -11,7 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use super::derived::{self, Build, GroupSet, StoredTable};
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
@@ -20,8 +20,11 @@ use super::{Spent, StoreError, position, to_sql, writer};
 use crate::analytics::{Facts, Rules, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
-/// Raw rows whose facts are combined before they are applied: as many as in a large batch.
+/// Raw rows whose facts are combined before they are applied: as many as in a large batch, and of so many bytes.
 const CHUNK_ROWS: usize = 10_000;
+const CHUNK_BYTES: usize = 8 << 20;
+/// What must stay free on the disk: the worker goes on writing to the database.
+const MIN_FREE_BYTES: u64 = 64 << 20;
 /// Messages that one step takes in.
 pub const STEP_MESSAGES: u32 = 10_000;
 /// Where the build stands.
@@ -94,7 +97,18 @@ impl Aside {
 
     /// How far it is.
     pub fn progress(&self) -> Progress {
-        self.progress
+        Progress { total: self.progress.total.max(self.progress.rows), ..self.progress }
+    }
+
+    /// Messages of the stream that came since it began, and that it has not taken in; none while it still takes in those
+    /// that were there before.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn messages_behind(&self) -> Result<Option<u64>, StoreError> {
+        let position = position::last(&self.raw)?.filter(|position| position.epoch == self.upto.epoch);
+        let behind = position.map(|position| position.last_seq.saturating_sub(super::from_sql(self.upto.stream_seq)));
+        Ok(behind.filter(|_| self.progress.rows >= self.progress.total))
     }
 
     /// Whether it is of that build.
@@ -118,6 +132,7 @@ impl Aside {
     /// # Errors
     /// Where it cannot be read or written. Then it is as it was before the step.
     pub fn step(&mut self, max_messages: u32) -> Result<bool, StoreError> {
+        ensure_room(&self.path)?;
         // One read transaction: rows and position must be of one moment.
         let read = self.raw.unchecked_transaction()?;
         let Some(first) = next_place(&read, self.upto)? else { return Ok(false) };
@@ -166,8 +181,9 @@ impl Step<'_> {
         let mut statement = self.read.prepare_cached(&sql)?;
         let recv_column = statement.column_count() - 1;
         let mut rows = statement.query([self.first.epoch, self.first.stream_seq, self.last.stream_seq])?;
-        let (mut chunk, mut unreadable) = (Vec::<(T, Timestamp)>::new(), 0);
+        let (mut chunk, mut chunk_bytes, mut unreadable) = (Vec::<(T, Timestamp)>::new(), 0, 0);
         while let Some(row) = rows.next()? {
+            chunk_bytes += size_bytes(row, recv_column)?;
             let record = T::from_row(row).and_then(|record| Ok((record, row.get(recv_column)?)));
             match record {
                 Ok((record, recv_ms)) => chunk.push((record, Timestamp::from_millis(recv_ms))),
@@ -180,8 +196,9 @@ impl Step<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if chunk.len() == CHUNK_ROWS {
+            if chunk.len() == CHUNK_ROWS || chunk_bytes >= CHUNK_BYTES {
                 self.apply(&mut chunk)?;
+                chunk_bytes = 0;
             }
         }
         if unreadable > 1 {
@@ -201,6 +218,22 @@ impl Step<'_> {
         chunk.clear();
         Ok(())
     }
+}
+
+fn ensure_room(path: &Path) -> Result<(), StoreError> {
+    let disk =
+        rustix::fs::statvfs(path).map_err(|error| StoreError::Io { path: path.to_owned(), source: error.into() })?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes < MIN_FREE_BYTES {
+        return Err(StoreError::NoRoom { path: path.to_owned(), free_bytes, needed_bytes: MIN_FREE_BYTES });
+    }
+    Ok(())
+}
+
+/// What the texts of a row take.
+fn size_bytes(row: &Row<'_>, columns: usize) -> rusqlite::Result<usize> {
+    let text_bytes = |column| Ok(row.get_ref(column)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len));
+    (0..columns).map(text_bytes).sum()
 }
 
 /// The first place after another that holds a raw row.
@@ -312,10 +345,12 @@ pub fn remove(database: &Path) -> Result<(), StoreError> {
 
 /// How far a build is, seen from outside; none where there is no file of it.
 pub(super) fn progress_of(database: &Path, build: &str) -> Option<Progress> {
+    // Through a link, it lies beside what the link leads to.
+    let database = &database.canonicalize().ok()?;
     let built = Connection::open_with_flags(file_of(database), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     built.busy_timeout(BUSY_TIMEOUT).ok()?;
     let sql = "SELECT rows, total FROM _rebuild WHERE build = ?1";
-    let count = |row: &rusqlite::Row<'_>, column| row.get(column).map(super::from_sql);
+    let count = |row: &Row<'_>, column| row.get(column).map(super::from_sql);
     let progress = built.query_row(sql, [build], |row| Ok((count(row, 0)?, count(row, 1)?)));
     // More may have come since it began.
     progress.ok().map(|(rows, total)| Progress { rows, total: total.max(rows) })

@@ -54,6 +54,16 @@ pub enum StoreError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The disk has no room for what is built aside.
+    #[error("{path}: {free_bytes} bytes are free on its disk, and {needed_bytes} must stay so; make room")]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+        /// What must stay free, for the database itself.
+        needed_bytes: u64,
+    },
     /// There is no database yet.
     #[error("{path} does not exist; `streamgauge run` or `streamgauge migrate up` creates it")]
     Missing {
@@ -113,6 +123,15 @@ impl StoreError {
         match self {
             Self::Damaged { .. } => true,
             Self::Write(error) => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
+            _ => false,
+        }
+    }
+
+    /// Whether the disk is full, or nearly.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Write(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             _ => false,
         }
     }

@@ -119,6 +119,8 @@ impl Writer {
         let began = Instant::now();
         // What was written since its last step. Nothing else is: whoever writes does it here.
         while aside.step(aside::STEP_MESSAGES)? {}
+        // Should an earlier one have failed.
+        let _ = self.connection.execute("DETACH built", []);
         self.connection.execute("ATTACH ?1 AS built", [aside.absolute_path()?])?;
         let swapped = self.swap_attached(&build);
         if let Err(error) = self.connection.execute("DETACH built", []) {

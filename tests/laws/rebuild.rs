@@ -1,10 +1,10 @@
 //! Groups whose rules have changed, made anew while the worker writes.
 
 use proptest::prelude::*;
-use streamgauge::store::Aside;
+use streamgauge::store::{Aside, Lock, Migrations};
 
 use super::people::{self, deliveries, small};
-use super::{Store, config, runtime};
+use super::{Store, config, open, runtime};
 
 /// Of what three starts are configured with; each changes something of the one before.
 const CONFIGS: [&str; 3] = [people::CONFIG, "limits.session_timeout = '20m'", "features_defaults = false"];
@@ -220,4 +220,51 @@ fn activity_alone_is_made_anew_with_what_sessions_say_to_it() {
     fresh.write(&deliveries, &[40]);
     assert_eq!(store.digest(), fresh.digest());
     assert_eq!(store.internals(), fresh.internals());
+}
+
+/// Reverted migrations take derived rows along: they are made anew, also those of a build that had just begun.
+#[test]
+fn what_reverted_migrations_took_is_made_anew() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
+    let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
+    let toml = "limits.session_timeout = '5m'";
+    let mut fresh = Store::with_config(&runtime, toml);
+    fresh.write(&deliveries, &[40]);
+    for reverted in 1..7 {
+        let mut store = Store::with_config(&runtime, "");
+        store.write(&deliveries[..30], &[10]);
+        let Store { folder, writer, judge } = store.reopen_frozen(&runtime, toml);
+        drop(writer);
+        runtime.block_on(async {
+            let lock = Lock::acquire(&folder.path().join("streamgauge.db"), "migrate down").await.unwrap();
+            for _ in 0..reverted {
+                Migrations::of(&lock).down().await.unwrap();
+            }
+        });
+        let writer = open(&runtime, folder.path(), &config(folder.path(), toml));
+        let mut store = Store { folder, writer, judge };
+        store.writer.rebuild().unwrap();
+        store.write(&deliveries[30..], &[10]);
+        assert_eq!(store.digest(), fresh.digest(), "{reverted} reverted");
+        assert_eq!(store.internals(), fresh.internals(), "{reverted} reverted");
+    }
+}
+
+/// A column that somebody added, and that SQLite computes, is no column to write.
+#[test]
+fn a_generated_column_stops_no_swap() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..20).map(|n| people::event_of(n, n % 3)).collect();
+    let deliveries = deliveries(&messages, &(0..20).collect::<Vec<_>>());
+    let mut store = Store::with_config(&runtime, "");
+    store.write(&deliveries, &[10]);
+    let column = "ALTER TABLE user_activity ADD COLUMN minutes INTEGER \
+                  GENERATED ALWAYS AS (total_duration_ms / 60000) VIRTUAL";
+    store.database().write().execute_batch(column).unwrap();
+    let toml = "limits.session_timeout = '5m'";
+    let store = store.reopen(&runtime, toml);
+    let mut fresh = Store::with_config(&runtime, toml);
+    fresh.write(&deliveries, &[20]);
+    assert_eq!(store.digest(), fresh.digest());
 }

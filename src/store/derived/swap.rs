@@ -8,8 +8,9 @@ use super::groups::Table;
 pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table) -> rusqlite::Result<usize> {
     let name = table.name;
     let columns: Vec<String> = {
-        let statement = tx.prepare(&format!("SELECT * FROM main.{name} LIMIT 0"))?;
-        statement.column_names().into_iter().map(str::to_owned).collect()
+        // It leaves out columns that are generated, which somebody may have added.
+        let mut select = tx.prepare("SELECT name FROM pragma_table_info(?1, 'main')")?;
+        select.query_map([name], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
     };
     let both = |columns: &mut dyn Iterator<Item = &str>| {
         let equal = columns.map(|column| format!("b.{column} IS NOT DISTINCT FROM m.{column}"));
