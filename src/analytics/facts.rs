@@ -1,7 +1,8 @@
 //! The rules: what stored messages say of which keys of which groups.
 
+use super::funnel::FunnelFacts;
 use super::session::{ActorRef, Contexts, Session, UnnamedSessions};
-use super::{Activity, ByKey, Features, Rollups, Rules, Sessions, Stored, UserDayRef, period};
+use super::{Activity, ByKey, Features, Links, Rollups, Rules, Sessions, Stored, UserDayRef, period};
 use crate::model::{AnalyticsEvent, Timestamp};
 
 /// What the stored messages of a transaction say: of time, and of the keys of every group.
@@ -20,6 +21,10 @@ pub struct Facts {
     pub activity: ByKey<Activity>,
     /// Of features on days.
     pub features: ByKey<Features>,
+    /// Of anonymous ids, by which user they belong to.
+    pub links: ByKey<Links>,
+    /// Of actors in funnels.
+    pub funnels: FunnelFacts,
 }
 
 impl Facts {
@@ -56,6 +61,8 @@ impl Facts {
             self.activity.of_day(UserDayRef { user_id, date: period::date(event.timestamp) }).add_event(event);
         }
         self.features.add_event(&rules.features, event);
+        self.links.add_event(event);
+        self.funnels.add_event(&rules.funnels, event);
     }
 
     /// What a session that changed, came, went, or got another id says to other groups.
@@ -70,6 +77,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::analytics::funnel::Funnels;
     use crate::analytics::{FeatureRules, Group, State};
     use crate::model::{EventBuilder, MetricBuilder, SessionBuilder};
 
@@ -77,7 +85,7 @@ mod tests {
 
     fn rules() -> Rules {
         let features = FeatureRules { has_defaults: true, rules: Vec::new() };
-        Rules { session_timeout_ms: TIMEOUT_MS, features }
+        Rules { session_timeout_ms: TIMEOUT_MS, features, funnels: Funnels::default() }
     }
 
     /// An event, a metric or a session message, of few users, at few times.
@@ -95,7 +103,7 @@ mod tests {
             _ => {
                 let properties = json!({"feature": format!("f{user}"), "duration_ms": number, "success": step > 2});
                 let event = EventBuilder::track(format!("n{says}")).id(&id).timestamp(at).properties(properties);
-                let event = event.user_id(&format!("u{user}")).page_url(&id);
+                let event = event.user_id(&format!("u{user}")).page_url(&id).anonymous_id(&format!("a{}", step % 2));
                 of((&if says == 2 { event.session_id("s") } else { event }.build()).into())
             }
         }
@@ -110,6 +118,7 @@ mod tests {
         merge(&mut whole.sessions, part.sessions);
         merge(&mut whole.activity, part.activity);
         merge(&mut whole.features, part.features);
+        merge(&mut whole.links, part.links);
         for (actor, sessions) in part.unnamed_sessions.into_sorted(TIMEOUT_MS) {
             whole.unnamed_sessions.add(actor, sessions);
         }
@@ -117,7 +126,7 @@ mod tests {
 
     /// What the facts are as states: equal states have equal bytes.
     fn states(facts: Facts) -> Vec<Vec<u8>> {
-        let Facts { watermark, rollups, sessions, unnamed_sessions, activity, features } = facts;
+        let Facts { watermark, rollups, sessions, unnamed_sessions, activity, features, links, funnels: _ } = facts;
         let mut states = vec![format!("{watermark:?}").into_bytes()];
         states.extend(rollups.into_sorted().iter().map(|(_, fact)| fact.to_bytes()));
         states.extend(sessions.into_sorted().iter().map(|(_, fact)| fact.to_bytes()));
@@ -125,6 +134,7 @@ mod tests {
             unnamed_sessions.into_sorted(TIMEOUT_MS).iter().flat_map(|(_, sessions)| sessions).map(State::to_bytes),
         );
         states.extend(activity.into_sorted().into_iter().map(|(_, fact)| Activity::apply(None, fact).to_bytes()));
+        states.extend(links.into_sorted().iter().map(|(_, fact)| fact.to_bytes()));
         for (_, fact) in features.into_sorted() {
             states.push(format!("{:?}", fact.users).into_bytes());
             states.push(Features::apply(None, fact).to_bytes());

@@ -25,6 +25,8 @@ mod distribution;
 mod exact_sum;
 mod facts;
 mod feature;
+pub mod funnel;
+mod link;
 mod period;
 mod rollup;
 mod session;
@@ -33,6 +35,8 @@ use std::hash::Hash;
 
 use hashbrown::hash_map::{Entry, EntryRef};
 use hashbrown::{Equivalent, HashMap};
+
+use funnel::Funnels;
 
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
@@ -43,17 +47,20 @@ pub use facts::Facts;
 pub use feature::{
     FeatureDay, FeatureFact, FeatureName, FeatureRule, FeatureRules, FeatureState, Features, is_feature_name,
 };
+pub use link::{Link, Linked, Links};
 pub use rollup::{Rollup, RollupKey, Rollups};
 pub use session::{Actor, Placed, Session, Sessions, USER_AGENT_READER, UnnamedSessions, candidate_ids, place, reach};
 
 /// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// `limits.session_timeout`, milliseconds: a session that is silent for longer is closed, and so long may a gap be
     /// within a session that nobody named.
     pub session_timeout_ms: i64,
     /// Which events are usages of features.
     pub features: FeatureRules,
+    /// Which events are steps of funnels.
+    pub funnels: Funnels,
 }
 
 impl Rules {

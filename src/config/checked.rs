@@ -1,12 +1,11 @@
 //! The configuration, checked: types that the rest of the program can rely on.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ConfigError, raw};
-use crate::analytics::{FeatureName, FeatureRule, FeatureRules, Rules, is_feature_name};
+use crate::analytics::Rules;
 use crate::validate::Limits;
 
 /// async-nats buffers 65,536 messages a subscription and asks for up to 1.5 batches; what is beyond is dropped.
@@ -15,7 +14,6 @@ const MIN_BATCH_BYTES: u64 = 64 << 10;
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// Longer than this, and a graceful stop could not finish a batch in its 5 s.
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(2);
-const SESSION_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
 
 /// The configuration of a worker.
 #[derive(Debug, Clone)]
@@ -108,7 +106,7 @@ impl raw::Config {
     /// # Errors
     /// [`ConfigError::Value`] names the first key that does not make sense.
     pub fn check(self) -> Result<Config, ConfigError> {
-        let rules = check_rules(&self)?;
+        let rules = super::rules::check(&self)?;
         Ok(Config {
             rules,
             nats: check_nats(self.nats)?,
@@ -121,7 +119,7 @@ impl raw::Config {
     }
 }
 
-fn ensure(key: &'static str, holds: bool, error: &str) -> Result<(), ConfigError> {
+pub(super) fn ensure(key: &'static str, holds: bool, error: &str) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::Value { key, error: error.into() }) }
 }
 
@@ -241,46 +239,6 @@ fn check_limits(limits: &raw::Limits) -> Result<Limits, ConfigError> {
         max_future: limits.max_future.0,
         max_age: limits.max_age.map(|age| age.0),
     })
-}
-
-fn check_rules(config: &raw::Config) -> Result<Rules, ConfigError> {
-    let timeout = config.limits.session_timeout.0;
-    ensure("limits.session_timeout", SESSION_TIMEOUTS.contains(&timeout), "must be 1s to 366d")?;
-    let rules = config.features.iter().enumerate().map(|(at, feature)| check_feature(at + 1, feature));
-    Ok(Rules {
-        session_timeout_ms: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
-        features: FeatureRules { has_defaults: config.features_defaults, rules: rules.collect::<Result<_, _>>()? },
-    })
-}
-
-fn check_feature(number: usize, rule: &raw::Feature) -> Result<FeatureRule, ConfigError> {
-    let wrong = |why: &str| {
-        let error = format!("rule {number}, feature = {:?}: {why}", rule.feature);
-        Err(ConfigError::Value { key: "features", error })
-    };
-    let feature = if rule.feature.starts_with('$') {
-        let path = rule.feature.strip_prefix("$.properties.").unwrap_or_default();
-        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        if path.iter().any(String::is_empty) {
-            return wrong("a path must be $.properties. and the keys that lead to a text, with dots between");
-        }
-        FeatureName::Property(path)
-    } else if is_feature_name(&rule.feature) {
-        FeatureName::Literal(rule.feature.clone())
-    } else {
-        return wrong("a name must have 1 to 128 characters, none of them a control character, and not be blank");
-    };
-    let list = |given: &Option<raw::OneOrMany>| match given {
-        None => Vec::new(),
-        Some(raw::OneOrMany::One(text)) => vec![text.clone()],
-        Some(raw::OneOrMany::Many(texts)) => texts.clone(),
-    };
-    for (key, given) in [("event_type", &rule.event_type), ("event_name", &rule.event_name)] {
-        if given.is_some() && (list(given).is_empty() || list(given).iter().any(String::is_empty)) {
-            return wrong(&format!("{key} must name something; leave it out to take any"));
-        }
-    }
-    Ok(FeatureRule { feature, event_types: list(&rule.event_type), event_names: list(&rule.event_name) })
 }
 
 fn to_usize(bytes: u64) -> usize {

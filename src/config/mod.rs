@@ -5,6 +5,7 @@
 mod checked;
 mod quantity;
 pub mod raw;
+mod rules;
 
 use std::path::{Path, PathBuf};
 

@@ -60,7 +60,7 @@ impl Config {
     /// Sections that are there but that this version does not act on yet. They are read, so that a file may name them
     /// already; whoever starts is told.
     pub fn without_effect(&self) -> Vec<&'static str> {
-        let sections = [("funnels", !self.funnels.is_empty()), ("widgets", !self.widgets.is_empty())];
+        let sections = [("widgets", !self.widgets.is_empty())];
         sections.into_iter().filter(|(_, is_there)| *is_there).map(|(section, _)| section).collect()
     }
 }

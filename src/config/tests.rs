@@ -100,3 +100,41 @@ fn a_file_that_is_named_must_be_there() {
     let sources = Sources { file: Some("/nonexistent/streamgauge.toml".into()), ..Sources::default() };
     assert!(load(&sources).unwrap_err().to_string().contains("/nonexistent/streamgauge.toml"));
 }
+
+#[test]
+fn funnels_are_read_and_what_is_wrong_is_named() {
+    let text = r#"
+        [[funnels]]
+        name = "order"
+        window = "2h"
+        steps = [
+            { name = "seen", event_name = "viewed" },
+            { name = "paid", event_type = "track", event_name = ["paid", "bought"],
+              where = [{ path = "properties.price", op = "gte", value = 10 }] },
+        ]
+    "#;
+    let config = load_text(text, &[], &[]).unwrap();
+    let funnel = config.rules.funnels.by_name("order").unwrap();
+    assert_eq!((funnel.window_ms, funnel.reentry, funnel.steps.len()), (7_200_000, true, 2));
+    let steps = serde_json::to_string(&funnel.steps).unwrap();
+    let expected = r#"[{"name":"seen","event_name":["viewed"]},{"name":"paid","event_type":["track"],"event_name":["paid","bought"],"where":[{"path":"properties.price","op":"gte","value":10}]}]"#;
+    assert_eq!(steps, expected);
+
+    for (from, to, error) in [
+        ("name = \"order\"", "name = \" \"", "funnel \" \": name must have 1 to 128 characters"),
+        ("\"2h\"", "\"0s\"", "funnel \"order\": window must be"),
+        ("window", "scope = \"device\"\nwindow", "scope = \"device\" is neither"),
+        ("\"paid\", event_type", "\"seen\", event_type", "two steps are named \"seen\""),
+        ("properties.price", "price", "funnel \"order\", step 2 (\"paid\"): where 1: path = \"price\" must be"),
+        ("gte", "=>", "step 2 (\"paid\"): where 1: op = \"=>\" is none of"),
+        ("value = 10", "value = true", "op = \"gte\" needs a number or a text"),
+        ("\"viewed\"", "[]", "step 1 (\"seen\"): event_name must name something"),
+        ("{ name = \"seen\", event_name = \"viewed\" },", "", "steps must be 2 to 16"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let told = load_text(&text.replacen(from, to, 1), &[], &[]).unwrap_err();
+        assert!(told.starts_with("configuration: funnels: funnel ") && told.contains(error), "{told}");
+    }
+    let told = load_text(&text.repeat(2), &[], &[]).unwrap_err();
+    assert!(told.contains("funnel \"order\": two funnels have this name"), "{told}");
+}

@@ -9,11 +9,12 @@
 //! The rules and the tables' code are those that the worker itself runs. A process that dies leaves the file at some
 //! step, and the next one goes on from there.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
-use super::derived::{self, Build, GroupSet, StoredTable};
+use super::derived::{self, Build, GroupSet};
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
 use super::raw::{RawTable, is_unreadable};
 use super::{Spent, StoreError, position, to_sql, writer};
@@ -79,7 +80,7 @@ impl Aside {
     pub fn open(database: &Path, build: Build, rules: Rules) -> Result<Self, StoreError> {
         let raw = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         raw.busy_timeout(BUSY_TIMEOUT)?;
-        let groups = derived::with_sources(build.groups.clone());
+        let groups = derived::with_sources(&rules, build.groups.clone());
         let path = file_of(database);
         let schema = schema(&raw, &groups)?;
         let kept = open_file(&path).and_then(|built| Ok((resume(&built, &build, &schema, &raw)?, built)));
@@ -259,7 +260,9 @@ fn schema(raw: &Connection, groups: &GroupSet) -> rusqlite::Result<Vec<String>> 
                AND (type = 'table' OR name >= '_' AND name < '`') ORDER BY type DESC, name";
     let mut select = raw.prepare(sql)?;
     let mut statements = vec![PROGRESS.to_owned()];
-    for StoredTable { name, .. } in groups.iter().flat_map(|group| group.tables()) {
+    // Funnels share theirs.
+    let names: BTreeSet<&str> = groups.iter().flat_map(|group| group.tables()).map(|table| table.name).collect();
+    for name in names {
         let of_table = select.query_map([name], |row| row.get(0))?;
         statements.extend(of_table.collect::<rusqlite::Result<Vec<_>>>()?);
     }
@@ -274,6 +277,8 @@ fn open_file(path: &Path) -> rusqlite::Result<Connection> {
     for (pragma, value) in WRITER_PRAGMAS {
         built.pragma_update(None, pragma, value)?;
     }
+    // What some of its tables refer to is not there.
+    built.pragma_update(None, "foreign_keys", "OFF")?;
     Ok(built)
 }
 

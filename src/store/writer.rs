@@ -75,6 +75,7 @@ impl Writer {
         let build = watch::Sender::new(None);
         let writer = Self { connection, database: database.to_owned(), rules, build, stop_waiting: Arc::default() };
         let tx = writer.begin()?;
+        derived::define_funnels(&tx, &writer.rules)?;
         let mut build = derived::freeze_changed(&tx, &writer.rules)?;
         if let Some(begun) = &build
             && !derived::has_raw_rows(&tx)?
@@ -144,8 +145,10 @@ impl Writer {
     fn swap_attached(&self, build: &Build) -> Result<usize, StoreError> {
         let tx = self.begin()?;
         let mut differed = 0;
-        for table in build.groups.iter().flat_map(|group| group.tables()) {
-            differed += derived::swap(&tx, table)?;
+        for group in &build.groups {
+            for table in group.tables() {
+                differed += derived::swap(&tx, table, group)?;
+            }
         }
         derived::thaw(&tx, build)?;
         tx.commit()?;
@@ -163,11 +166,11 @@ impl Writer {
         }
     }
 
-    /// Freezes the group of a damaged table.
-    fn freeze(&mut self, group: GroupName) -> Result<(), StoreError> {
-        let frozen = self.frozen();
+    /// Freezes the groups of a damaged table, beside those that are frozen already.
+    fn freeze(&mut self, damaged: GroupSet) -> Result<(), StoreError> {
+        let groups = self.frozen().into_iter().chain(damaged).collect();
         let tx = self.begin()?;
-        let build = derived::freeze(&tx, &self.rules, group, &frozen)?;
+        let build = derived::freeze(&tx, &self.rules, groups)?;
         tx.commit()?;
         self.build.send_replace(Some(build));
         Ok(())
@@ -233,10 +236,12 @@ impl Writer {
         match self.try_commit(first, next) {
             Err(StoreError::Damaged { table, key, why }) => {
                 let damage = StoreError::Damaged { table, key, why };
-                let group = GroupName::of_table(table).filter(|group| !self.frozen().contains(group));
-                let Some(group) = group else { return Err(damage) };
-                self.freeze(group)?;
-                Err(StoreError::Frozen { group: group.as_str(), damage: damage.to_string() })
+                let groups = GroupName::of_table(&self.rules, table);
+                let Some(group) = groups.difference(&self.frozen()).next().map(GroupName::kind) else {
+                    return Err(damage);
+                };
+                self.freeze(groups)?;
+                Err(StoreError::Frozen { group, damage: damage.to_string() })
             }
             result => result,
         }
@@ -244,7 +249,8 @@ impl Writer {
 
     fn try_commit(&self, first: &Batch, mut next: impl FnMut() -> Option<Batch>) -> Result<Committed, StoreError> {
         let frozen = self.frozen();
-        let groups: GroupSet = GroupName::ALL.into_iter().filter(|group| !frozen.contains(group)).collect();
+        let groups: GroupSet =
+            GroupName::all(&self.rules).into_iter().filter(|group| !frozen.contains(group)).collect();
         let tx = self.begin()?;
         let mut so_far = Committed { position: first.end(), counts: Counts::default(), spent: Spent::begin() };
         let mut facts = Facts::default();

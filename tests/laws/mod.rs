@@ -13,6 +13,7 @@ use crate::support::{Database, Random};
 mod bounded;
 pub mod naive_activity;
 pub mod naive_features;
+pub mod naive_funnels;
 pub mod naive_sessions;
 mod people;
 mod raw;
@@ -24,7 +25,7 @@ mod sessions;
 const START_MS: i64 = 1_769_860_800_000;
 
 /// Where a transaction is cut: what it is about to do when the power goes.
-const CRASH_POINTS: [&str; 30] = [
+const CRASH_POINTS: [&str; 38] = [
     "INSERT ON analytics_events",
     "INSERT ON metrics",
     "INSERT ON _session_messages",
@@ -54,12 +55,20 @@ const CRASH_POINTS: [&str; 30] = [
     "INSERT ON _feature_users",
     "INSERT ON feature_usage",
     "UPDATE ON feature_usage",
+    "INSERT ON _links",
+    "INSERT ON _funnel_segments",
+    "UPDATE ON _funnel_segments",
+    "DELETE ON _funnel_segments",
+    "INSERT ON funnel_conversions",
+    "UPDATE ON funnel_conversions",
+    "DELETE ON funnel_conversions",
+    "INSERT ON _funnel_episodes",
     // The very end.
     "UPDATE OF stored ON _positions",
 ];
 
 /// The internal tables that derived rows come from, and their columns.
-const INTERNALS: [(&str, &str); 8] = [
+const INTERNALS: [(&str, &str); 10] = [
     ("_rollup_states", "id, state"),
     ("_session_states", "id, last_activity, state"),
     ("_gap_sessions", "actor, started_at, id"),
@@ -68,6 +77,8 @@ const INTERNALS: [(&str, &str); 8] = [
     ("_activity_sessions", "user_id, started_at, session_id"),
     ("_feature_states", "feature_name, date, state"),
     ("_feature_users", "feature_name, date, user_id"),
+    ("_links", "anonymous_id, state"),
+    ("_funnel_episodes", "funnel, actor, opened_ms, opened_by, current_step"),
 ];
 
 /// A database in a folder, and the writer on it.

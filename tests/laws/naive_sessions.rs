@@ -156,6 +156,16 @@ fn sessions(connection: &Connection, timeout_ms: i64) -> BTreeMap<String, Vec<Me
     sessions
 }
 
+/// Of each event that is of a session, the session's id.
+pub fn session_of_events(connection: &Connection, timeout_ms: i64) -> BTreeMap<String, String> {
+    let sessions = sessions(connection, timeout_ms);
+    let events = sessions.iter().flat_map(|(id, messages)| messages.iter().map(move |message| (message, id)));
+    events
+        .filter(|(message, _)| message.says == "event")
+        .map(|(message, id)| (message.id.clone(), id.clone()))
+        .collect()
+}
+
 /// The id of a derived session: the first that nobody sent.
 fn derived_id(actor: &str, first_event_id: &str, sent: &BTreeSet<String>) -> String {
     let under = |uuid: Uuid| Uuid::new_v5(&uuid, first_event_id.as_bytes());

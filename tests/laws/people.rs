@@ -6,6 +6,7 @@ use streamgauge::decode::Delivery;
 use uuid::Uuid;
 
 use super::naive_features::{self, Rule};
+use super::naive_funnels::{self, Event, Funnel};
 use super::naive_sessions::{self, NAMESPACE, assert_same};
 use super::{CRASH_POINTS, START_MS, Store, naive_activity, runtime, shuffle};
 
@@ -49,7 +50,81 @@ pub(super) const CONFIG: &str = r#"
     [[features]]
     feature = "nothing"
     event_name = "never sent"
+
+    [[funnels]]
+    name = "journey"
+    window = "60m"
+    steps = [
+        { name = "begin", event_name = ["n1", "n2"] },
+        { name = "go on", event_name = "n2" },
+        { name = "end", event_type = "track", event_name = ["n0", "n3"] },
+    ]
+    [[funnels]]
+    name = "visit"
+    scope = "session"
+    window = "1d"
+    steps = [{ name = "begin", event_name = ["n0", "n1"] }, { name = "end", event_type = "feature" }]
+    [[funnels]]
+    name = "once"
+    window = "30m"
+    reentry = false
+    steps = [
+        { name = "begin", event_name = ["n0", "n2", "n3"] },
+        { name = "end", where = [{ path = "properties.duration_ms", op = "gt", value = 1 }] },
+    ]
+    [[funnels]]
+    name = "once a visit"
+    scope = "session"
+    reentry = false
+    steps = [{ name = "begin", event_name = ["n0", "n1"] }, { name = "end", event_name = ["n1", "n2"] }]
 "#;
+
+fn funnels() -> Vec<Funnel> {
+    let funnel = |name, is_of_sessions, minutes: i64, reentry, steps: &[fn(&Event) -> bool]| Funnel {
+        name,
+        is_of_sessions,
+        window_ms: minutes * MINUTE_MS,
+        reentry,
+        steps: steps.to_vec(),
+    };
+    vec![
+        funnel(
+            "journey",
+            false,
+            60,
+            true,
+            &[
+                |event| ["n1", "n2"].contains(&event.name.as_str()),
+                |event| event.name == "n2",
+                |event| event.event_type == "track" && ["n0", "n3"].contains(&event.name.as_str()),
+            ],
+        ),
+        funnel(
+            "visit",
+            true,
+            24 * 60,
+            true,
+            &[|event| ["n0", "n1"].contains(&event.name.as_str()), |event| event.event_type == "feature"],
+        ),
+        funnel(
+            "once",
+            false,
+            30,
+            false,
+            &[
+                |event| ["n0", "n2", "n3"].contains(&event.name.as_str()),
+                |event| event.properties["duration_ms"].as_f64().is_some_and(|ms| ms > 1.0),
+            ],
+        ),
+        funnel(
+            "once a visit",
+            true,
+            7 * 24 * 60,
+            false,
+            &[|event| ["n0", "n1"].contains(&event.name.as_str()), |event| ["n1", "n2"].contains(&event.name.as_str())],
+        ),
+    ]
+}
 
 fn rules() -> Vec<Rule> {
     let rule = |feature: &str, event_type: &[&str], event_name: &[&str]| Rule {
@@ -187,6 +262,7 @@ fn assert_is_recomputed(store: &Store) {
     naive_activity::assert_is_recomputed(&connection, TIMEOUT_MS);
     assert_same(&naive_features::stored(&connection), &naive_features::recompute(&connection, &rules(), true));
     naive_activity::assert_conserved(&connection);
+    assert_same(&naive_funnels::stored(&connection), &naive_funnels::recompute(&connection, &funnels(), TIMEOUT_MS));
 }
 
 proptest! {
@@ -237,14 +313,14 @@ fn of_many_names_the_hundred_greatest_are_shown_and_the_rest_together() {
     let names =
         || (0..300_u64).map(|n| (format!("n{:03}", (n * 7) % 300), n / 3 % 7 + 1)).chain([("$other".into(), 9)]);
     let mut messages = named_events(names());
-    let mut whole = Store::new(&runtime);
+    let mut whole = Store::with_config(&runtime, CONFIG);
     whole.write(&messages, &[messages.len()]);
     assert_is_recomputed(&whole);
     shuffle(&mut messages, 7);
     for (at, message) in messages.iter_mut().enumerate() {
         message.stream_sequence = at as u64 + 1;
     }
-    let mut other = Store::new(&runtime);
+    let mut other = Store::with_config(&runtime, CONFIG);
     other.write(&messages, &[1, 50, 99]);
     assert_is_recomputed(&other);
     assert_eq!(whole.digest()["user_activity"], other.digest()["user_activity"]);

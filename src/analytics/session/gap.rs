@@ -22,6 +22,13 @@ pub struct Actor {
     id: String,
 }
 
+impl Actor {
+    /// Its anonymous id; none where it is a user.
+    pub fn anonymous_id(&self) -> Option<&str> {
+        (!self.is_user).then_some(self.id.as_str())
+    }
+}
+
 /// As it stands in the database.
 impl fmt::Display for Actor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +50,8 @@ impl<'a> ActorRef<'a> {
         user.or_else(|| event.anonymous_id.as_ref().map(|id| Self { is_user: false, id }))
     }
 
-    fn to_actor(self) -> Actor {
+    /// Its own.
+    pub fn to_actor(self) -> Actor {
         Actor { is_user: self.is_user, id: self.id.to_owned() }
     }
 }

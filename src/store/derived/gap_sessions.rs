@@ -34,9 +34,10 @@ impl<'tx> GapSessions<'tx> {
         sessions: Vec<(String, Session)>,
         facts: &mut Facts,
     ) -> Result<(), StoreError> {
-        for (_, session) in sessions {
+        for (former_id, session) in sessions {
             let placed = Placed { before: Vec::new(), after: session };
-            self.put(tables, placed, facts)?;
+            let id = self.put(tables, placed, facts)?;
+            facts.funnels.moved_sessions.push((former_id, id));
         }
         Ok(())
     }
@@ -72,10 +73,11 @@ impl<'tx> GapSessions<'tx> {
         Ok(neighbours)
     }
 
-    fn put(&self, tables: &mut SessionTables<'_>, placed: Placed, facts: &mut Facts) -> Result<(), StoreError> {
+    fn put(&self, tables: &mut SessionTables<'_>, placed: Placed, facts: &mut Facts) -> Result<String, StoreError> {
         let kept_id = placed.kept_id().map(str::to_owned);
         let Placed { before, after } = placed;
         let mut change = Change { before: None, after };
+        let mut gone = Vec::new();
         for (id, session) in before {
             if Some(&id) == kept_id.as_ref() {
                 change.before = Some(session);
@@ -84,6 +86,7 @@ impl<'tx> GapSessions<'tx> {
             tables.delete(&id)?;
             self.delete(&session)?;
             facts.session_changed(Some((&id, &session)), None);
+            gone.push(id);
         }
         let id = match kept_id {
             Some(id) => id,
@@ -95,7 +98,9 @@ impl<'tx> GapSessions<'tx> {
         };
         tables.put(&id, &change)?;
         facts.session_changed(change.before.as_ref().map(|before| (id.as_str(), before)), Some((&id, &change.after)));
-        Ok(())
+        facts.funnels.moved_sessions.extend(gone.into_iter().map(|former_id| (former_id, id.clone())));
+        facts.funnels.place_session(&id, &change.after);
+        Ok(id)
     }
 
     fn insert(&self, id: &str, session: &Session) -> Result<(), StoreError> {

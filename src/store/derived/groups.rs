@@ -7,17 +7,21 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use crate::analytics::{ActivityState, FeatureState, Rollup, Rules, Session, State, USER_AGENT_READER};
+use crate::analytics::funnel::{self, Scope, Segment};
+use crate::analytics::{ActivityState, FeatureState, Link, Rollup, Rules, Session, State, USER_AGENT_READER};
 use crate::clock;
 
 /// A group of derived tables. In the order in which one speaks to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store) enum GroupName {
     Rollups,
     Features,
+    Links,
     /// And T, the watermark, which closes them.
     Sessions,
     Activity,
+    /// Each is a group of its own, by its name.
+    Funnel(String),
 }
 
 /// A set of groups.
@@ -28,16 +32,24 @@ const ROLLUP_RULES: u32 = 1;
 const FEATURE_RULES: u32 = 1;
 const SESSION_RULES: u32 = 2;
 const ACTIVITY_RULES: u32 = 1;
+const LINK_RULES: u32 = 1;
+const FUNNEL_RULES: u32 = 1;
 
 /// A table and its primary key.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Table {
     pub(in crate::store) name: &'static str,
     pub(in crate::store) key: &'static [&'static str],
+    /// The column that says of which funnel a row is, where it is of one.
+    pub(in crate::store) of_funnel: Option<&'static str>,
 }
 
 const fn table(name: &'static str, key: &'static [&'static str]) -> Table {
-    Table { name, key }
+    Table { name, key, of_funnel: None }
+}
+
+const fn funnel_table(name: &'static str, key: &'static [&'static str], column: &'static str) -> Table {
+    Table { name, key, of_funnel: Some(column) }
 }
 
 const ROLLUP_TABLES: [Table; 2] = [table("metric_aggregates", &["id"]), table("_rollup_states", &["id"])];
@@ -60,44 +72,81 @@ const ACTIVITY_TABLES: [Table; 4] = [
     table("_activity_sessions", &["user_id", "started_at", "session_id"]),
 ];
 
-impl GroupName {
-    pub(in crate::store) const ALL: [GroupName; 4] =
-        [GroupName::Rollups, GroupName::Features, GroupName::Sessions, GroupName::Activity];
+const LINK_TABLES: [Table; 1] = [table("_links", &["anonymous_id"])];
+const FUNNEL_TABLES: [Table; 3] = [
+    funnel_table("funnel_conversions", &["id"], "funnel_id"),
+    funnel_table("_funnel_segments", &["funnel", "actor", "first_ms", "first_step", "first_event_id"], "funnel"),
+    funnel_table("_funnel_episodes", &["funnel", "actor", "opened_ms", "opened_by"], "funnel"),
+];
+/// What the name of a funnel's group begins with.
+pub(in crate::store) const FUNNEL_PREFIX: &str = "funnel ";
 
-    pub(in crate::store) const fn as_str(self) -> &'static str {
+impl GroupName {
+    /// All groups, in their order.
+    pub(in crate::store) fn all(rules: &Rules) -> Vec<Self> {
+        let fixed =
+            [GroupName::Rollups, GroupName::Features, GroupName::Links, GroupName::Sessions, GroupName::Activity];
+        let funnels = rules.funnels.iter().map(|funnel| GroupName::Funnel(funnel.name.clone()));
+        fixed.into_iter().chain(funnels).collect()
+    }
+
+    pub(in crate::store) fn name(&self) -> String {
+        match self {
+            GroupName::Funnel(name) => format!("{FUNNEL_PREFIX}{name}"),
+            other => other.kind().to_owned(),
+        }
+    }
+
+    /// A funnel's id and key.
+    pub(super) fn funnel(&self) -> Option<(String, i64)> {
+        let Self::Funnel(name) = self else { return None };
+        Some((funnel::id_of(name), funnel::key_of(name)))
+    }
+
+    /// What it is of: a word for all funnels.
+    pub(in crate::store) const fn kind(&self) -> &'static str {
         match self {
             GroupName::Rollups => "rollups",
             GroupName::Features => "features",
+            GroupName::Links => "links",
             GroupName::Sessions => "sessions",
             GroupName::Activity => "activity",
+            GroupName::Funnel(_) => "funnels",
         }
     }
 
     /// Its tables, the public one first.
-    pub(in crate::store) const fn tables(self) -> &'static [Table] {
+    pub(in crate::store) const fn tables(&self) -> &'static [Table] {
         match self {
             GroupName::Rollups => &ROLLUP_TABLES,
             GroupName::Features => &FEATURE_TABLES,
+            GroupName::Links => &LINK_TABLES,
             GroupName::Sessions => &SESSION_TABLES,
             GroupName::Activity => &ACTIVITY_TABLES,
+            GroupName::Funnel(_) => &FUNNEL_TABLES,
         }
     }
 
     /// The groups whose changes it is told of.
-    const fn listens_to(self) -> &'static [GroupName] {
+    fn listens_to(&self, rules: &Rules) -> Vec<GroupName> {
         match self {
-            GroupName::Activity => &[GroupName::Sessions],
-            GroupName::Rollups | GroupName::Features | GroupName::Sessions => &[],
+            GroupName::Activity => vec![GroupName::Sessions],
+            GroupName::Funnel(name) => match rules.funnels.by_name(name).map(|funnel| funnel.scope) {
+                Some(Scope::Session) => vec![GroupName::Sessions],
+                _ => vec![GroupName::Links],
+            },
+            GroupName::Rollups | GroupName::Features | GroupName::Links | GroupName::Sessions => Vec::new(),
         }
     }
 
-    /// The group of a table.
-    pub(in crate::store) fn of_table(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|group| group.tables().iter().any(|table| table.name == name))
+    /// The groups that have rows in a table.
+    pub(in crate::store) fn of_table(rules: &Rules, name: &str) -> GroupSet {
+        let has = |group: &Self| group.tables().iter().any(|table| table.name == name);
+        Self::all(rules).into_iter().filter(has).collect()
     }
 
     /// What its rows depend on beside the raw rows, and beside the groups that it listens to.
-    fn fingerprint(self, rules: &Rules) -> String {
+    fn fingerprint(&self, rules: &Rules) -> String {
         match self {
             GroupName::Rollups => format!("rules={ROLLUP_RULES} state={}", Rollup::VERSION),
             GroupName::Features => {
@@ -110,14 +159,20 @@ impl GroupName {
                 rules.session_timeout_ms
             ),
             GroupName::Activity => format!("rules={ACTIVITY_RULES} state={}", ActivityState::VERSION),
+            GroupName::Links => format!("rules={LINK_RULES} state={}", Link::VERSION),
+            GroupName::Funnel(name) => {
+                let funnel = rules.funnels.by_name(name).map(|funnel| serde_json::to_string(&**funnel));
+                let funnel = funnel.and_then(Result::ok).unwrap_or_default();
+                format!("rules={FUNNEL_RULES} state={} {funnel}", Segment::VERSION)
+            }
         }
     }
 }
 
 /// With all groups that depend on these.
-fn with_dependents(mut groups: GroupSet) -> GroupSet {
-    for group in GroupName::ALL {
-        if group.listens_to().iter().any(|other| groups.contains(other)) {
+fn with_dependents(rules: &Rules, mut groups: GroupSet) -> GroupSet {
+    for group in GroupName::all(rules) {
+        if group.listens_to(rules).iter().any(|other| groups.contains(other)) {
             groups.insert(group);
         }
     }
@@ -125,10 +180,10 @@ fn with_dependents(mut groups: GroupSet) -> GroupSet {
 }
 
 /// With all groups that these depend on.
-pub(in crate::store) fn with_sources(mut groups: GroupSet) -> GroupSet {
-    for group in GroupName::ALL.into_iter().rev() {
+pub(in crate::store) fn with_sources(rules: &Rules, mut groups: GroupSet) -> GroupSet {
+    for group in GroupName::all(rules).into_iter().rev() {
         if groups.contains(&group) {
-            groups.extend(group.listens_to());
+            groups.extend(group.listens_to(rules));
         }
     }
     groups
@@ -145,8 +200,8 @@ pub struct Build {
 
 impl Build {
     /// The names of the groups that it replaces.
-    pub fn names(&self) -> Vec<&'static str> {
-        self.groups.iter().map(|group| group.as_str()).collect()
+    pub fn names(&self) -> Vec<String> {
+        self.groups.iter().map(GroupName::name).collect()
     }
 }
 
@@ -155,9 +210,9 @@ impl Build {
 pub(in crate::store) fn freeze_changed(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<Option<Build>> {
     let (mut changed, mut begun) = (GroupSet::new(), BTreeSet::new());
     let mut select = tx.prepare("SELECT fingerprint, build FROM _groups WHERE name = ?1")?;
-    for group in GroupName::ALL {
+    for group in GroupName::all(rules) {
         let stored: Option<(String, Option<String>)> =
-            select.query_row([group.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            select.query_row([group.name()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         let (fingerprint, build) = stored.unwrap_or_default();
         let is_current = fingerprint == group.fingerprint(rules);
         if !is_current || build.is_some() {
@@ -169,7 +224,7 @@ pub(in crate::store) fn freeze_changed(tx: &Transaction<'_>, rules: &Rules) -> r
         changed.insert(GroupName::Sessions);
         begun.insert(None);
     }
-    let groups = with_dependents(changed.clone());
+    let groups = with_dependents(rules, changed.clone());
     if groups.is_empty() {
         return Ok(None);
     }
@@ -194,21 +249,14 @@ fn begin(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet) -> rusqlite::Res
     let sql = "INSERT INTO _groups (name, fingerprint, build) VALUES (?1, ?2, ?3) \
                ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, build = excluded.build";
     for group in &build.groups {
-        tx.execute(sql, params![group.as_str(), group.fingerprint(rules), build.id])?;
+        tx.execute(sql, params![group.name(), group.fingerprint(rules), build.id])?;
     }
     Ok(build)
 }
 
-/// Begins a build of one more group, what depends on it, and all that are frozen already.
-pub(in crate::store) fn freeze(
-    tx: &Transaction<'_>,
-    rules: &Rules,
-    group: GroupName,
-    frozen: &GroupSet,
-) -> rusqlite::Result<Build> {
-    let mut groups = frozen.clone();
-    groups.insert(group);
-    begin(tx, rules, with_dependents(groups))
+/// Begins a build of these groups, and what depends on them.
+pub(in crate::store) fn freeze(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet) -> rusqlite::Result<Build> {
+    begin(tx, rules, with_dependents(rules, groups))
 }
 
 /// The build is in: its groups are up to date.

@@ -2,27 +2,35 @@
 
 mod activity;
 mod features;
+mod funnels;
 mod gap_sessions;
 mod groups;
+mod links;
 mod rollups;
+mod segments;
 mod sessions;
 mod swap;
 mod watermark;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Params, Row, Transaction};
 
 use self::activity::ActivityTables;
 use self::features::FeatureTables;
+use self::funnels::FunnelTables;
 use self::gap_sessions::GapSessions;
+use self::links::LinkTable;
 use self::rollups::RollupTables;
 use self::sessions::SessionTables;
 use super::{Spent, StoreError};
+use crate::analytics::funnel::Funnel;
 use crate::analytics::{self, ByKey, Change, Facts, Group, Rules, State};
 
+pub(super) use funnels::define as define_funnels;
 pub use groups::Build;
-pub(super) use groups::{
-    GroupName, GroupSet, Table as StoredTable, freeze, freeze_changed, has_raw_rows, thaw, with_sources,
-};
+pub(super) use groups::{GroupName, GroupSet, freeze, freeze_changed, has_raw_rows, thaw, with_sources};
 pub(super) use swap::swap;
 
 /// Where a group keeps its states. Gets and puts them by the batch; merging happens in [`crate::analytics`].
@@ -53,12 +61,25 @@ pub(super) fn apply(
             GroupName::Features => {
                 apply_group(&mut FeatureTables::prepare(tx)?, &mut facts, |facts| &mut facts.features)?;
             }
+            GroupName::Links => {
+                apply_group(&mut LinkTable::prepare(tx)?, &mut facts, |facts| &mut facts.links)?;
+            }
             GroupName::Sessions => apply_sessions(tx, rules, &mut facts)?,
             GroupName::Activity => {
                 apply_group(&mut ActivityTables::prepare(tx)?, &mut facts, |facts| &mut facts.activity)?;
             }
+            GroupName::Funnel(_) => continue,
         }
-        spent.lap(group.as_str());
+        spent.lap(group.kind());
+    }
+    // All of them together: an event may be a hit in several.
+    let of_group = |(at, funnel): (usize, &Arc<Funnel>)| {
+        groups.contains(&GroupName::Funnel(funnel.name.clone())).then(|| (at, Arc::clone(funnel)))
+    };
+    let wanted: BTreeMap<usize, Arc<Funnel>> = rules.funnels.iter().enumerate().filter_map(of_group).collect();
+    if !wanted.is_empty() {
+        FunnelTables::prepare(tx, wanted)?.apply(std::mem::take(&mut facts.funnels))?;
+        spent.lap("funnels");
     }
     Ok(())
 }

@@ -1,12 +1,23 @@
 //! Puts tables that were built aside in the place of those that are there: what differs is written, and nothing else.
 
-use rusqlite::Transaction;
+use rusqlite::types::Value;
+use rusqlite::{Transaction, params_from_iter};
 
-use super::groups::Table;
+use super::groups::{GroupName, Table};
 
-/// Makes a table equal to the one of that name in the file that is attached as `built`. Returns the rows that differed.
-pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table) -> rusqlite::Result<usize> {
+/// Makes the rows of a group in a table equal to those of the table of that name in the file that is attached as `built`.
+/// Returns the rows that differed.
+pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table, group: &GroupName) -> rusqlite::Result<usize> {
     let name = table.name;
+    // All rows, or those of one funnel.
+    let (of_main, of_built, funnel) = match (table.of_funnel, group.funnel()) {
+        (Some(column), Some((id, key))) => {
+            let funnel = if column == "funnel" { Value::from(key) } else { Value::from(id) };
+            (format!("m.{column} = ?1"), format!("b.{column} = ?1"), Some(funnel))
+        }
+        _ => ("true".to_owned(), "true".to_owned(), None),
+    };
+    let of_funnel = params_from_iter(funnel);
     let columns: Vec<String> = {
         // It leaves out columns that are generated, which somebody may have added.
         let mut select = tx.prepare("SELECT name FROM pragma_table_info(?1, 'main')")?;
@@ -20,8 +31,11 @@ pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table) -> rusqlite::R
     let same_row = both(&mut columns.iter().map(String::as_str));
     // First: a row that goes may hold what a unique index wants of one that comes.
     let gone = tx.execute(
-        &format!("DELETE FROM main.{name} AS m WHERE NOT EXISTS (SELECT 1 FROM built.{name} b WHERE {same_key})"),
-        [],
+        &format!(
+            "DELETE FROM main.{name} AS m WHERE {of_main} \
+             AND NOT EXISTS (SELECT 1 FROM built.{name} b WHERE {same_key})"
+        ),
+        of_funnel.clone(),
     )?;
     let others = columns.iter().filter(|column| !table.key.contains(&column.as_str()));
     let set: Vec<_> = others.map(|column| format!("{column} = excluded.{column}")).collect();
@@ -34,9 +48,9 @@ pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table) -> rusqlite::R
     let written = tx.execute(
         &format!(
             "INSERT INTO main.{name} ({columns}) SELECT {columns} FROM built.{name} b \
-             WHERE NOT EXISTS (SELECT 1 FROM main.{name} m WHERE {same_row}) ON CONFLICT {on_conflict}"
+             WHERE {of_built} AND NOT EXISTS (SELECT 1 FROM main.{name} m WHERE {same_row}) ON CONFLICT {on_conflict}"
         ),
-        [],
+        of_funnel,
     )?;
     Ok(gone + written)
 }

@@ -1,0 +1,215 @@
+//! Conditions on what an event brings.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Number, Value};
+
+use crate::model::AnalyticsEvent;
+
+/// The fields of an event that a path may begin with, beside `properties` and `context`.
+const FIELDS: [&str; 7] = ["event_type", "event_name", "user_id", "anonymous_id", "session_id", "page_url", "referrer"];
+
+/// A condition on the value at a path.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Condition {
+    /// The keys that lead to it, from the event; a number counts into an array, from 0.
+    #[serde(serialize_with = "joined")]
+    pub path: Vec<String>,
+    /// What must be true of it.
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+fn joined<S: Serializer>(path: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.join("."))
+}
+
+/// What must be true of a value. A missing one, and null is missing, makes all false but `Ne`, `Nin` and `NotExists`.
+/// Values of different JSON types are different, and neither is less; numbers compare by value, texts by their bytes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "op", content = "value", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "named as in the configuration")]
+pub enum Op {
+    Eq(Value),
+    Ne(Value),
+    In(Vec<Value>),
+    Nin(Vec<Value>),
+    Lt(Value),
+    Lte(Value),
+    Gt(Value),
+    Gte(Value),
+    Exists,
+    NotExists,
+    /// A text that holds this text, or an array that holds this value.
+    Contains(Value),
+    /// A text that begins with this one.
+    Prefix(String),
+}
+
+impl Op {
+    /// By its name in the configuration.
+    ///
+    /// # Errors
+    /// What is wrong, as the end of a sentence that begins with the condition.
+    pub fn new(name: &str, value: Option<Value>) -> Result<Self, String> {
+        let needed = || value.clone().ok_or_else(|| format!("op = {name:?} needs a value"));
+        let ordered = || match needed()? {
+            value @ (Value::Number(_) | Value::String(_)) => Ok(value),
+            _ => Err(format!("op = {name:?} needs a number or a text as its value")),
+        };
+        let list = || match needed()? {
+            Value::Array(values) if !values.is_empty() => Ok(values),
+            _ => Err(format!("op = {name:?} needs a list of values")),
+        };
+        Ok(match name {
+            "eq" => Self::Eq(needed()?),
+            "ne" => Self::Ne(needed()?),
+            "in" => Self::In(list()?),
+            "nin" => Self::Nin(list()?),
+            "lt" => Self::Lt(ordered()?),
+            "lte" => Self::Lte(ordered()?),
+            "gt" => Self::Gt(ordered()?),
+            "gte" => Self::Gte(ordered()?),
+            "contains" => Self::Contains(needed()?),
+            "prefix" => match needed()? {
+                Value::String(text) => Self::Prefix(text),
+                _ => return Err("op = \"prefix\" needs a text as its value".into()),
+            },
+            "exists" | "not_exists" if value.is_some() => return Err(format!("op = {name:?} takes no value")),
+            "exists" => Self::Exists,
+            "not_exists" => Self::NotExists,
+            _ => {
+                let known = "eq ne in nin lt lte gt gte exists not_exists contains prefix";
+                return Err(format!("op = {name:?} is none of {known}"));
+            }
+        })
+    }
+
+    fn holds(&self, value: Option<&Value>) -> bool {
+        use Ordering::{Equal, Greater, Less};
+        let value = value.filter(|value| !value.is_null());
+        let is = |other: &Value| value.is_some_and(|value| equals(value, other));
+        let compares = |other: &Value, orders: &[Ordering]| {
+            value.and_then(|value| compare(value, other)).is_some_and(|order| orders.contains(&order))
+        };
+        match self {
+            Self::Eq(other) => is(other),
+            Self::Ne(other) => !is(other),
+            Self::In(others) => others.iter().any(is),
+            Self::Nin(others) => !others.iter().any(is),
+            Self::Lt(other) => compares(other, &[Less]),
+            Self::Lte(other) => compares(other, &[Less, Equal]),
+            Self::Gt(other) => compares(other, &[Greater]),
+            Self::Gte(other) => compares(other, &[Greater, Equal]),
+            Self::Exists => value.is_some(),
+            Self::NotExists => value.is_none(),
+            Self::Contains(part) => match (value, part) {
+                (Some(Value::String(text)), Value::String(part)) => text.contains(part.as_str()),
+                (Some(Value::Array(values)), part) => values.iter().any(|value| equals(value, part)),
+                _ => false,
+            },
+            Self::Prefix(prefix) => value.and_then(Value::as_str).is_some_and(|text| text.starts_with(prefix)),
+        }
+    }
+}
+
+fn equals(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => compare_numbers(one, other) == Some(Ordering::Equal),
+        (Value::Array(ones), Value::Array(others)) => {
+            ones.len() == others.len() && ones.iter().zip(others).all(|(one, other)| equals(one, other))
+        }
+        (Value::Object(ones), Value::Object(others)) => {
+            let is_same = |(key, one): (&String, &Value)| others.get(key).is_some_and(|other| equals(one, other));
+            ones.len() == others.len() && ones.iter().all(is_same)
+        }
+        _ => one == other,
+    }
+}
+
+fn compare(one: &Value, other: &Value) -> Option<Ordering> {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => compare_numbers(one, other),
+        (Value::String(one), Value::String(other)) => Some(one.cmp(other)),
+        _ => None,
+    }
+}
+
+/// Whole numbers of up to 64 bits exactly, others as f64.
+fn compare_numbers(one: &Number, other: &Number) -> Option<Ordering> {
+    let whole = |number: &Number| number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    match (whole(one), whole(other)) {
+        (Some(one), Some(other)) => Some(one.cmp(&other)),
+        _ => one.as_f64()?.partial_cmp(&other.as_f64()?),
+    }
+}
+
+impl Condition {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// What a path may be, as the end of a sentence.
+    pub fn path(text: &str) -> Result<Vec<String>, String> {
+        let path: Vec<String> = text.split('.').map(str::to_owned).collect();
+        let is_object = path[0] == "properties" || path[0] == "context";
+        let is_field = path.len() == 1 && FIELDS.contains(&text);
+        if path.iter().all(|key| !key.is_empty()) && (is_field || is_object && path.len() > 1) {
+            return Ok(path);
+        }
+        let fields = FIELDS.join(", ");
+        Err(format!("path = {text:?} must be properties. or context. with keys, dots between, or one of {fields}"))
+    }
+
+    pub(super) fn holds(&self, properties: &mut Properties<'_>) -> bool {
+        self.op.holds(properties.at(&self.path).as_deref())
+    }
+}
+
+/// An event's properties and context, parsed where somebody asks.
+#[derive(Debug)]
+pub struct Properties<'a> {
+    event: &'a AnalyticsEvent,
+    properties: Option<Map<String, Value>>,
+    context: Option<Map<String, Value>>,
+}
+
+impl<'a> Properties<'a> {
+    /// Those of an event.
+    pub fn of(event: &'a AnalyticsEvent) -> Self {
+        Self { event, properties: None, context: None }
+    }
+
+    fn at(&mut self, path: &[String]) -> Option<Cow<'_, Value>> {
+        let (first, rest) = path.split_first()?;
+        let event = self.event;
+        let (object, parsed) = match first.as_str() {
+            "properties" => (&event.properties, &mut self.properties),
+            "context" => (&event.context, &mut self.context),
+            field => {
+                let text = match field {
+                    "event_type" => Some(&event.event_type),
+                    "event_name" => Some(&event.event_name),
+                    "user_id" => event.user_id.as_ref(),
+                    "anonymous_id" => event.anonymous_id.as_ref(),
+                    "session_id" => event.session_id.as_ref(),
+                    "page_url" => event.page_url.as_ref(),
+                    "referrer" => event.referrer.as_ref(),
+                    _ => None,
+                };
+                return text.map(|text| Cow::Owned(Value::String(text.clone())));
+            }
+        };
+        let parsed = parsed.get_or_insert_with(|| object.as_ref().map(|object| object.to_map()).unwrap_or_default());
+        let (first, rest) = rest.split_first()?;
+        let mut value = parsed.get(first)?;
+        for key in rest {
+            value = match value {
+                Value::Array(values) => values.get(key.parse::<usize>().ok()?)?,
+                value => value.get(key)?,
+            };
+        }
+        Some(Cow::Borrowed(value))
+    }
+}

@@ -1,0 +1,228 @@
+//! The step machine: an actor's hits, in order, make episodes.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::AnalyticsEvent;
+
+/// What a machine needs to know of its funnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// What may lie between the first event of a chain and any other, milliseconds, inclusive.
+    pub window_ms: i64,
+    /// How many steps there are.
+    pub steps: u8,
+}
+
+/// An event that matches a step. In the order in which the machine takes them: by time, then step, then event id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hit {
+    /// When the event happened.
+    pub timestamp_ms: i64,
+    /// From 1.
+    pub step: u8,
+    /// The event.
+    pub event_id: String,
+    /// As it was sent.
+    pub user_id: Option<String>,
+    /// As it was sent.
+    pub anonymous_id: Option<String>,
+    /// As it was sent.
+    pub session_id: Option<String>,
+}
+
+impl Hit {
+    /// That of an event.
+    pub fn of(event: &AnalyticsEvent, step: u8) -> Self {
+        Self {
+            timestamp_ms: event.timestamp.as_millis(),
+            step,
+            event_id: event.id.clone(),
+            user_id: event.user_id.clone(),
+            anonymous_id: event.anonymous_id.clone(),
+            session_id: event.session_id.clone(),
+        }
+    }
+}
+
+/// The hit of step 1 that opened an episode: which one it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Opening {
+    /// When.
+    pub timestamp_ms: i64,
+    /// Its event.
+    pub event_id: String,
+}
+
+impl Hit {
+    /// The episode that it opens, where it opens one.
+    pub fn opening(&self) -> Opening {
+        Opening { timestamp_ms: self.timestamp_ms, event_id: self.event_id.clone() }
+    }
+
+    /// Where it stands among the hits of its actor.
+    pub fn position(&self) -> (i64, u8, &str) {
+        (self.timestamp_ms, self.step, &self.event_id)
+    }
+}
+
+impl Opening {
+    /// Where its hit stands among those of its actor.
+    pub fn position(&self) -> (i64, u8, &str) {
+        (self.timestamp_ms, 1, &self.event_id)
+    }
+}
+
+/// Hits of the steps 1, 2 and so on, each of another event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain(Vec<Arc<Hit>>);
+
+impl Chain {
+    pub(super) fn from_hits(hits: Vec<Arc<Hit>>) -> Option<Self> {
+        (!hits.is_empty()).then_some(Self(hits))
+    }
+
+    /// Its hits, one at least.
+    pub fn hits(&self) -> &[Arc<Hit>] {
+        &self.0
+    }
+
+    /// When it began.
+    pub fn started_at_ms(&self) -> i64 {
+        self.0[0].timestamp_ms
+    }
+
+    /// The step that it has reached.
+    pub fn step(&self) -> u8 {
+        u8::try_from(self.0.len()).unwrap_or(u8::MAX)
+    }
+
+    fn has_room_for(&self, hit: &Hit, rule: Rule) -> bool {
+        self.is_live(hit.timestamp_ms, rule) && !self.holds(hit)
+    }
+
+    fn is_live(&self, now_ms: i64, rule: Rule) -> bool {
+        now_ms - self.started_at_ms() <= rule.window_ms
+    }
+
+    fn holds(&self, hit: &Hit) -> bool {
+        self.0.iter().any(|own| own.event_id == hit.event_id)
+    }
+
+    fn extended(&self, hit: &Arc<Hit>) -> Self {
+        Self(self.0.iter().chain([hit]).map(Arc::clone).collect())
+    }
+}
+
+/// The best live chain that ends at a step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) now: Option<Chain>,
+    /// When that changed last.
+    pub(super) changed_at_ms: Option<i64>,
+    /// What it was before that time.
+    pub(super) before: Option<Chain>,
+}
+
+impl Slot {
+    fn fill(&mut self, chain: Chain, now_ms: i64) {
+        if self.changed_at_ms != Some(now_ms) {
+            self.before = self.now.take();
+            self.changed_at_ms = Some(now_ms);
+        }
+        self.now = Some(chain);
+    }
+
+    fn held_before(&self, now_ms: i64) -> Option<&Chain> {
+        if self.changed_at_ms == Some(now_ms) { self.before.as_ref() } else { self.now.as_ref() }
+    }
+}
+
+/// What became of a hit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It opened an episode.
+    Opened,
+    /// This chain ends with it now.
+    Filled(Chain),
+    /// This chain ended with it, and the episode with the chain.
+    Completed(Chain),
+    /// No episode is open, and it is not of step 1.
+    NothingOpen,
+    /// No chain has reached the step before, or none that began within the window and does not hold this event.
+    NothingToExtend,
+    /// The chain that ends at this step began no earlier.
+    NotLater,
+}
+
+/// The slots of an actor: one for each step while an episode is open, none while none is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Machine {
+    pub(super) slots: Vec<Slot>,
+}
+
+impl Machine {
+    /// Whether an episode is open.
+    pub fn is_open(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
+    /// Lets time pass: an episode closes when its latest chain is out of the window.
+    pub fn pass(&mut self, now_ms: i64, rule: Rule) {
+        let is_live =
+            self.slots.first().and_then(|slot| slot.now.as_ref()).is_some_and(|chain| chain.is_live(now_ms, rule));
+        if !is_live {
+            self.slots.clear();
+        }
+    }
+
+    /// As it is for whoever comes no earlier than that: what can have no effect any more is left out.
+    pub fn as_of(&self, now_ms: i64, rule: Rule) -> Self {
+        let mut machine = self.clone();
+        machine.pass(now_ms, rule);
+        for slot in &mut machine.slots {
+            let is_live = |chain: &Chain| chain.is_live(now_ms, rule);
+            slot.now = slot.now.take().filter(is_live);
+            slot.before = slot.before.take().filter(is_live);
+            if slot.changed_at_ms != Some(now_ms) {
+                (slot.before, slot.changed_at_ms) = (None, None);
+            }
+        }
+        machine
+    }
+
+    /// Takes the next hit.
+    pub fn advance(&mut self, hit: &Arc<Hit>, rule: Rule) -> Fate {
+        let now_ms = hit.timestamp_ms;
+        self.pass(now_ms, rule);
+        if !self.is_open() {
+            if hit.step != 1 {
+                return Fate::NothingOpen;
+            }
+            self.slots = vec![Slot::default(); usize::from(rule.steps)];
+            self.slots[0].fill(Chain(vec![Arc::clone(hit)]), now_ms);
+            return Fate::Opened;
+        }
+        let chain = if hit.step == 1 {
+            Chain(vec![Arc::clone(hit)])
+        } else {
+            let previous = &self.slots[usize::from(hit.step) - 2];
+            let candidates = previous.now.as_ref().into_iter().chain(previous.held_before(now_ms));
+            let Some(chain) = candidates.into_iter().find(|chain| chain.has_room_for(hit, rule)) else {
+                return Fate::NothingToExtend;
+            };
+            chain.extended(hit)
+        };
+        let slot = &mut self.slots[usize::from(hit.step) - 1];
+        if slot.now.as_ref().is_some_and(|own| own.started_at_ms() >= chain.started_at_ms()) {
+            return Fate::NotLater;
+        }
+        if hit.step == rule.steps {
+            self.slots.clear();
+            return Fate::Completed(chain);
+        }
+        slot.fill(chain.clone(), now_ms);
+        Fate::Filled(chain)
+    }
+}

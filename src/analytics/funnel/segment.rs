@@ -1,0 +1,239 @@
+//! A run of an actor's hits, and what the machine made of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::machine::{Chain, Fate, Hit, Machine, Opening, Rule, Slot};
+use crate::analytics::State;
+
+/// Hits that one segment holds at most.
+pub const MAX_SEGMENT_HITS: usize = 64;
+
+/// A row of `funnel_conversions`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Episode {
+    /// Where it begins.
+    pub opening: Opening,
+    /// The chain that was the first to reach the furthest step.
+    pub best: Chain,
+    /// Whether that is the last step.
+    pub is_completed: bool,
+}
+
+/// What a segment knows of an episode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// Which one.
+    pub opening: Opening,
+    /// Whether it was open when the segment began.
+    pub continues: bool,
+    /// Of the chains that were extended here, the first to reach the furthest step.
+    pub best: Option<Chain>,
+}
+
+/// Hits that follow each other, and what the machine made of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Segment {
+    pub(super) hits: Vec<Arc<Hit>>,
+    /// In the order of time. An episode that was open when the segment began comes first.
+    pub(super) pieces: Vec<Piece>,
+    /// The machine after the last hit.
+    pub(super) after: Machine,
+}
+
+impl Segment {
+    /// A segment without hits, in which an episode may go on.
+    pub(super) fn begin(machine: Machine, open: Option<Opening>) -> Self {
+        let open = open.filter(|_| machine.is_open());
+        let pieces = open.map(|opening| Piece { opening, continues: true, best: None });
+        Self { hits: Vec::new(), pieces: pieces.into_iter().collect(), after: machine }
+    }
+
+    /// All hits of an actor in one segment: the plain form.
+    pub fn of_all(mut hits: Vec<Hit>, rule: Rule, mut told: impl FnMut(&Arc<Hit>, &Fate)) -> Self {
+        hits.sort_unstable();
+        let mut segment = Self::default();
+        for hit in hits {
+            let hit = Arc::new(hit);
+            let fate = segment.feed(Arc::clone(&hit), rule);
+            told(&hit, &fate);
+        }
+        segment
+    }
+
+    /// Takes the next hit.
+    pub(super) fn feed(&mut self, hit: Arc<Hit>, rule: Rule) -> Fate {
+        let fate = self.after.advance(&hit, rule);
+        match &fate {
+            Fate::Opened => {
+                let best = Chain::from_hits(vec![Arc::clone(&hit)]);
+                self.pieces.push(Piece { opening: hit.opening(), continues: false, best });
+            }
+            Fate::Filled(chain) | Fate::Completed(chain) => {
+                if let Some(piece) = self.pieces.last_mut() {
+                    piece.best = first_furthest(piece.best.take(), Some(chain.clone()));
+                }
+            }
+            Fate::NothingOpen | Fate::NothingToExtend | Fate::NotLater => {}
+        }
+        self.hits.push(hit);
+        fate
+    }
+
+    /// Its first hit. A segment that is stored has one.
+    pub fn first(&self) -> &Hit {
+        &self.hits[0]
+    }
+
+    /// Its hits, in order.
+    pub fn hits(&self) -> &[Arc<Hit>] {
+        &self.hits
+    }
+
+    /// What it knows of episodes, in order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The episodes, of a segment that holds all hits of an actor.
+    pub fn episodes(&self, rule: Rule) -> Vec<Episode> {
+        let episode = |piece: &Piece| {
+            let best = piece.best.clone()?;
+            Some(Episode { opening: piece.opening.clone(), is_completed: best.step() == rule.steps, best })
+        };
+        self.pieces.iter().filter_map(episode).collect()
+    }
+
+    /// The episode that was open when it began.
+    pub fn continued(&self) -> Option<&Piece> {
+        self.pieces.first().filter(|piece| piece.continues)
+    }
+
+    /// Names the episode that was open when it began.
+    #[must_use]
+    pub fn with_continued(mut self, opening: Opening) -> Self {
+        if let Some(piece) = self.pieces.first_mut().filter(|piece| piece.continues) {
+            piece.opening = opening;
+        }
+        self
+    }
+
+    /// The episode that is open after its last hit.
+    pub(super) fn open_at_end(&self) -> Option<&Opening> {
+        self.pieces.last().filter(|_| self.after.is_open()).map(|piece| &piece.opening)
+    }
+
+    /// Of each episode, whether it begins here, and the furthest that it gets here.
+    pub(super) fn summary(segments: &[Self]) -> BTreeMap<&Opening, (bool, Option<&Chain>)> {
+        let mut summary: BTreeMap<&Opening, (bool, Option<&Chain>)> = BTreeMap::new();
+        for piece in segments.iter().flat_map(|segment| &segment.pieces) {
+            let (begins, best) = summary.entry(&piece.opening).or_default();
+            *begins |= !piece.continues;
+            if best.map(Chain::step) < piece.best.as_ref().map(Chain::step) {
+                *best = piece.best.as_ref();
+            }
+        }
+        summary
+    }
+}
+
+/// Of two chains, the second being later, the one that got further; the first where both got equally far.
+pub(super) fn first_furthest(one: Option<Chain>, later: Option<Chain>) -> Option<Chain> {
+    if later.as_ref().map(Chain::step) > one.as_ref().map(Chain::step) { later } else { one }
+}
+
+/// The stored form: hits once, its own first, chains by the places of their hits.
+#[derive(Serialize, Deserialize)]
+struct SegmentBytes<H> {
+    hits: Vec<H>,
+    /// How many of them are its own; the others are of earlier segments.
+    own: u16,
+    /// Opening, none for the one that continues; and best chain.
+    pieces: Vec<(Option<u16>, Vec<u16>)>,
+    slots: Vec<SlotBytes>,
+}
+
+/// A slot: the chain now, when it changed, the chain before. Without hits: none.
+type SlotBytes = (Vec<u16>, Option<i64>, Vec<u16>);
+
+/// The places of hits, while they are written.
+struct Places<'a> {
+    hits: Vec<&'a Hit>,
+    by_hit: HashMap<*const Hit, u16>,
+}
+
+impl<'a> Places<'a> {
+    fn of(&mut self, hit: &'a Arc<Hit>) -> u16 {
+        *self.by_hit.entry(Arc::as_ptr(hit)).or_insert_with(|| {
+            self.hits.push(hit);
+            u16::try_from(self.hits.len() - 1).unwrap_or(u16::MAX)
+        })
+    }
+
+    fn chain(&mut self, chain: Option<&'a Chain>) -> Vec<u16> {
+        chain.map(Chain::hits).unwrap_or_default().iter().map(|hit| self.of(hit)).collect()
+    }
+}
+
+impl State for Segment {
+    const VERSION: u8 = 1;
+
+    fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let mut places = Places { hits: Vec::new(), by_hit: HashMap::new() };
+        for hit in &self.hits {
+            places.of(hit);
+        }
+        let own = u16::try_from(self.hits.len()).unwrap_or(u16::MAX);
+        let place_of = |opening: &Opening| {
+            let at = self.hits.binary_search_by(|hit| hit.position().cmp(&opening.position()));
+            at.ok().and_then(|at| u16::try_from(at).ok())
+        };
+        let pieces: Vec<_> = self
+            .pieces
+            .iter()
+            .map(|piece| {
+                let opening = if piece.continues { None } else { place_of(&piece.opening) };
+                (opening, places.chain(piece.best.as_ref()))
+            })
+            .collect();
+        let slots: Vec<_> = self
+            .after
+            .slots
+            .iter()
+            .map(|slot| (places.chain(slot.now.as_ref()), slot.changed_at_ms, places.chain(slot.before.as_ref())))
+            .collect();
+        let stored = SegmentBytes { hits: places.hits, own, pieces, slots };
+        // Writing numbers and texts into a vector cannot fail.
+        postcard::to_extend(&stored, bytes).unwrap_or_default()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (stored, rest) = postcard::take_from_bytes::<SegmentBytes<Hit>>(bytes).ok()?;
+        let SegmentBytes { hits, own, pieces, slots } = stored;
+        let mut hits: Vec<Arc<Hit>> = hits.into_iter().map(Arc::new).collect();
+        // None within none: there is no chain.
+        let chain = |places: &[u16]| -> Option<Option<Chain>> {
+            let of_chain: Option<Vec<_>> = places.iter().map(|at| hits.get(usize::from(*at)).cloned()).collect();
+            of_chain.map(Chain::from_hits)
+        };
+        let unnamed = Opening { timestamp_ms: i64::MIN, event_id: String::new() };
+        let piece = |(opening, best): &(Option<u16>, Vec<u16>)| {
+            let opened = match opening {
+                Some(at) => hits.get(usize::from(*at))?.opening(),
+                None => unnamed.clone(),
+            };
+            Some(Piece { opening: opened, continues: opening.is_none(), best: chain(best)? })
+        };
+        let pieces = pieces.iter().map(piece).collect::<Option<Vec<_>>>()?;
+        let slot = |(now, changed_at_ms, before): &SlotBytes| {
+            Some(Slot { now: chain(now)?, changed_at_ms: *changed_at_ms, before: chain(before)? })
+        };
+        let slots = slots.iter().map(slot).collect::<Option<Vec<_>>>()?;
+        let is_whole = rest.is_empty() && usize::from(own) <= hits.len() && own > 0;
+        hits.truncate(usize::from(own));
+        is_whole.then_some(Self { hits, pieces, after: Machine { slots } })
+    }
+}

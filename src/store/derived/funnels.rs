@@ -1,0 +1,307 @@
+//! `funnels` and `funnel_conversions`: definitions, and the episodes that a [`History`] of each actor makes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
+
+use super::groups::FUNNEL_PREFIX;
+use super::links;
+use super::segments::StoredSegments;
+use crate::analytics::funnel::{self, Episode, Funnel, FunnelFacts, Funnels, History, Hit, HitActor, Opening, Scope};
+use crate::analytics::{Linked, Rules};
+use crate::clock;
+use crate::model::Timestamp;
+use crate::store::StoreError;
+
+const DEFINE: &str = "INSERT INTO funnels (id, name, description, steps, created_at) VALUES (?1, ?2, ?3, ?4, ?5) \
+     ON CONFLICT (id) DO UPDATE SET description = excluded.description, steps = excluded.steps \
+     WHERE description IS NOT excluded.description OR steps <> excluded.steps";
+const INSERT_ROW: &str = "INSERT INTO funnel_conversions (id, user_id, session_id, started_at, completed_at, \
+     current_step, completed, step_timestamps, funnel_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+     ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, session_id = excluded.session_id, \
+     started_at = excluded.started_at, completed_at = excluded.completed_at, current_step = excluded.current_step, \
+     completed = excluded.completed, step_timestamps = excluded.step_timestamps";
+const DELETE_ROW: &str = "DELETE FROM funnel_conversions WHERE id = ?1";
+const PUT_EPISODE: &str = "INSERT INTO _funnel_episodes (funnel, actor, opened_ms, opened_by, current_step) \
+     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (funnel, actor, opened_ms, opened_by) \
+     DO UPDATE SET current_step = excluded.current_step";
+const DELETE_EPISODE: &str =
+    "DELETE FROM _funnel_episodes WHERE funnel = ?1 AND actor = ?2 AND opened_ms = ?3 AND opened_by = ?4";
+const SELECT_FURTHEST: &str = "SELECT opened_ms, opened_by FROM _funnel_episodes WHERE funnel = ?1 AND actor = ?2 \
+     ORDER BY current_step DESC, opened_ms, opened_by LIMIT 1";
+
+/// Brings the table of definitions up to the configuration; what is of no funnel any more goes.
+pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {
+    let funnels: &Funnels = &rules.funnels;
+    let names =
+        |sql: &str| -> rusqlite::Result<Vec<String>> { tx.prepare(sql)?.query_map([], |row| row.get(0))?.collect() };
+    let stored = names("SELECT name FROM funnels")?;
+    let groups = names("SELECT name FROM _groups")?;
+    let groups = groups.iter().filter_map(|group| group.strip_prefix(FUNNEL_PREFIX));
+    for name in stored.iter().map(String::as_str).chain(groups) {
+        if funnels.by_name(name).is_none() {
+            let key = funnel::key_of(name);
+            tx.execute("DELETE FROM _funnel_segments WHERE funnel = ?1", [key])?;
+            tx.execute("DELETE FROM _funnel_episodes WHERE funnel = ?1", [key])?;
+            tx.execute("DELETE FROM funnel_conversions WHERE funnel_id = ?1", [funnel::id_of(name)])?;
+            tx.execute("DELETE FROM funnels WHERE name = ?1", [name])?;
+            tx.execute("DELETE FROM _groups WHERE name = ?1", [format!("{FUNNEL_PREFIX}{name}")])?;
+        }
+    }
+    let now = clock::now().to_string();
+    for funnel in funnels.iter() {
+        // Definitions are plain values: writing one cannot fail.
+        let steps = serde_json::to_value(&funnel.steps).unwrap_or_default().to_string();
+        tx.execute(DEFINE, params![funnel.id(), funnel.name, funnel.description, steps, now])?;
+    }
+    Ok(())
+}
+
+pub(super) struct FunnelTables<'tx> {
+    connection: &'tx Connection,
+    /// Those that are not frozen, by their places.
+    funnels: BTreeMap<usize, Arc<Funnel>>,
+    segments: StoredSegments<'tx>,
+    insert_row: CachedStatement<'tx>,
+    delete_row: CachedStatement<'tx>,
+}
+
+impl<'tx> FunnelTables<'tx> {
+    pub(super) fn prepare(
+        connection: &'tx Connection,
+        funnels: BTreeMap<usize, Arc<Funnel>>,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            connection,
+            funnels,
+            segments: StoredSegments::prepare(connection)?,
+            insert_row: connection.prepare_cached(INSERT_ROW)?,
+            delete_row: connection.prepare_cached(DELETE_ROW)?,
+        })
+    }
+
+    /// First whose hits they are that are stored, then what is new.
+    pub(super) fn apply(&mut self, mut facts: FunnelFacts) -> Result<(), StoreError> {
+        for linked in std::mem::take(&mut facts.linked) {
+            self.link(&linked)?;
+        }
+        for (from, to) in std::mem::take(&mut facts.moved_sessions) {
+            for funnel in self.of_scope(Scope::Session) {
+                self.move_hits(&funnel, &session_actor(&from), &session_actor(&to))?;
+            }
+        }
+        let mut by_actor: BTreeMap<(usize, String), Vec<Hit>> = BTreeMap::new();
+        for ((at, actor), hits) in std::mem::take(&mut facts.hits) {
+            if !self.funnels.contains_key(&at) {
+                continue;
+            }
+            let HitActor::Unnamed(actor) = &actor else {
+                by_actor.entry((at, self.name_of(&actor)?)).or_default().extend(hits);
+                continue;
+            };
+            for hit in hits {
+                // Every unnamed event came to a session in this transaction.
+                if let Some(id) = facts.session_of(actor, hit.timestamp_ms) {
+                    by_actor.entry((at, session_actor(id))).or_default().push(hit);
+                }
+            }
+        }
+        for ((at, actor), hits) in by_actor {
+            if let Some(funnel) = self.funnels.get(&at).cloned() {
+                self.insert(&funnel, &actor, hits)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn of_scope(&self, scope: Scope) -> Vec<Arc<Funnel>> {
+        self.funnels.values().filter(|funnel| funnel.scope == scope).map(Arc::clone).collect()
+    }
+
+    /// As the actor stands in the tables.
+    fn name_of(&self, actor: &HitActor) -> Result<String, StoreError> {
+        Ok(match actor {
+            HitActor::Session(id) => session_actor(id),
+            HitActor::Person(person) | HitActor::Unnamed(person) => match person.anonymous_id() {
+                Some(id) => {
+                    links::user_of(self.connection, id)?.map_or_else(|| person.to_string(), |id| user_actor(&id))
+                }
+                None => person.to_string(),
+            },
+        })
+    }
+
+    /// Gives the hits of an anonymous id to the user that it belongs to now.
+    fn link(&mut self, linked: &Linked) -> Result<(), StoreError> {
+        let Linked { anonymous_id, before, after } = linked;
+        for funnel in self.of_scope(Scope::User) {
+            let Some(before) = before else {
+                self.move_hits(&funnel, &anonymous_actor(anonymous_id), &user_actor(after))?;
+                continue;
+            };
+            // They lie among the hits of another user.
+            self.segments.turn_to(funnel.key(), &user_actor(before));
+            let is_theirs = |hit: &Hit| hit.user_id.is_none() && hit.anonymous_id.as_ref() == Some(anonymous_id);
+            let segments = self.segments.all()?;
+            if segments.iter().flat_map(|segment| segment.hits()).any(|hit| is_theirs(hit)) {
+                let (theirs, others) = self.take(&funnel, &user_actor(before))?.into_iter().partition(is_theirs);
+                self.insert(&funnel, &user_actor(before), others)?;
+                self.insert(&funnel, &user_actor(after), theirs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all hits of an actor to another. The hits of the one that has fewer are inserted among the others.
+    fn move_hits(&mut self, funnel: &Funnel, from: &str, to: &str) -> Result<(), StoreError> {
+        self.segments.turn_to(funnel.key(), to);
+        let there = self.segments.count()?;
+        self.segments.turn_to(funnel.key(), from);
+        let moving = self.segments.count()?;
+        if moving == 0 || from == to {
+            return Ok(());
+        }
+        let smaller = if there > moving { self.take(funnel, from)? } else { self.take(funnel, to)? };
+        if there <= moving {
+            self.segments.turn_to(funnel.key(), from);
+            self.segments.give_to(to)?;
+            let sql = "UPDATE _funnel_episodes SET actor = ?3 WHERE funnel = ?1 AND actor = ?2";
+            self.connection.prepare_cached(sql)?.execute(params![funnel.key(), from, to])?;
+            if funnel.scope == Scope::Session {
+                self.show_all(funnel, to)?;
+            }
+        }
+        self.insert(funnel, to, smaller)
+    }
+
+    /// Takes all hits of an actor out, and what they made.
+    fn take(&mut self, funnel: &Funnel, actor: &str) -> Result<Vec<Hit>, StoreError> {
+        self.segments.turn_to(funnel.key(), actor);
+        let segments = self.segments.all()?;
+        for piece in segments.iter().flat_map(|segment| segment.pieces()).filter(|piece| !piece.continues) {
+            self.delete_row.execute([funnel.episode_id(&piece.opening)])?;
+        }
+        self.segments.delete_all()?;
+        let sql = "DELETE FROM _funnel_episodes WHERE funnel = ?1 AND actor = ?2";
+        self.connection.prepare_cached(sql)?.execute(params![funnel.key(), actor])?;
+        Ok(segments.iter().flat_map(|segment| segment.hits()).map(|hit| (**hit).clone()).collect())
+    }
+
+    /// Writes the rows of an actor whose id has changed.
+    fn show_all(&mut self, funnel: &Funnel, actor: &str) -> Result<(), StoreError> {
+        self.segments.turn_to(funnel.key(), actor);
+        let segments = self.segments.all()?;
+        let pieces = segments.iter().flat_map(|segment| segment.pieces()).filter(|piece| !piece.continues);
+        let openings: Vec<Opening> = pieces.map(|piece| piece.opening.clone()).collect();
+        let furthest = if funnel.reentry { None } else { self.furthest(funnel, actor)? };
+        for opening in openings.iter().filter(|opening| funnel.reentry || Some(*opening) == furthest.as_ref()) {
+            if let Some(episode) = History::new(&mut self.segments, funnel.rule()).episode(opening)? {
+                self.show(funnel, actor, &episode)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in new hits of an actor.
+    fn insert(&mut self, funnel: &Funnel, actor: &str, hits: Vec<Hit>) -> Result<(), StoreError> {
+        if hits.is_empty() {
+            return Ok(());
+        }
+        self.segments.turn_to(funnel.key(), actor);
+        let mut history = History::new(&mut self.segments, funnel.rule());
+        let changed = history.insert(hits)?;
+        let mut episodes = Vec::with_capacity(changed.len());
+        for opening in changed {
+            let episode = history.episode(&opening)?;
+            episodes.push((opening, episode));
+        }
+        if funnel.reentry {
+            for (opening, episode) in &episodes {
+                match episode {
+                    Some(episode) => self.show(funnel, actor, episode)?,
+                    None => self.hide(funnel, opening)?,
+                }
+            }
+            return Ok(());
+        }
+        let before = self.furthest(funnel, actor)?;
+        for (opening, episode) in &episodes {
+            self.keep(funnel, actor, opening, episode.as_ref())?;
+        }
+        let after = self.furthest(funnel, actor)?;
+        if let Some(before) = before.filter(|before| Some(before) != after.as_ref()) {
+            self.hide(funnel, &before)?;
+        }
+        if let Some(after) = after
+            && let Some(episode) = History::new(&mut self.segments, funnel.rule()).episode(&after)?
+        {
+            self.show(funnel, actor, &episode)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an episode that may not be shown.
+    fn keep(&self, funnel: &Funnel, actor: &str, opening: &Opening, episode: Option<&Episode>) -> rusqlite::Result<()> {
+        let (key, ms, by) = (funnel.key(), opening.timestamp_ms, &opening.event_id);
+        match episode {
+            Some(episode) => {
+                let step = episode.best.step();
+                self.connection.prepare_cached(PUT_EPISODE)?.execute(params![key, actor, ms, by, step])?;
+            }
+            None => {
+                self.connection.prepare_cached(DELETE_EPISODE)?.execute(params![key, actor, ms, by])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first of an actor's episodes that got furthest.
+    fn furthest(&self, funnel: &Funnel, actor: &str) -> rusqlite::Result<Option<Opening>> {
+        let mut select = self.connection.prepare_cached(SELECT_FURTHEST)?;
+        let opening = |row: &rusqlite::Row<'_>| Ok(Opening { timestamp_ms: row.get(0)?, event_id: row.get(1)? });
+        select.query_row(params![funnel.key(), actor], opening).optional()
+    }
+
+    fn show(&mut self, funnel: &Funnel, actor: &str, episode: &Episode) -> Result<(), StoreError> {
+        let hits = episode.best.hits();
+        let at = |hit: &Hit| Timestamp::from_millis(hit.timestamp_ms).to_string();
+        let timestamps: Vec<String> = hits.iter().map(|hit| at(hit)).collect();
+        let completed_at = timestamps.last().filter(|_| episode.is_completed);
+        let session_id = match funnel.scope {
+            Scope::User => hits[0].session_id.as_deref(),
+            Scope::Session => actor.strip_prefix(SESSION_PREFIX),
+        };
+        self.insert_row.execute(params![
+            funnel.episode_id(&episode.opening),
+            hits[0].user_id,
+            session_id,
+            timestamps[0],
+            completed_at,
+            episode.best.step(),
+            episode.is_completed,
+            serde_json::to_string(&timestamps).unwrap_or_default(),
+            funnel.id(),
+        ])?;
+        Ok(())
+    }
+
+    fn hide(&mut self, funnel: &Funnel, opening: &Opening) -> Result<(), StoreError> {
+        self.delete_row.execute([funnel.episode_id(opening)])?;
+        Ok(())
+    }
+}
+
+const SESSION_PREFIX: &str = "session|";
+
+fn session_actor(id: &str) -> String {
+    format!("{SESSION_PREFIX}{id}")
+}
+
+fn user_actor(id: &str) -> String {
+    format!("user|{id}")
+}
+
+fn anonymous_actor(id: &str) -> String {
+    format!("anonymous|{id}")
+}
