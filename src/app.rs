@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::analytics::Rules;
 use crate::config::Config;
 use crate::http::{self, Health};
 use crate::nats::{self, DeadLetters, Instance, NatsError, Source};
@@ -60,11 +61,17 @@ impl From<PipelineError> for AppError {
     }
 }
 
-/// Runs a worker until `stop`: takes the lock, migrates the file, reads the stream, serves HTTP.
+/// Runs a worker until `stop`: takes the lock, migrates the file, reads the stream, serves HTTP. Its rules are those of the
+/// configuration until `rules` brings others.
 ///
 /// # Errors
 /// Where going on needs somebody to do something. Nothing is lost: the stream holds what the database does not.
-pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Result<(), AppError> {
+pub async fn run(
+    config: Config,
+    new_epoch: bool,
+    rules: watch::Receiver<Rules>,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
     let health = Arc::new(Health::default());
     let telemetry = Arc::new(Telemetry::default());
     let open = async {
@@ -82,15 +89,16 @@ pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Re
     let builds = writer.builds();
     let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
 
-    let rebuild =
-        Rebuild { builds, database: lock.database().to_owned(), rules: config.rules.clone(), writer: writer.clone() };
+    let rebuild = Rebuild { builds, database: lock.database().to_owned(), writer: writer.clone() };
     let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
+    let following = tokio::spawn(follow(rules, writer.clone()));
     let worker = Worker { config, new_epoch, health, telemetry, writer, pool: pool.clone(), stop: stop.clone() };
     let result = worker.run(&lock).await;
 
     stop.cancel();
     let _ = tokio::time::timeout(REBUILD_PATIENCE, &mut rebuilding).await;
     rebuilding.abort();
+    following.abort();
     // The last handle of the writer is gone: its thread ends and its connection closes, which empties the WAL.
     pool.close().await;
     let closed = async {
@@ -101,6 +109,17 @@ pub async fn run(config: Config, new_epoch: bool, stop: CancellationToken) -> Re
     let _ = tokio::time::timeout(FLUSH_PATIENCE, serving).await;
     let _ = tokio::time::timeout(CLOSE_PATIENCE, closed).await;
     result
+}
+
+/// Hands new rules to the writer.
+async fn follow(mut rules: watch::Receiver<Rules>, writer: WriterThread) {
+    while rules.changed().await.is_ok() {
+        let new = rules.borrow_and_update().clone();
+        match writer.run(move |writer| writer.set_rules(new)).await {
+            Ok(()) => tracing::info!("the new rules are in force"),
+            Err(error) => tracing::error!("the new rules are not in force, send SIGHUP again: {error}"),
+        }
+    }
 }
 
 async fn serve(

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::analytics::Rules;
 use crate::store::{self, Aside, Build, STEP_MESSAGES, StoreError, WriterThread};
 
 /// How long to wait after a failure, say of the disk.
@@ -26,8 +25,6 @@ pub struct Rebuild {
     pub builds: watch::Receiver<Option<Build>>,
     /// The database.
     pub database: PathBuf,
-    /// What the groups are to be built by.
-    pub rules: Rules,
     /// Who puts in what was built.
     pub writer: WriterThread,
 }
@@ -63,8 +60,8 @@ impl Rebuild {
     async fn build(&self, build: Build, stop: &CancellationToken) -> Result<(), StoreError> {
         let groups = build.names().join(" ");
         tracing::info!(groups, "making derived tables anew from raw rows");
-        let (database, rules) = (self.database.clone(), self.rules.clone());
-        let mut aside = blocking(move || Aside::open(&database, build, rules)).await?;
+        let database = self.database.clone();
+        let mut aside = blocking(move || Aside::open(&database, build)).await?;
         let mut logged = Instant::now();
         loop {
             if stop.is_cancelled() || self.builds.has_changed().unwrap_or(true) {

@@ -13,6 +13,8 @@ mod crash;
 mod dead_letters;
 /// Copies and conflicts.
 mod duplicates;
+/// Funnels: the commands, definitions that change while messages flow.
+mod funnels;
 /// Health, metrics, version; stopping in time.
 mod http;
 /// The laws of the tables, as properties, without NATS.

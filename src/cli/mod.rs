@@ -20,6 +20,7 @@ macro_rules! err {
 
 mod check;
 mod digest;
+mod funnel;
 mod lines;
 mod migrate;
 mod progress;
@@ -62,6 +63,9 @@ enum Command {
     Status(status::Args),
     /// Hash the public tables: equal digests, equal tables
     Digest(digest::Args),
+    /// Funnels: list them, show one, explain somebody's way through one
+    #[command(subcommand)]
+    Funnel(funnel::Action),
     /// Apply, revert or list migrations
     Migrate(migrate::Args),
     /// Parse the configuration and print what results, secrets hidden
@@ -103,14 +107,16 @@ impl Cli {
 
     async fn dispatch(self) -> Result<(), Failure> {
         let (raw, config) = self.load()?;
+        let sources = self.sources();
         match self.command {
             Command::Run(args) => {
                 warn_of_sections_without_effect(&raw);
-                run::execute(args, config).await
+                run::execute(args, config, move || config::load(&sources).map(|(_, config)| config)).await
             }
             Command::Publish(args) => publish::execute(args, config).await,
             Command::Status(args) => status::execute(args, config).await,
             Command::Digest(args) => digest::execute(args, config).await,
+            Command::Funnel(action) => funnel::execute(action, config).await,
             Command::Migrate(args) => migrate::execute(args, config).await,
             Command::Check => {
                 warn_of_sections_without_effect(&raw);
@@ -120,15 +126,19 @@ impl Cli {
     }
 
     fn load(&self) -> Result<(raw::Config, Config), ConfigError> {
+        config::load(&self.sources())
+    }
+
+    fn sources(&self) -> Sources {
         let flags = [("nats.url", &self.nats), ("database.url", &self.database)];
-        config::load(&Sources {
+        Sources {
             file: self.config.clone(),
             // A variable that is not Unicode is none of ours.
             env: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             flags: flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
-        })
+        }
     }
 }
 

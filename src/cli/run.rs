@@ -1,9 +1,13 @@
 //! `streamgauge run`
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
 use super::Failure;
 use super::signals::stop_token;
+use crate::analytics::Rules;
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -13,9 +17,36 @@ pub(super) struct Args {
     new_epoch: bool,
 }
 
-pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
+/// Runs the worker. `load` reads the configuration again, for SIGHUP.
+pub(super) async fn execute(
+    args: Args,
+    config: Config,
+    load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+) -> Result<(), Failure> {
     let stop = stop_token("stopping: finishing the batch")?;
-    app::run(config, args.new_epoch, stop).await.map_err(Failure::failed)?;
+    let (rules, new_rules) = watch::channel(config.rules.clone());
+    let hangups = signal(SignalKind::hangup()).map_err(Failure::failed)?;
+    tokio::spawn(reload(hangups, rules, load));
+    app::run(config, args.new_epoch, new_rules, stop).await.map_err(Failure::failed)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the rules again at every SIGHUP. What is wrong changes nothing.
+async fn reload(
+    mut hangups: Signal,
+    rules: watch::Sender<Rules>,
+    load: impl Fn() -> Result<Config, ConfigError> + Send,
+) {
+    while hangups.recv().await.is_some() {
+        match load() {
+            Ok(config) => {
+                tracing::info!(
+                    "SIGHUP: features, funnels and limits.session_timeout are read again; the rest at the next start"
+                );
+                rules.send_replace(config.rules);
+            }
+            Err(error) => tracing::error!("SIGHUP: nothing changes: {error}"),
+        }
+    }
 }

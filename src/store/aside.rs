@@ -60,7 +60,6 @@ const BEFORE_ALL: Place = Place { epoch: -1, stream_seq: 0 };
 #[derive(Debug)]
 pub struct Aside {
     build: Build,
-    rules: Rules,
     /// Those of the build, and those that speak to them.
     groups: GroupSet,
     /// The database, for reading.
@@ -77,10 +76,10 @@ impl Aside {
     ///
     /// # Errors
     /// Where a file cannot be read or written.
-    pub fn open(database: &Path, build: Build, rules: Rules) -> Result<Self, StoreError> {
+    pub fn open(database: &Path, build: Build) -> Result<Self, StoreError> {
         let raw = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         raw.busy_timeout(BUSY_TIMEOUT)?;
-        let groups = derived::with_sources(&rules, build.groups.clone());
+        let groups = derived::with_sources(&build.rules, build.groups.clone());
         let path = file_of(database);
         let schema = schema(&raw, &groups)?;
         let kept = open_file(&path).and_then(|built| Ok((resume(&built, &build, &schema, &raw)?, built)));
@@ -93,7 +92,7 @@ impl Aside {
                 (built, state)
             }
         };
-        Ok(Self { build, rules, groups, raw, built, path, upto, progress })
+        Ok(Self { build, groups, raw, built, path, upto, progress })
     }
 
     /// How far it is.
@@ -143,7 +142,8 @@ impl Aside {
             last.stream_seq = last.stream_seq.min(to_sql(position.last_seq)).max(first.stream_seq);
         }
         let rows = writer::transact(&self.built, |tx| {
-            let mut step = Step { rules: &self.rules, groups: &self.groups, read: &read, tx, first, last, rows: 0 };
+            let mut step =
+                Step { rules: &self.build.rules, groups: &self.groups, read: &read, tx, first, last, rows: 0 };
             step.replay::<AnalyticsEvent>()?;
             step.replay::<Metric>()?;
             step.replay::<SessionMessage>()?;

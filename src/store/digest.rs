@@ -72,7 +72,7 @@ pub fn digest(path: &Path) -> Result<Digest, StoreError> {
     Ok(Digest { as_of, tables })
 }
 
-fn as_of(tx: &Transaction<'_>) -> rusqlite::Result<BTreeMap<String, u64>> {
+pub(super) fn as_of(tx: &Transaction<'_>) -> rusqlite::Result<BTreeMap<String, u64>> {
     let sql = "SELECT stream, last_seq FROM _positions p \
                WHERE epoch = (SELECT max(epoch) FROM _positions o WHERE o.stream = p.stream)";
     tx.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, from_sql(row.get(1)?))))?.collect()

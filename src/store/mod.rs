@@ -7,6 +7,7 @@
 mod aside;
 mod derived;
 mod digest;
+mod funnels;
 mod gaps;
 mod lock;
 mod migrate;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 pub use aside::{Aside, Progress, STEP_MESSAGES, remove as discard_build};
 pub use derived::Build;
 pub use digest::{Digest, digest};
+pub use funnels::{ActorHits, FunnelReport, funnel_hits, funnel_reports};
 pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
 pub use open::{WRITER_PRAGMAS, open_reader, open_writer};

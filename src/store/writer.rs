@@ -73,10 +73,22 @@ impl Writer {
     /// Takes a migrated database. Groups of derived tables that other rules made are frozen from now on.
     pub(super) fn new(connection: Connection, database: &Path, rules: Rules) -> Result<Self, StoreError> {
         let build = watch::Sender::new(None);
-        let writer = Self { connection, database: database.to_owned(), rules, build, stop_waiting: Arc::default() };
-        let tx = writer.begin()?;
-        derived::define_funnels(&tx, &writer.rules)?;
-        let mut build = derived::freeze_changed(&tx, &writer.rules)?;
+        let mut writer = Self { connection, database: database.to_owned(), rules, build, stop_waiting: Arc::default() };
+        writer.set_rules(writer.rules.clone())?;
+        if writer.build.borrow().is_none() {
+            aside::remove(database)?;
+        }
+        Ok(writer)
+    }
+
+    /// From now on derived tables follow these. Groups that other rules made are frozen.
+    ///
+    /// # Errors
+    /// Where the transaction fails; then the rules stay as they were.
+    pub fn set_rules(&mut self, rules: Rules) -> Result<(), StoreError> {
+        let tx = self.begin()?;
+        derived::define_funnels(&tx, &rules)?;
+        let mut build = derived::freeze_changed(&tx, &rules)?;
         if let Some(begun) = &build
             && !derived::has_raw_rows(&tx)?
         {
@@ -84,11 +96,13 @@ impl Writer {
             build = None;
         }
         tx.commit()?;
-        if build.is_none() {
-            aside::remove(database)?;
-        }
-        writer.build.send_replace(build);
-        Ok(writer)
+        self.rules = rules;
+        self.build.send_if_modified(|wanted| {
+            let is_new = *wanted != build;
+            *wanted = build;
+            is_new
+        });
+        Ok(())
     }
 
     /// When set, a transaction that cannot begin because another process holds SQLite's write lock fails at once.
@@ -162,7 +176,7 @@ impl Writer {
     pub fn rebuild(&mut self) -> Result<(), StoreError> {
         loop {
             let Some(build) = self.build.borrow().clone() else { return Ok(()) };
-            self.swap(Aside::open(&self.database, build, self.rules.clone())?)?;
+            self.swap(Aside::open(&self.database, build)?)?;
         }
     }
 

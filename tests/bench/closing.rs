@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use streamgauge::analytics::Rules;
 use streamgauge::batch::Batch;
 use streamgauge::decode::Delivery;
 use streamgauge::judge::Judge;
@@ -49,10 +48,10 @@ pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, 
 }
 
 /// Session rows that all differ by other rules, built aside and put in.
-pub fn measure_swap(writer: &mut Writer, database: &Path, rules: Rules) -> (Duration, Swapped) {
+pub fn measure_swap(writer: &mut Writer, database: &Path) -> (Duration, Swapped) {
     let began = Instant::now();
     let build = writer.builds().borrow().clone().unwrap();
-    let mut aside = Aside::open(database, build, rules).unwrap();
+    let mut aside = Aside::open(database, build).unwrap();
     while aside.step(STEP_MESSAGES).unwrap() {}
     let built = began.elapsed();
     (built, writer.swap(aside).unwrap().unwrap())

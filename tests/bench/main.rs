@@ -134,7 +134,7 @@ async fn swap_sessions(config: &Config) {
     let mut other = config.clone();
     other.rules.session_timeout_ms *= 2 * 24 * 60;
     let mut writer = open(&other, &database).await;
-    let (built, swapped) = closing::measure_swap(&mut writer, &database, other.rules);
+    let (built, swapped) = closing::measure_swap(&mut writer, &database);
     assert!(swapped.rows_that_differed >= usize::try_from(ROWS).unwrap());
     println!(
         "{ROWS} sessions made anew by another timeout: {:.2} s beside the worker; {} rows differed, and ingestion \

@@ -57,8 +57,7 @@ impl World {
             self.aside = None;
             return None;
         };
-        let rules = config(self.store.folder.path(), self.toml).rules;
-        let fresh = || Aside::open(&self.store.path(), build.clone(), rules.clone()).unwrap();
+        let fresh = || Aside::open(&self.store.path(), build.clone()).unwrap();
         let kept = self.aside.take().filter(|aside| aside.is_of(&build));
         Some(self.aside.insert(kept.unwrap_or_else(fresh)))
     }
@@ -131,8 +130,7 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
     let mut store = store.reopen_frozen(&runtime, toml);
     let build = store.writer.builds().borrow().clone().unwrap();
     assert_eq!(build.names(), ["sessions", "activity"]);
-    let rules = config(store.folder.path(), toml).rules;
-    let mut aside = Aside::open(&store.path(), build.clone(), rules).unwrap();
+    let mut aside = Aside::open(&store.path(), build.clone()).unwrap();
     assert!(aside.step(20).unwrap());
     // What its last messages would be is not there yet.
     assert!(aside.step(20).unwrap());
@@ -180,8 +178,7 @@ fn a_file_that_was_built_and_then_damaged_is_begun_anew() {
     let mut store = store.reopen_frozen(&runtime, toml);
     let built = store.folder.path().join("streamgauge.db.rebuild");
     let build = store.writer.builds().borrow().clone().unwrap();
-    let rules = config(store.folder.path(), toml).rules;
-    let open = || Aside::open(&store.path(), build.clone(), rules.clone()).unwrap();
+    let open = || Aside::open(&store.path(), build.clone()).unwrap();
 
     assert!(open().step(10).unwrap());
     assert_eq!(open().progress().rows, 10, "it goes on");

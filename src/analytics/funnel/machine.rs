@@ -150,10 +150,21 @@ pub enum Fate {
     Completed(Chain),
     /// No episode is open, and it is not of step 1.
     NothingOpen,
-    /// No chain has reached the step before, or none that began within the window and does not hold this event.
-    NothingToExtend,
+    /// No chain that has reached the step before can be extended.
+    NothingToExtend(Unfit),
     /// The chain that ends at this step began no earlier.
     NotLater,
+}
+
+/// Why no chain can be extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// None has reached the step before.
+    NotReached,
+    /// Those that have began longer ago than the window.
+    OutOfWindow,
+    /// Those that have and are live hold this event already.
+    SameEvent,
 }
 
 /// The slots of an actor: one for each step while an episode is open, none while none is.
@@ -208,9 +219,14 @@ impl Machine {
             Chain(vec![Arc::clone(hit)])
         } else {
             let previous = &self.slots[usize::from(hit.step) - 2];
-            let candidates = previous.now.as_ref().into_iter().chain(previous.held_before(now_ms));
-            let Some(chain) = candidates.into_iter().find(|chain| chain.has_room_for(hit, rule)) else {
-                return Fate::NothingToExtend;
+            let candidates = || previous.now.as_ref().into_iter().chain(previous.held_before(now_ms));
+            let Some(chain) = candidates().find(|chain| chain.has_room_for(hit, rule)) else {
+                let is_live = candidates().any(|chain| chain.is_live(now_ms, rule));
+                return Fate::NothingToExtend(match (candidates().next(), is_live) {
+                    (None, _) => Unfit::NotReached,
+                    (Some(_), false) => Unfit::OutOfWindow,
+                    (Some(_), true) => Unfit::SameEvent,
+                });
             };
             chain.extended(hit)
         };

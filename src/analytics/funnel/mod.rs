@@ -13,6 +13,7 @@ mod condition;
 mod facts;
 mod history;
 mod machine;
+mod report;
 mod segment;
 
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use crate::natural_id;
 pub use condition::{Condition, Op, Properties};
 pub use facts::FunnelFacts;
 pub use history::{History, Segments};
-pub use machine::{Chain, Fate, Hit, Machine, Opening, Rule};
+pub use machine::{Chain, Fate, Hit, Machine, Opening, Rule, Unfit};
+pub use report::{Report, StepReport};
 pub use segment::{Episode, MAX_SEGMENT_HITS, Piece, Segment};
 
 /// A funnel.

@@ -77,7 +77,7 @@ impl Segment {
                     piece.best = first_furthest(piece.best.take(), Some(chain.clone()));
                 }
             }
-            Fate::NothingOpen | Fate::NothingToExtend | Fate::NotLater => {}
+            Fate::NothingOpen | Fate::NothingToExtend(_) | Fate::NotLater => {}
         }
         self.hits.push(hit);
         fate

@@ -146,7 +146,7 @@ impl GroupName {
     }
 
     /// What its rows depend on beside the raw rows, and beside the groups that it listens to.
-    fn fingerprint(&self, rules: &Rules) -> String {
+    pub(in crate::store) fn fingerprint(&self, rules: &Rules) -> String {
         match self {
             GroupName::Rollups => format!("rules={ROLLUP_RULES} state={}", Rollup::VERSION),
             GroupName::Features => {
@@ -190,12 +190,14 @@ pub(in crate::store) fn with_sources(rules: &Rules, mut groups: GroupSet) -> Gro
 }
 
 /// What is built aside, to be put in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Build {
     /// Its name: what was built for another build is of no use to this one.
     pub(in crate::store) id: String,
     /// The groups that it replaces.
     pub(in crate::store) groups: GroupSet,
+    /// What they are to be built by.
+    pub(in crate::store) rules: Rules,
 }
 
 impl Build {
@@ -232,7 +234,7 @@ pub(in crate::store) fn freeze_changed(tx: &Transaction<'_>, rules: &Rules) -> r
         && begun.len() == 1
         && let Some(Some(id)) = begun.pop_first()
     {
-        return Ok(Some(Build { id, groups }));
+        return Ok(Some(Build { id, groups, rules: rules.clone() }));
     }
     begin(tx, rules, groups).map(Some)
 }
@@ -245,7 +247,7 @@ fn has_watermark(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
 
 /// Begins a build: from now on the groups' rows stay as they are.
 fn begin(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet) -> rusqlite::Result<Build> {
-    let build = Build { id: clock::new_id().to_string(), groups };
+    let build = Build { id: clock::new_id().to_string(), groups, rules: rules.clone() };
     let sql = "INSERT INTO _groups (name, fingerprint, build) VALUES (?1, ?2, ?3) \
                ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, build = excluded.build";
     for group in &build.groups {

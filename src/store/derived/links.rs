@@ -28,7 +28,7 @@ impl<'tx> LinkTable<'tx> {
 }
 
 /// The user of an anonymous id.
-pub(super) fn user_of(connection: &Connection, anonymous_id: &str) -> Result<Option<String>, StoreError> {
+pub(in crate::store) fn user_of(connection: &Connection, anonymous_id: &str) -> Result<Option<String>, StoreError> {
     let mut select = connection.prepare_cached(SELECT)?;
     let link: Option<Link> = select_state(&mut select, [anonymous_id], STATES, || anonymous_id.to_owned())?;
     Ok(link.map(|link| link.user_id))

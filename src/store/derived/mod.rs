@@ -31,6 +31,8 @@ use crate::analytics::{self, ByKey, Change, Facts, Group, Rules, State};
 pub(super) use funnels::define as define_funnels;
 pub use groups::Build;
 pub(super) use groups::{GroupName, GroupSet, freeze, freeze_changed, has_raw_rows, thaw, with_sources};
+pub(super) use links::user_of;
+pub(super) use segments::StoredSegments;
 pub(super) use swap::swap;
 
 /// Where a group keeps its states. Gets and puts them by the batch; merging happens in [`crate::analytics`].

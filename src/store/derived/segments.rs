@@ -23,7 +23,7 @@ const RENAME: &str = "UPDATE _funnel_segments SET opened_ms = ?3, opened_by = ?4
      AND opened_by = ?5 AND (first_ms, first_step, first_event_id) >= (?6, ?7, ?8)";
 
 /// The segments of one actor after another.
-pub(super) struct StoredSegments<'tx> {
+pub(in crate::store) struct StoredSegments<'tx> {
     connection: &'tx Connection,
     funnel: i64,
     actor: String,
@@ -33,7 +33,7 @@ pub(super) struct StoredSegments<'tx> {
 }
 
 impl<'tx> StoredSegments<'tx> {
-    pub(super) fn prepare(connection: &'tx Connection) -> rusqlite::Result<Self> {
+    pub(in crate::store) fn prepare(connection: &'tx Connection) -> rusqlite::Result<Self> {
         let holding = format!("SELECT {COLUMNS} {OF_ACTOR} AND {BY_FIRST} <= (?3, ?4, ?5) {LATEST}");
         let following = format!("SELECT {COLUMNS} {OF_ACTOR} AND {BY_FIRST} > (?3, ?4, ?5) {EARLIEST}");
         Ok(Self {
@@ -47,13 +47,13 @@ impl<'tx> StoredSegments<'tx> {
     }
 
     /// From now on those of this actor.
-    pub(super) fn turn_to(&mut self, funnel: i64, actor: &str) {
+    pub(in crate::store) fn turn_to(&mut self, funnel: i64, actor: &str) {
         self.funnel = funnel;
         actor.clone_into(&mut self.actor);
     }
 
     /// All of the actor's, in order.
-    pub(super) fn all(&self) -> Result<Vec<Segment>, StoreError> {
+    pub(in crate::store) fn all(&self) -> Result<Vec<Segment>, StoreError> {
         let sql = format!("SELECT {COLUMNS} {OF_ACTOR} ORDER BY first_ms, first_step, first_event_id");
         let mut select = self.connection.prepare_cached(&sql)?;
         let mut rows = select.query(params![self.funnel, self.actor])?;

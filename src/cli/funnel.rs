@@ -1,0 +1,255 @@
+//! `streamgauge funnel`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Failure;
+use crate::analytics::funnel::{Fate, Funnel, Hit, Report, Scope, Segment, Unfit};
+use crate::config::Config;
+use crate::model::Timestamp;
+use crate::store::{self, ActorHits, FunnelReport, StoreError};
+
+const BAR_CHARS: f64 = 30.0;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Action {
+    /// All funnels: entered, completed
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One funnel, step by step
+    Show {
+        /// The funnel
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The events that made or broke somebody's conversions, and why a step did not count
+    Explain {
+        /// The funnel
+        name: String,
+        /// A user id or an anonymous id; of a funnel of sessions, a session id
+        #[arg(long, value_name = "ID")]
+        actor: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn execute(action: Action, config: Config) -> Result<(), Failure> {
+    tokio::task::spawn_blocking(move || run(&action, &config)).await.map_err(Failure::failed)?
+}
+
+fn run(action: &Action, config: &Config) -> Result<(), Failure> {
+    match action {
+        Action::List { json } => {
+            let reports = reports(config, None)?;
+            if *json {
+                out!("{}", serde_json::to_string(&reports).map_err(Failure::failed)?);
+            } else {
+                list(&reports);
+            }
+        }
+        Action::Show { name, json } => {
+            let reports = reports(config, Some(name))?;
+            let Some(report) = reports.first() else {
+                return Err(Failure::Failed(format!(
+                    "there is no funnel {name:?}; `streamgauge funnel list` lists them"
+                )));
+            };
+            if *json {
+                out!("{}", serde_json::to_string(report).map_err(Failure::failed)?);
+            } else {
+                show(report);
+            }
+        }
+        Action::Explain { name, actor, json } => {
+            let (funnel, found) = hits_of(config, name, actor)?;
+            let explained = Explained::of(&funnel, found);
+            if *json {
+                out!("{}", explained.as_json(&funnel));
+            } else {
+                explained.print(&funnel);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn reports(config: &Config, name: Option<&str>) -> Result<Vec<FunnelReport>, Failure> {
+    store::funnel_reports(&config.database_path, name).map_err(Failure::failed)
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn duration(ms: Option<i64>) -> String {
+    let Some(ms) = ms.and_then(|ms| u64::try_from(ms).ok()) else { return "-".to_owned() };
+    // Of what is long, the milliseconds say nothing.
+    let ms = if ms >= 60_000 { ms / 1_000 * 1_000 } else { ms };
+    humantime::format_duration(Duration::from_millis(ms)).to_string()
+}
+
+fn note(report: &FunnelReport) -> &'static str {
+    if report.is_rebuilding { "  (being made anew: these are the numbers of before)" } else { "" }
+}
+
+fn list(reports: &[FunnelReport]) {
+    for report in reports {
+        let Report { entered, completed, .. } = report.report;
+        let rate = percent((entered > 0).then(|| completed as f64 / entered as f64));
+        out!("{}: {entered} entered, {completed} completed, {rate}{}", report.name, note(report));
+    }
+}
+
+fn show(report: &FunnelReport) {
+    out!("{}{}", report.name, note(report));
+    if let Some(description) = &report.description {
+        out!("{description}");
+    }
+    for (stream, sequence) in &report.as_of {
+        out!("as of {stream} {sequence}");
+    }
+    let width = report.report.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0).max(4);
+    let header = ["entered", "reached", "converted"].map(|title| format!("{title:>10}")).concat();
+    out!("\n   {:width$}{header}{:>9}{:>9}{:>14}{:>14}", "step", "rate", "of all", "median", "p90");
+    for (at, step) in report.report.steps.iter().enumerate() {
+        let counts = [step.entered, step.reached, step.converted].map(|count| format!("{count:>10}")).concat();
+        let (rate, of_all) = (percent(step.rate), percent(step.rate_of_all));
+        let (median, p90) = (duration(step.median_ms), duration(step.p90_ms));
+        let bar = "█".repeat((step.rate_of_all.unwrap_or(0.0) * BAR_CHARS).round() as usize);
+        out!("{:>2} {:width$}{counts}{rate:>9}{of_all:>9}{median:>14}{p90:>14}  {bar}", at + 1, step.name);
+    }
+}
+
+fn hits_of(config: &Config, name: &str, id: &str) -> Result<(Arc<Funnel>, ActorHits), Failure> {
+    let Some(funnel) = config.rules.funnels.by_name(name) else {
+        let why = "is not in the configuration; explain needs the one that the worker runs with (--config)";
+        return Err(Failure::Failed(format!("funnel {name:?} {why}")));
+    };
+    let found = store::funnel_hits(&config.database_path, &config.rules, funnel, id);
+    let found = found.map_err(|error: StoreError| Failure::failed(error))?.ok_or_else(|| {
+        let why = "is of another definition in the database, or is being made anew (`streamgauge status` shows that)";
+        Failure::Failed(format!("funnel {name:?} {why}; explain needs the configuration that the worker runs with"))
+    })?;
+    if found.hits.is_empty() {
+        let whose = match funnel.scope {
+            Scope::User => "no event of a user or anonymous id",
+            Scope::Session => "no event of a session",
+        };
+        return Err(Failure::Failed(format!("{whose} {id:?} matches a step of funnel {name:?}")));
+    }
+    Ok((Arc::clone(funnel), found))
+}
+
+/// What became of each hit, in order.
+struct Explained {
+    actor: String,
+    lines: Vec<(Arc<Hit>, Fate)>,
+    segment: Segment,
+}
+
+impl Explained {
+    fn of(funnel: &Funnel, found: ActorHits) -> Self {
+        let mut lines = Vec::with_capacity(found.hits.len());
+        let tell = |hit: &Arc<Hit>, fate: &Fate| lines.push((Arc::clone(hit), fate.clone()));
+        let segment = Segment::of_all(found.hits, funnel.rule(), tell);
+        Self { actor: found.actor, lines, segment }
+    }
+
+    fn as_json(&self, funnel: &Funnel) -> Value {
+        let line = |(hit, fate): &(Arc<Hit>, Fate)| {
+            json!({
+                "timestamp": timestamp(hit),
+                "event_id": hit.event_id,
+                "step": hit.step,
+                "step_name": step_name(funnel, hit),
+                "counts": matches!(fate, Fate::Opened | Fate::Filled(_) | Fate::Completed(_)),
+                "what": reason(fate, funnel),
+            })
+        };
+        let episodes = self.segment.episodes(funnel.rule()).into_iter().map(|episode| {
+            let events: Vec<_> = episode.best.hits().iter().map(|hit| hit.event_id.clone()).collect();
+            json!({
+                "id": funnel.episode_id(&episode.opening),
+                "current_step": episode.best.step(),
+                "completed": episode.is_completed,
+                "events": events,
+            })
+        });
+        let episodes: Vec<_> = episodes.collect();
+        let lines: Vec<_> = self.lines.iter().map(line).collect();
+        json!({"funnel": funnel.name, "actor": self.actor, "episodes": episodes, "hits": lines})
+    }
+
+    fn print(&self, funnel: &Funnel) {
+        out!("{} of funnel {}, window {}", self.actor, funnel.name, duration(Some(funnel.window_ms)));
+        let episodes = self.segment.episodes(funnel.rule());
+        let mut number = 0;
+        for (hit, fate) in &self.lines {
+            if *fate == Fate::Opened {
+                let episode = &episodes[number];
+                number += 1;
+                let best = &episode.best;
+                let step = &funnel.steps[usize::from(best.step()) - 1].name;
+                let end = if episode.is_completed { "completed" } else { "not completed" };
+                out!("\nepisode {number}: {end}, reached step {} of {} ({step})", best.step(), funnel.steps.len());
+                for hit in best.hits() {
+                    out!("    {}  {}  event {}", timestamp(hit), step_name(funnel, hit), hit.event_id);
+                }
+                out!("  what happened:");
+            }
+            out!(
+                "    {}  {}  event {}: {}",
+                timestamp(hit),
+                step_name(funnel, hit),
+                hit.event_id,
+                reason(fate, funnel)
+            );
+        }
+    }
+}
+
+fn timestamp(hit: &Hit) -> String {
+    Timestamp::from_millis(hit.timestamp_ms).to_string()
+}
+
+fn step_name<'a>(funnel: &'a Funnel, hit: &Hit) -> &'a str {
+    funnel.steps.get(usize::from(hit.step).saturating_sub(1)).map_or("?", |step| &step.name)
+}
+
+/// What became of a hit, in words.
+fn reason(fate: &Fate, funnel: &Funnel) -> String {
+    let before = |step: u8| funnel.steps.get(usize::from(step).saturating_sub(2)).map_or("?", |step| &step.name);
+    match fate {
+        Fate::Opened => "begins".to_owned(),
+        Fate::Filled(chain) | Fate::Completed(chain) => {
+            let hits = chain.hits();
+            let took = hits.last().zip(hits.iter().nth_back(1)).map(|(last, previous)| {
+                let took = duration(Some(last.timestamp_ms - previous.timestamp_ms));
+                format!("{took} after {}", before(last.step))
+            });
+            match (fate, took) {
+                (Fate::Completed(_), took) => format!("completes, {}", took.unwrap_or_default()),
+                (_, Some(took)) => format!("counts, {took}"),
+                (_, None) => "begins a later chain, which has more time left".to_owned(),
+            }
+        }
+        Fate::NothingOpen => "does not count: nothing had begun, or the window had passed".to_owned(),
+        Fate::NothingToExtend(Unfit::NotReached) => "does not count: the step before was not taken yet".to_owned(),
+        Fate::NothingToExtend(Unfit::OutOfWindow) => {
+            "does not count: what had taken the step before began longer ago than the window".to_owned()
+        }
+        Fate::NothingToExtend(Unfit::SameEvent) => {
+            "does not count: this event is an earlier step itself, and one event is one step".to_owned()
+        }
+        Fate::NotLater => "does not count: a chain that began no earlier has taken this step already".to_owned(),
+    }
+}

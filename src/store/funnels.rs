@@ -1,0 +1,128 @@
+//! Funnels, for readers. Each call is one read transaction, and blocks.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::derived::{GroupName, StoredSegments, user_of};
+use super::{StoreError, digest};
+use crate::analytics::Rules;
+use crate::analytics::funnel::{Funnel, Hit, Report, Scope};
+use crate::model::Timestamp;
+
+/// A funnel's definition and its numbers.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct FunnelReport {
+    /// The funnel.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Whether the numbers are still those of a former definition.
+    pub is_rebuilding: bool,
+    /// Up to which sequence of which stream it is exact.
+    pub as_of: std::collections::BTreeMap<String, u64>,
+    /// The numbers.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// Whose hits, and all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActorHits {
+    /// As the actor stands in the database, such as `user|ada`.
+    pub actor: String,
+    /// In no order.
+    pub hits: Vec<Hit>,
+}
+
+/// All funnels of a database, or the one of that name, in the order of names.
+///
+/// # Errors
+/// Where the file is missing, not migrated, or cannot be read.
+pub fn funnel_reports(path: &Path, name: Option<&str>) -> Result<Vec<FunnelReport>, StoreError> {
+    read(path, |tx| {
+        let as_of = digest::as_of(tx)?;
+        let mut select = tx.prepare(
+            "SELECT f.id, f.name, f.description, f.steps, EXISTS (SELECT 1 FROM _groups g \
+             WHERE g.name = 'funnel ' || f.name AND g.build IS NOT NULL) FROM funnels f \
+             WHERE ?1 IS NULL OR f.name = ?1 ORDER BY f.name",
+        )?;
+        let mut rows = select.query([name])?;
+        let mut reports = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (id, steps): (String, String) = (row.get(0)?, row.get(3)?);
+            reports.push(FunnelReport {
+                name: row.get(1)?,
+                description: row.get(2)?,
+                is_rebuilding: row.get(4)?,
+                as_of: as_of.clone(),
+                report: Report::of(step_names(&steps), episodes(tx, &id)?),
+            });
+        }
+        Ok(reports)
+    })
+}
+
+fn step_names(steps: &str) -> Vec<String> {
+    let steps: Vec<serde_json::Value> = serde_json::from_str(steps).unwrap_or_default();
+    steps.iter().map(|step| step["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn episodes(tx: &Transaction<'_>, funnel_id: &str) -> rusqlite::Result<Vec<Vec<i64>>> {
+    let mut select = tx.prepare("SELECT step_timestamps FROM funnel_conversions WHERE funnel_id = ?1")?;
+    let episode = |timestamps: String| {
+        let timestamps: Vec<String> = serde_json::from_str(&timestamps).unwrap_or_default();
+        timestamps.iter().filter_map(|text| Timestamp::from_stored(text)).map(Timestamp::as_millis).collect()
+    };
+    select.query_map([funnel_id], |row| row.get(0).map(episode))?.collect()
+}
+
+/// The hits of a user, of an anonymous id or of a session in a funnel. None where the database's funnel is of another
+/// definition than the one that is given; without hits where nothing of theirs matched.
+///
+/// # Errors
+/// Where the file is missing, not migrated, or cannot be read.
+pub fn funnel_hits(path: &Path, rules: &Rules, funnel: &Funnel, id: &str) -> Result<Option<ActorHits>, StoreError> {
+    read(path, |tx| {
+        let group = GroupName::Funnel(funnel.name.clone());
+        let sql = "SELECT fingerprint FROM _groups WHERE name = ?1 AND build IS NULL";
+        let stored: Option<String> = tx.query_row(sql, [group.name()], |row| row.get(0)).optional()?;
+        if stored.as_ref() != Some(&group.fingerprint(rules)) {
+            return Ok(None);
+        }
+        let actors = match funnel.scope {
+            Scope::Session => vec![format!("session|{id}")],
+            Scope::User => {
+                let linked = user_of(tx, id)?.map(|user_id| format!("user|{user_id}"));
+                [format!("user|{id}")].into_iter().chain(linked).chain([format!("anonymous|{id}")]).collect()
+            }
+        };
+        let mut segments = StoredSegments::prepare(tx)?;
+        for actor in actors {
+            segments.turn_to(funnel.key(), &actor);
+            let hits: Vec<Hit> =
+                segments.all()?.iter().flat_map(|segment| segment.hits()).map(|hit| (**hit).clone()).collect();
+            if !hits.is_empty() {
+                return Ok(Some(ActorHits { actor, hits }));
+            }
+        }
+        Ok(Some(ActorHits { actor: id.to_owned(), hits: Vec::new() }))
+    })
+}
+
+fn read<T>(path: &Path, body: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    if !path.is_file() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    let tx = connection.transaction()?;
+    let has_tables =
+        tx.query_row("SELECT 1 FROM sqlite_master WHERE name = ?1", params!["_funnel_segments"], |_| Ok(()));
+    if has_tables.optional()?.is_none() {
+        let error = "it has no table _funnel_segments".to_owned();
+        return Err(StoreError::NotMigrated { path: path.to_owned(), error });
+    }
+    body(&tx)
+}
