@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::laws::{naive_activity, naive_sessions};
+use crate::laws::{naive_activity, naive_funnels, naive_sessions};
 use crate::support::{CuttingProxy, NatsServer, Random, Traffic, Worker, publish_all, seed, wait_for};
 
 const STREAM: &str = "ANALYTICS";
@@ -175,6 +175,33 @@ async fn a_publisher_through_a_server_that_is_killed() {
     assert_eq!(database.texts("SELECT DISTINCT event_name FROM analytics_events").len(), 100_000);
 }
 
+/// Other rules than the default ones.
+const RULES: &str = r#"
+    [limits]
+    session_timeout = "5m"
+    [[funnels]]
+    name = "users"
+    window = "10s"
+    steps = [{ name = "one", event_name = ["e1", "e2"] }, { name = "two", event_name = ["e2", "e3", "e4"] }]
+    [[funnels]]
+    name = "sessions"
+    scope = "session"
+    steps = [{ name = "one", event_name = ["e1", "e2"] }, { name = "two", event_name = ["e2", "e3", "e4"] }]
+"#;
+
+fn funnels() -> Vec<naive_funnels::Funnel> {
+    let funnel = |name, is_of_sessions, window_ms| naive_funnels::Funnel {
+        name,
+        is_of_sessions,
+        window_ms,
+        reentry: true,
+        steps: vec![|event| ["e1", "e2"].contains(&event.name.as_str()), |event| {
+            ["e2", "e3", "e4"].contains(&event.name.as_str())
+        }],
+    };
+    vec![funnel("users", false, 10_000), funnel("sessions", true, 7 * 86_400_000)]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_change_through_kills_while_messages_flow() {
     let seed = seed();
@@ -188,8 +215,10 @@ async fn rules_change_through_kills_while_messages_flow() {
     worker.applied(before).await;
     assert!(worker.stop().await.success());
 
+    let rules = folder.path().join("rules.toml");
+    std::fs::write(&rules, RULES).unwrap();
     let mut worker =
-        worker.env("STREAMGAUGE_LIMITS__SESSION_TIMEOUT", "5m").env("STREAMGAUGE_BATCH__MAX_MESSAGES", "2000");
+        worker.env("STREAMGAUGE_CONFIG", rules.to_str().unwrap()).env("STREAMGAUGE_BATCH__MAX_MESSAGES", "2000");
     let messages = traffic.take_messages(40_000);
     let publishing = tokio::spawn(async move { publish_all(&jetstream, messages).await });
     // Killed while it builds, each time further on; never begun anew.
@@ -217,5 +246,8 @@ async fn rules_change_through_kills_while_messages_flow() {
     let read = database.read();
     assert_eq!(naive_sessions::stored(&read), naive_sessions::recompute(&read, 5 * 60_000));
     naive_activity::assert_is_recomputed(&read, 5 * 60_000);
+    let funnels = naive_funnels::recompute(&read, &funnels(), 5 * 60_000);
+    assert!(funnels.len() > 1_000);
+    assert_eq!(naive_funnels::stored(&read), funnels);
     assert_equals_an_undisturbed_run(&worker, last_seq).await;
 }

@@ -9,6 +9,7 @@ mod support;
 
 mod closing;
 mod full;
+mod funnels;
 mod limit;
 mod workload;
 
@@ -20,6 +21,7 @@ use streamgauge::nats::Outgoing;
 use streamgauge::store::{self, Lock, Writer};
 
 use full::{Bench, Run};
+use funnels::{Funnels, LATENESS};
 use workload::Workload;
 
 /// How much is measured.
@@ -35,6 +37,9 @@ struct Sizes {
 const WHOLE: Sizes = Sizes { messages: 500_000, stored: 5_000_000, open_sessions: 1_000_000 };
 const SHORT: Sizes = Sizes { messages: 100_000, stored: 0, open_sessions: 50_000 };
 
+/// As many as funnels are measured with.
+const FUNNEL_MESSAGES: usize = 200_000;
+
 #[tokio::main]
 async fn main() {
     let is_short = std::env::args().any(|argument| argument == "--short");
@@ -48,6 +53,7 @@ async fn main() {
     let messages = workload.take_outgoing(sizes.messages);
     let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
     println!("workload W: {} messages of {} bytes in the mean", messages.len(), bytes / messages.len());
+    measure_funnels(&config, &messages[..messages.len().min(FUNNEL_MESSAGES)]).await;
     let limit = limit_of_an_empty_file(&config, &messages).await;
     let mut bench = Bench::start().await;
     let publish = bench.publish(messages).await;
@@ -72,6 +78,28 @@ async fn main() {
     let latency_ms = bench.idle_latency_ms().await;
     let percentile = |percent: usize| latency_ms[(latency_ms.len() * percent).div_ceil(100) - 1];
     println!("publish to row, idle: p50 {:.1} ms, p99 {:.1} ms", percentile(50), percentile(99));
+}
+
+/// The writer's rate with funnels beside that without, and hits that run again.
+async fn measure_funnels(config: &Config, messages: &[Outgoing]) {
+    // The first run finds the machine cold.
+    funnels::writer_rate(config, messages).await;
+    let (without, _) = funnels::writer_rate(config, messages).await;
+    println!("funnels of five steps: rate of the writer alone, beside {without:.0}/s without any");
+    for (what, funnels) in [
+        ("1 that nothing matches", Funnels::Unmatched(1)),
+        ("10 that nothing matches", Funnels::Unmatched(10)),
+        ("100 that nothing matches", Funnels::Unmatched(100)),
+        ("10, 1 event in 3 in one of them", Funnels::InOne),
+        ("10, 1 event in 3 in five of them", Funnels::InFive),
+    ] {
+        let (rate, rows) = funnels::writer_rate(&funnels.config(), messages).await;
+        println!("  {what:<37} {:>11.2}  ({rows} rows)", rate / without);
+    }
+    println!("hits that the machine takes for each that comes");
+    for (what, lateness_ms) in LATENESS {
+        println!("  {what:<37} {:>11.2}", funnels::hits_run_each(lateness_ms));
+    }
 }
 
 fn report(what: &str, limit: f64, run: &Run) {
