@@ -93,3 +93,27 @@ fn a_mean_is_right_where_the_sum_is_beyond_f64() {
     let shown: f64 = store.database().text("SELECT avg_duration_ms || '' FROM feature_usage", []).parse().unwrap();
     assert!((shown / 1.7e308 - 1.0).abs() < 1e-12, "{shown}");
 }
+
+#[test]
+fn an_actor_who_takes_the_first_step_for_ever() {
+    let runtime = runtime();
+    let funnel = "[[funnels]]\nname = 'f'\nwindow = '1h'\n\
+                  steps = [{ name = 'a', event_name = 'a' }, { name = 'b', event_name = 'b' }, { name = 'c', event_name = 'c' }]";
+    let mut store = Store::with_config(&runtime, funnel);
+    // A minute apart, so that the episode never ends; in the middle and at the end a batch of late ones among the first.
+    let late = |n: i64, second: i64| ((n * 7919) % 25_000) * MINUTE_MS + second * 1_000;
+    let event = |n: i64| {
+        let (ms, name) = match n {
+            0..25_000 => (n * MINUTE_MS, "a"),
+            25_000..30_000 => (late(n, 20), if n % 2 == 0 { "a" } else { "b" }),
+            30_000..95_000 => ((n - 5_000) * MINUTE_MS, "a"),
+            _ => (late(n, 40), if n % 2 == 0 { "a" } else { "b" }),
+        };
+        json!({"id": n.to_string(), "event_type": "t", "event_name": name, "user_id": "ada", "timestamp": timestamp(ms)})
+    };
+    let took = write(&mut store, "funnels", (0..100_000).map(event));
+    println!("{took:?}");
+    assert!(least(&took[15..19]) <= least(&took[1..5]) * MAX_GROWTH, "in order: {took:?}");
+    assert!(took[19] <= took[5] * MAX_GROWTH, "late: {took:?}");
+    assert_eq!(store.database().count("funnel_conversions WHERE current_step = 2"), 1);
+}
