@@ -36,7 +36,8 @@ impl Rebuild {
             let wanted = self.builds.borrow_and_update().clone();
             let result = match wanted {
                 Some(build) => self.build(build, &stop).await,
-                None => Ok(()),
+                // Nothing any more: a file that was begun is of no use.
+                None => store::discard_build(&self.database),
             };
             let is_full = result.as_ref().is_err_and(StoreError::is_full);
             if (is_full || result.as_ref().is_err_and(StoreError::is_damage))

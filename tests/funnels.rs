@@ -137,6 +137,10 @@ async fn definitions_change_while_messages_flow() {
     std::fs::write(folder.path().join("streamgauge.toml"), "[[funnels]]\nname = 'broken'\nsteps = []\n").unwrap();
     worker.signal("-HUP");
     wait_for("the error", || worker.log().contains("funnel \"broken\": steps must be 2 to 16")).await;
+    std::fs::remove_file(folder.path().join("streamgauge.toml")).unwrap();
+    worker.signal("-HUP");
+    wait_for("the error", || worker.log().contains("cannot read the configuration file streamgauge.toml")).await;
+    assert_eq!(database.count("funnels"), 2);
     define(folder.path(), &[("stays", "b"), ("added", "d")]);
     worker.signal("-HUP");
     wait_for("the change", || completed("added") == 0).await;

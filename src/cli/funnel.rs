@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::analytics::funnel::{Fate, Funnel, Hit, Report, Scope, Segment, Unfit};
+use crate::analytics::funnel::{Episode, Fate, Funnel, Hit, Report, Scope, Segment, Unfit};
 use crate::config::Config;
 use crate::model::Timestamp;
 use crate::store::{self, ActorHits, FunnelReport, StoreError};
@@ -136,8 +136,9 @@ fn hits_of(config: &Config, name: &str, id: &str) -> Result<(Arc<Funnel>, ActorH
     };
     let found = store::funnel_hits(&config.database_path, &config.rules, funnel, id);
     let found = found.map_err(|error: StoreError| Failure::failed(error))?.ok_or_else(|| {
-        let why = "is of another definition in the database, or is being made anew (`streamgauge status` shows that)";
-        Failure::Failed(format!("funnel {name:?} {why}; explain needs the configuration that the worker runs with"))
+        let why = "is not in the database as the configuration defines it: no worker has run with it yet, or the funnel \
+                   is being made anew (`streamgauge status` shows that)";
+        Failure::Failed(format!("funnel {name:?} {why}"))
     })?;
     if found.hits.is_empty() {
         let whose = match funnel.scope {
@@ -165,6 +166,9 @@ impl Explained {
     }
 
     fn as_json(&self, funnel: &Funnel) -> Value {
+        let episodes = self.segment.episodes(funnel.rule());
+        let shown = shown(funnel, &episodes);
+        let in_episode = |hit: &Arc<Hit>| episodes.iter().any(|episode| episode.best.hits().contains(hit));
         let line = |(hit, fate): &(Arc<Hit>, Fate)| {
             json!({
                 "timestamp": timestamp(hit),
@@ -172,26 +176,29 @@ impl Explained {
                 "step": hit.step,
                 "step_name": step_name(funnel, hit),
                 "counts": matches!(fate, Fate::Opened | Fate::Filled(_) | Fate::Completed(_)),
+                "in_episode": in_episode(hit),
                 "what": reason(fate, funnel),
             })
         };
-        let episodes = self.segment.episodes(funnel.rule()).into_iter().map(|episode| {
+        let episode = |(at, episode): (usize, &Episode)| {
             let events: Vec<_> = episode.best.hits().iter().map(|hit| hit.event_id.clone()).collect();
             json!({
+                "is_row": shown.is_none_or(|shown| shown == at),
                 "id": funnel.episode_id(&episode.opening),
                 "current_step": episode.best.step(),
                 "completed": episode.is_completed,
                 "events": events,
             })
-        });
-        let episodes: Vec<_> = episodes.collect();
+        };
+        let told: Vec<_> = episodes.iter().enumerate().map(episode).collect();
         let lines: Vec<_> = self.lines.iter().map(line).collect();
-        json!({"funnel": funnel.name, "actor": self.actor, "episodes": episodes, "hits": lines})
+        json!({"funnel": funnel.name, "actor": self.actor, "episodes": told, "hits": lines})
     }
 
     fn print(&self, funnel: &Funnel) {
-        out!("{} of funnel {}, window {}", self.actor, funnel.name, duration(Some(funnel.window_ms)));
+        out!("{} of funnel {}, window {}", printable(&self.actor), funnel.name, duration(Some(funnel.window_ms)));
         let episodes = self.segment.episodes(funnel.rule());
+        let shown = shown(funnel, &episodes);
         let mut number = 0;
         for (hit, fate) in &self.lines {
             if *fate == Fate::Opened {
@@ -200,21 +207,34 @@ impl Explained {
                 let best = &episode.best;
                 let step = &funnel.steps[usize::from(best.step()) - 1].name;
                 let end = if episode.is_completed { "completed" } else { "not completed" };
-                out!("\nepisode {number}: {end}, reached step {} of {} ({step})", best.step(), funnel.steps.len());
+                let not_shown = "; another one is the row, the first that got furthest (reentry = false)";
+                let note = if shown.is_none_or(|shown| shown + 1 == number) { "" } else { not_shown };
+                let of = funnel.steps.len();
+                out!("\nepisode {number}: {end}, reached step {} of {of} ({step}){note}", best.step());
                 for hit in best.hits() {
                     out!("    {}  {}  event {}", timestamp(hit), step_name(funnel, hit), hit.event_id);
                 }
                 out!("  what happened:");
             }
-            out!(
-                "    {}  {}  event {}: {}",
-                timestamp(hit),
-                step_name(funnel, hit),
-                hit.event_id,
-                reason(fate, funnel)
-            );
+            let is_shown = number > 0 && episodes[number - 1].best.hits().contains(hit);
+            let is_other = matches!(fate, Fate::Filled(_)) && !is_shown;
+            let note = if is_other { "; in a chain other than the one above" } else { "" };
+            let what = reason(fate, funnel);
+            out!("    {}  {}  event {}: {what}{note}", timestamp(hit), step_name(funnel, hit), hit.event_id);
         }
     }
+}
+
+/// Where an actor has one row: which of the episodes it shows.
+fn shown(funnel: &Funnel, episodes: &[Episode]) -> Option<usize> {
+    let furthest = episodes.iter().map(|episode| episode.best.step()).max()?;
+    let first = episodes.iter().position(|episode| episode.best.step() == furthest);
+    first.filter(|_| !funnel.reentry)
+}
+
+/// Without what a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn timestamp(hit: &Hit) -> String {

@@ -107,7 +107,7 @@ impl Cli {
 
     async fn dispatch(self) -> Result<(), Failure> {
         let (raw, config) = self.load()?;
-        let sources = self.sources();
+        let sources = self.sources().pinned();
         match self.command {
             Command::Run(args) => {
                 warn_of_sections_without_effect(&raw);

@@ -73,6 +73,13 @@ pub struct Sources {
     pub flags: Vec<(&'static str, String)>,
 }
 
+impl Sources {
+    /// The same, with the file that is read where it is there now: should it be gone later, that is an error.
+    pub fn pinned(self) -> Self {
+        Self { file: find_file(&self), ..self }
+    }
+}
+
 /// Reads the layers, and checks what results.
 ///
 /// # Errors

@@ -71,8 +71,8 @@ fn step_names(steps: &str) -> Vec<String> {
 
 fn episodes(tx: &Transaction<'_>, funnel_id: &str) -> rusqlite::Result<Vec<Vec<i64>>> {
     let mut select = tx.prepare("SELECT step_timestamps FROM funnel_conversions WHERE funnel_id = ?1")?;
-    let episode = |timestamps: String| {
-        let timestamps: Vec<String> = serde_json::from_str(&timestamps).unwrap_or_default();
+    let episode = |timestamps: Option<String>| {
+        let timestamps: Vec<String> = serde_json::from_str(&timestamps.unwrap_or_default()).unwrap_or_default();
         timestamps.iter().filter_map(|text| Timestamp::from_stored(text)).map(Timestamp::as_millis).collect()
     };
     select.query_map([funnel_id], |row| row.get(0).map(episode))?.collect()
@@ -100,7 +100,7 @@ pub fn funnel_hits(path: &Path, rules: &Rules, funnel: &Funnel, id: &str) -> Res
         };
         let mut segments = StoredSegments::prepare(tx)?;
         for actor in actors {
-            segments.turn_to(funnel.key(), &actor);
+            segments.turn_to(funnel, &actor);
             let hits: Vec<Hit> =
                 segments.all()?.iter().flat_map(|segment| segment.hits()).map(|hit| (**hit).clone()).collect();
             if !hits.is_empty() {

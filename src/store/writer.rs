@@ -184,6 +184,8 @@ impl Writer {
     fn freeze(&mut self, damaged: GroupSet) -> Result<(), StoreError> {
         let groups = self.frozen().into_iter().chain(damaged).collect();
         let tx = self.begin()?;
+        // Should it be a definition that somebody took away.
+        derived::define_funnels(&tx, &self.rules)?;
         let build = derived::freeze(&tx, &self.rules, groups)?;
         tx.commit()?;
         self.build.send_replace(Some(build));

@@ -265,3 +265,36 @@ fn a_generated_column_stops_no_swap() {
     fresh.write(&deliveries, &[20]);
     assert_eq!(store.digest(), fresh.digest());
 }
+
+/// What other programs did to funnels is met as damage, and made anew.
+#[test]
+fn damaged_funnels_are_made_anew() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..60).map(|n| people::event_of(n, n % 3)).collect();
+    let deliveries = deliveries(&messages, &(0..60).collect::<Vec<_>>());
+    let mut fresh = Store::with_config(&runtime, people::CONFIG);
+    fresh.write(&deliveries, &[60]);
+    for damage in [
+        "UPDATE _funnel_segments SET segment = x'00'",
+        "UPDATE _funnel_segments SET segment = (SELECT segment FROM _funnel_segments ORDER BY length(segment) DESC LIMIT 1)",
+        "UPDATE _funnel_segments SET opened_ms = 'zz', opened_by = 'q'",
+        "UPDATE _funnel_episodes SET opened_ms = 'zz'",
+        "UPDATE _links SET state = x''",
+        "DELETE FROM funnels",
+        "DELETE FROM funnels; INSERT INTO funnels (id, name, steps) VALUES ('foreign', 'visit', '[]'), (x'00', x'01', '')",
+    ] {
+        let mut store = Store::with_config(&runtime, people::CONFIG);
+        store.write(&deliveries[..40], &[10]);
+        store.database().write().execute_batch(damage).unwrap();
+        // While it runs; or met at the next start.
+        for restarts in [false, true] {
+            if restarts {
+                store = store.reopen(&runtime, people::CONFIG);
+            }
+            let (from, to) = if restarts { (50, 60) } else { (40, 50) };
+            store.write(&deliveries[from..to], &[10]);
+            store.writer.rebuild().unwrap();
+        }
+        assert_eq!(store.digest(), fresh.digest(), "{damage}");
+    }
+}

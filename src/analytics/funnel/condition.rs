@@ -22,6 +22,11 @@ pub struct Condition {
     pub op: Op,
 }
 
+/// A place in an array, as it is written: no sign, no zeros before it.
+fn index(key: &str) -> Option<usize> {
+    key.parse().ok().filter(|index: &usize| index.to_string() == key)
+}
+
 fn joined<S: Serializer>(path: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.join("."))
 }
@@ -54,6 +59,9 @@ impl Op {
     /// # Errors
     /// What is wrong, as the end of a sentence that begins with the condition.
     pub fn new(name: &str, value: Option<Value>) -> Result<Self, String> {
+        if value.as_ref().is_some_and(has_null) {
+            return Err(format!("op = {name:?}: nan, inf and null are no values"));
+        }
         let needed = || value.clone().ok_or_else(|| format!("op = {name:?} needs a value"));
         let ordered = || match needed()? {
             value @ (Value::Number(_) | Value::String(_)) => Ok(value),
@@ -112,6 +120,16 @@ impl Op {
             },
             Self::Prefix(prefix) => value.and_then(Value::as_str).is_some_and(|text| text.starts_with(prefix)),
         }
+    }
+}
+
+/// Null is what numbers become that JSON does not have.
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.iter().any(has_null),
+        Value::Object(values) => values.values().any(has_null),
+        _ => false,
     }
 }
 
@@ -206,7 +224,7 @@ impl<'a> Properties<'a> {
         let mut value = parsed.get(first)?;
         for key in rest {
             value = match value {
-                Value::Array(values) => values.get(key.parse::<usize>().ok()?)?,
+                Value::Array(values) => values.get(index(key)?)?,
                 value => value.get(key)?,
             };
         }

@@ -54,6 +54,8 @@ pub struct History<'a, S> {
     rule: Rule,
     max_hits: usize,
     hits_run: u64,
+    /// What the last insert wrote: most episodes that are asked for begin there.
+    written: Vec<Segment>,
 }
 
 /// The machine where a segment begins, and which episode is open.
@@ -72,7 +74,7 @@ impl Before {
 impl<'a, S: Segments> History<'a, S> {
     /// What is kept there.
     pub fn new(segments: &'a mut S, rule: Rule) -> Self {
-        Self { segments, rule, max_hits: MAX_SEGMENT_HITS, hits_run: 0 }
+        Self { segments, rule, max_hits: MAX_SEGMENT_HITS, hits_run: 0, written: Vec::new() }
     }
 
     /// With shorter segments.
@@ -91,6 +93,7 @@ impl<'a, S: Segments> History<'a, S> {
     /// # Errors
     /// Of the store.
     pub fn insert(&mut self, mut hits: Vec<Hit>) -> Result<BTreeSet<Opening>, S::Error> {
+        self.written.clear();
         hits.sort_unstable();
         let mut hits: VecDeque<Arc<Hit>> = hits.into_iter().map(Arc::new).collect();
         let mut changed = BTreeSet::new();
@@ -114,6 +117,7 @@ impl<'a, S: Segments> History<'a, S> {
             if let Some(next) = next {
                 carried = self.carry(&old, &segments, next, &mut changed)?;
             }
+            self.written.extend(segments);
         }
     }
 
@@ -265,9 +269,18 @@ impl<'a, S: Segments> History<'a, S> {
     /// # Errors
     /// Of the store.
     pub fn episode(&mut self, opening: &Opening) -> Result<Option<Episode>, S::Error> {
-        let Some(segment) = self.segments.holding(opening.position())? else { return Ok(None) };
-        let begins = |piece: &&super::Piece| !piece.continues && piece.opening == *opening;
-        let Some(piece) = segment.pieces.iter().find(begins) else { return Ok(None) };
+        let stored;
+        let segment = match self.written.iter().find(|segment| segment.beginning(opening).is_some()) {
+            Some(written) => written,
+            None => match self.segments.holding(opening.position())? {
+                Some(segment) => {
+                    stored = segment;
+                    &stored
+                }
+                None => return Ok(None),
+            },
+        };
+        let Some(piece) = segment.beginning(opening) else { return Ok(None) };
         let mut best = piece.best.clone();
         if segment.open_at_end() == Some(opening) {
             best = first_furthest(best, self.segments.furthest(opening)?);

@@ -83,6 +83,19 @@ impl Segment {
         fate
     }
 
+    /// Whether it can be of a funnel with this rule. What was stored for another one cannot.
+    pub fn is_of(&self, rule: Rule) -> bool {
+        let is_step = |hit: &Arc<Hit>| (1..=rule.steps).contains(&hit.step);
+        let slots = &self.after.slots;
+        let are_slots = slots.is_empty() || slots.len() == usize::from(rule.steps);
+        let is_open = slots.first().is_none_or(|slot| slot.now.is_some());
+        let of_slots = slots.iter().flat_map(|slot| slot.now.iter().chain(&slot.before));
+        let of_pieces = self.pieces.iter().filter_map(|piece| piece.best.as_ref());
+        let are_chains = of_slots.chain(of_pieces).all(|chain| chain.step() <= rule.steps);
+        let has_piece = slots.is_empty() || !self.pieces.is_empty();
+        self.hits.iter().all(is_step) && are_slots && is_open && are_chains && has_piece
+    }
+
     /// Its first hit. A segment that is stored has one.
     pub fn first(&self) -> &Hit {
         &self.hits[0]
@@ -110,6 +123,11 @@ impl Segment {
     /// The episode that was open when it began.
     pub fn continued(&self) -> Option<&Piece> {
         self.pieces.first().filter(|piece| piece.continues)
+    }
+
+    /// The episode that begins there, where it begins in this segment.
+    pub(super) fn beginning(&self, opening: &Opening) -> Option<&Piece> {
+        self.pieces.iter().find(|piece| !piece.continues && piece.opening == *opening)
     }
 
     /// Names the episode that was open when it began.

@@ -353,6 +353,8 @@ fn conditions_compare_by_json_type_and_what_is_missing_is_false() {
         ("in", Some(json!([]))),
         ("prefix", Some(json!(1))),
         ("exists", Some(json!(1))),
+        ("ne", Some(Value::Null)),
+        ("in", Some(json!([1, null]))),
     ] {
         assert!(Op::new(op, value.clone()).is_err(), "{op} {value:?}");
     }

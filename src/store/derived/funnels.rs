@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
+use rusqlite::types::Value;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
 use super::groups::FUNNEL_PREFIX;
@@ -36,24 +38,42 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
     let funnels: &Funnels = &rules.funnels;
     let names =
         |sql: &str| -> rusqlite::Result<Vec<String>> { tx.prepare(sql)?.query_map([], |row| row.get(0))?.collect() };
+    // What no worker wrote.
+    tx.execute("DELETE FROM funnels WHERE typeof(id) <> 'text' OR typeof(name) <> 'text'", [])?;
     let stored = names("SELECT name FROM funnels")?;
     let groups = names("SELECT name FROM _groups")?;
     let groups = groups.iter().filter_map(|group| group.strip_prefix(FUNNEL_PREFIX));
     for name in stored.iter().map(String::as_str).chain(groups) {
         if funnels.by_name(name).is_none() {
-            let key = funnel::key_of(name);
-            tx.execute("DELETE FROM _funnel_segments WHERE funnel = ?1", [key])?;
-            tx.execute("DELETE FROM _funnel_episodes WHERE funnel = ?1", [key])?;
-            tx.execute("DELETE FROM funnel_conversions WHERE funnel_id = ?1", [funnel::id_of(name)])?;
-            tx.execute("DELETE FROM funnels WHERE name = ?1", [name])?;
-            tx.execute("DELETE FROM _groups WHERE name = ?1", [format!("{FUNNEL_PREFIX}{name}")])?;
+            forget(tx, name)?;
         }
     }
     let now = clock::now().to_string();
     for funnel in funnels.iter() {
+        let is_there = "SELECT 1 FROM funnels WHERE id = ?1 AND name = ?2";
+        if tx.query_row(is_there, [funnel.id(), funnel.name.clone()], |_| Ok(())).optional()?.is_none() {
+            // It is new; or somebody took its definition away, and with it what referred to it.
+            forget(tx, &funnel.name)?;
+        }
         // Definitions are plain values: writing one cannot fail.
         let steps = serde_json::to_value(&funnel.steps).unwrap_or_default().to_string();
         tx.execute(DEFINE, params![funnel.id(), funnel.name, funnel.description, steps, now])?;
+    }
+    Ok(())
+}
+
+/// Takes away all that there is of a funnel.
+fn forget(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<()> {
+    let (id, key) = (funnel::id_of(name), funnel::key_of(name));
+    tx.execute("DELETE FROM _funnel_segments WHERE funnel = ?1", [key])?;
+    tx.execute("DELETE FROM _funnel_episodes WHERE funnel = ?1", [key])?;
+    let of_funnel = "DELETE FROM funnel_conversions WHERE funnel_id = ?1 \
+                     OR funnel_id IN (SELECT id FROM funnels WHERE name = ?2)";
+    let rows = tx.execute(of_funnel, [&id, name])?;
+    let defined = tx.execute("DELETE FROM funnels WHERE id = ?1 OR name = ?2", [&id, name])?;
+    tx.execute("DELETE FROM _groups WHERE name = ?1", [format!("{FUNNEL_PREFIX}{name}")])?;
+    if defined + rows > 0 {
+        tracing::info!(funnel = name, rows, "a funnel is gone, or is begun anew");
     }
     Ok(())
 }
@@ -83,9 +103,7 @@ impl<'tx> FunnelTables<'tx> {
 
     /// First whose hits they are that are stored, then what is new.
     pub(super) fn apply(&mut self, mut facts: FunnelFacts) -> Result<(), StoreError> {
-        for linked in std::mem::take(&mut facts.linked) {
-            self.link(&linked)?;
-        }
+        self.link(std::mem::take(&mut facts.linked))?;
         for (from, to) in std::mem::take(&mut facts.moved_sessions) {
             for funnel in self.of_scope(Scope::Session) {
                 self.move_hits(&funnel, &session_actor(&from), &session_actor(&to))?;
@@ -132,39 +150,56 @@ impl<'tx> FunnelTables<'tx> {
         })
     }
 
-    /// Gives the hits of an anonymous id to the user that it belongs to now.
-    fn link(&mut self, linked: &Linked) -> Result<(), StoreError> {
-        let Linked { anonymous_id, before, after } = linked;
+    /// Gives the hits of anonymous ids to the users that they belong to now.
+    fn link(&mut self, linked: Vec<Linked>) -> Result<(), StoreError> {
+        let (of_users, unlinked): (Vec<_>, Vec<_>) = linked.into_iter().partition(|linked| linked.before.is_some());
+        // Of a user whose anonymous ids belong to others now: looked through once, however many they are.
+        let mut users: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for Linked { anonymous_id, before, after } in of_users {
+            users.entry(before.unwrap_or_default()).or_default().insert(anonymous_id, after);
+        }
         for funnel in self.of_scope(Scope::User) {
-            let Some(before) = before else {
+            for Linked { anonymous_id, after, .. } in &unlinked {
                 self.move_hits(&funnel, &anonymous_actor(anonymous_id), &user_actor(after))?;
-                continue;
-            };
-            // They lie among the hits of another user.
-            self.segments.turn_to(funnel.key(), &user_actor(before));
-            let is_theirs = |hit: &Hit| hit.user_id.is_none() && hit.anonymous_id.as_ref() == Some(anonymous_id);
-            let segments = self.segments.all()?;
-            if segments.iter().flat_map(|segment| segment.hits()).any(|hit| is_theirs(hit)) {
-                let (theirs, others) = self.take(&funnel, &user_actor(before))?.into_iter().partition(is_theirs);
-                self.insert(&funnel, &user_actor(before), others)?;
-                self.insert(&funnel, &user_actor(after), theirs)?;
+            }
+            for (user_id, gone) in &users {
+                self.unlink(&funnel, &user_actor(user_id), gone)?;
             }
         }
         Ok(())
     }
 
+    /// Takes the hits of anonymous ids from a user, and gives them to others.
+    fn unlink(&mut self, funnel: &Funnel, actor: &str, gone: &BTreeMap<String, String>) -> Result<(), StoreError> {
+        let user_now = |hit: &Hit| match (&hit.user_id, &hit.anonymous_id) {
+            (None, Some(anonymous_id)) => gone.get(anonymous_id),
+            _ => None,
+        };
+        self.segments.turn_to(funnel, actor);
+        let segments = self.segments.all()?;
+        if !segments.iter().flat_map(|segment| segment.hits()).any(|hit| user_now(hit).is_some()) {
+            return Ok(());
+        }
+        let mut by_actor: BTreeMap<String, Vec<Hit>> = BTreeMap::new();
+        for hit in self.take(funnel, actor)? {
+            let actor = user_now(&hit).map_or_else(|| actor.to_owned(), |user_id| user_actor(user_id));
+            by_actor.entry(actor).or_default().push(hit);
+        }
+        by_actor.into_iter().try_for_each(|(actor, hits)| self.insert(funnel, &actor, hits))
+    }
+
     /// Gives all hits of an actor to another. The hits of the one that has fewer are inserted among the others.
     fn move_hits(&mut self, funnel: &Funnel, from: &str, to: &str) -> Result<(), StoreError> {
-        self.segments.turn_to(funnel.key(), to);
+        self.segments.turn_to(funnel, to);
         let there = self.segments.count()?;
-        self.segments.turn_to(funnel.key(), from);
+        self.segments.turn_to(funnel, from);
         let moving = self.segments.count()?;
         if moving == 0 || from == to {
             return Ok(());
         }
         let smaller = if there > moving { self.take(funnel, from)? } else { self.take(funnel, to)? };
         if there <= moving {
-            self.segments.turn_to(funnel.key(), from);
+            self.segments.turn_to(funnel, from);
             self.segments.give_to(to)?;
             let sql = "UPDATE _funnel_episodes SET actor = ?3 WHERE funnel = ?1 AND actor = ?2";
             self.connection.prepare_cached(sql)?.execute(params![funnel.key(), from, to])?;
@@ -177,7 +212,7 @@ impl<'tx> FunnelTables<'tx> {
 
     /// Takes all hits of an actor out, and what they made.
     fn take(&mut self, funnel: &Funnel, actor: &str) -> Result<Vec<Hit>, StoreError> {
-        self.segments.turn_to(funnel.key(), actor);
+        self.segments.turn_to(funnel, actor);
         let segments = self.segments.all()?;
         for piece in segments.iter().flat_map(|segment| segment.pieces()).filter(|piece| !piece.continues) {
             self.delete_row.execute([funnel.episode_id(&piece.opening)])?;
@@ -190,7 +225,7 @@ impl<'tx> FunnelTables<'tx> {
 
     /// Writes the rows of an actor whose id has changed.
     fn show_all(&mut self, funnel: &Funnel, actor: &str) -> Result<(), StoreError> {
-        self.segments.turn_to(funnel.key(), actor);
+        self.segments.turn_to(funnel, actor);
         let segments = self.segments.all()?;
         let pieces = segments.iter().flat_map(|segment| segment.pieces()).filter(|piece| !piece.continues);
         let openings: Vec<Opening> = pieces.map(|piece| piece.opening.clone()).collect();
@@ -208,7 +243,7 @@ impl<'tx> FunnelTables<'tx> {
         if hits.is_empty() {
             return Ok(());
         }
-        self.segments.turn_to(funnel.key(), actor);
+        self.segments.turn_to(funnel, actor);
         let mut history = History::new(&mut self.segments, funnel.rule());
         let changed = history.insert(hits)?;
         let mut episodes = Vec::with_capacity(changed.len());
@@ -257,10 +292,17 @@ impl<'tx> FunnelTables<'tx> {
     }
 
     /// The first of an actor's episodes that got furthest.
-    fn furthest(&self, funnel: &Funnel, actor: &str) -> rusqlite::Result<Option<Opening>> {
+    fn furthest(&self, funnel: &Funnel, actor: &str) -> Result<Option<Opening>, StoreError> {
         let mut select = self.connection.prepare_cached(SELECT_FURTHEST)?;
-        let opening = |row: &rusqlite::Row<'_>| Ok(Opening { timestamp_ms: row.get(0)?, event_id: row.get(1)? });
-        select.query_row(params![funnel.key(), actor], opening).optional()
+        let opening = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        match select.query_row(params![funnel.key(), actor], opening).optional()? {
+            None => Ok(None),
+            Some((Value::Integer(timestamp_ms), Value::Text(event_id))) => Ok(Some(Opening { timestamp_ms, event_id })),
+            Some(_) => {
+                let why = "its opening is no time and no event".to_owned();
+                Err(StoreError::Damaged { table: "_funnel_episodes", key: actor.to_owned(), why })
+            }
+        }
     }
 
     fn show(&mut self, funnel: &Funnel, actor: &str, episode: &Episode) -> Result<(), StoreError> {
@@ -272,7 +314,7 @@ impl<'tx> FunnelTables<'tx> {
             Scope::User => hits[0].session_id.as_deref(),
             Scope::Session => actor.strip_prefix(SESSION_PREFIX),
         };
-        self.insert_row.execute(params![
+        let written = self.insert_row.execute(params![
             funnel.episode_id(&episode.opening),
             hits[0].user_id,
             session_id,
@@ -282,8 +324,14 @@ impl<'tx> FunnelTables<'tx> {
             episode.is_completed,
             serde_json::to_string(&timestamps).unwrap_or_default(),
             funnel.id(),
-        ])?;
-        Ok(())
+        ]);
+        match written {
+            Err(rusqlite::Error::SqliteFailure(error, _)) if error.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY => {
+                let why = "its definition is not in the table funnels any more".to_owned();
+                Err(StoreError::Damaged { table: "funnel_conversions", key: funnel.name.clone(), why })
+            }
+            written => Ok(written.map(drop)?),
+        }
     }
 
     fn hide(&mut self, funnel: &Funnel, opening: &Opening) -> Result<(), StoreError> {

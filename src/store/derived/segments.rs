@@ -1,10 +1,11 @@
 //! `_funnel_segments`: the hits of an actor in a funnel.
 
+use rusqlite::types::Value;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
 use super::read_state;
 use crate::analytics::State;
-use crate::analytics::funnel::{Chain, Hit, Opening, Segment, Segments};
+use crate::analytics::funnel::{Chain, Funnel, Hit, Opening, Rule, Segment, Segments};
 use crate::store::StoreError;
 
 const TABLE: &str = "_funnel_segments";
@@ -26,6 +27,7 @@ const RENAME: &str = "UPDATE _funnel_segments SET opened_ms = ?3, opened_by = ?4
 pub(in crate::store) struct StoredSegments<'tx> {
     connection: &'tx Connection,
     funnel: i64,
+    rule: Rule,
     actor: String,
     holding: CachedStatement<'tx>,
     following: CachedStatement<'tx>,
@@ -39,6 +41,7 @@ impl<'tx> StoredSegments<'tx> {
         Ok(Self {
             connection,
             funnel: 0,
+            rule: Rule { window_ms: 0, steps: 0 },
             actor: String::new(),
             holding: connection.prepare_cached(&holding)?,
             following: connection.prepare_cached(&following)?,
@@ -47,8 +50,8 @@ impl<'tx> StoredSegments<'tx> {
     }
 
     /// From now on those of this actor.
-    pub(in crate::store) fn turn_to(&mut self, funnel: i64, actor: &str) {
-        self.funnel = funnel;
+    pub(in crate::store) fn turn_to(&mut self, funnel: &Funnel, actor: &str) {
+        (self.funnel, self.rule) = (funnel.key(), funnel.rule());
         actor.clone_into(&mut self.actor);
     }
 
@@ -59,7 +62,7 @@ impl<'tx> StoredSegments<'tx> {
         let mut rows = select.query(params![self.funnel, self.actor])?;
         let mut segments = Vec::new();
         while let Some(row) = rows.next()? {
-            segments.push(read(row, &self.actor)?);
+            segments.push(read(row, self.rule, &self.actor)?);
         }
         Ok(segments)
     }
@@ -82,43 +85,46 @@ impl<'tx> StoredSegments<'tx> {
     }
 }
 
-fn read(row: &Row<'_>, actor: &str) -> Result<Segment, StoreError> {
+fn read(row: &Row<'_>, rule: Rule, actor: &str) -> Result<Segment, StoreError> {
+    let damaged = |why: &str| StoreError::Damaged { table: TABLE, key: actor.to_owned(), why: why.to_owned() };
     let segment: Segment = read_state(row, 0, TABLE, || actor.to_owned())?;
-    let opened: (Option<i64>, Option<String>) = (row.get(1)?, row.get(2)?);
+    if !segment.is_of(rule) {
+        return Err(damaged("it is of a funnel of other steps"));
+    }
+    let opened: (Value, Value) = (row.get(1)?, row.get(2)?);
     match (segment.continued().is_some(), opened) {
-        (true, (Some(timestamp_ms), Some(event_id))) => Ok(segment.with_continued(Opening { timestamp_ms, event_id })),
-        (false, (None, None)) => Ok(segment),
-        _ => {
-            let why = "its episode is not the one that it says".to_owned();
-            Err(StoreError::Damaged { table: TABLE, key: actor.to_owned(), why })
+        (true, (Value::Integer(timestamp_ms), Value::Text(event_id))) => {
+            Ok(segment.with_continued(Opening { timestamp_ms, event_id }))
         }
+        (false, (Value::Null, Value::Null)) => Ok(segment),
+        _ => Err(damaged("its episode is not the one that it says")),
     }
 }
 
 fn first(
     select: &mut CachedStatement<'_>,
-    funnel: i64,
+    (funnel, rule): (i64, Rule),
     actor: &str,
     (ms, step, event_id): (i64, u8, &str),
 ) -> Result<Option<Segment>, StoreError> {
     let mut rows = select.query(params![funnel, actor, ms, step, event_id])?;
-    rows.next()?.map(|row| read(row, actor)).transpose()
+    rows.next()?.map(|row| read(row, rule, actor)).transpose()
 }
 
 impl Segments for StoredSegments<'_> {
     type Error = StoreError;
 
     fn holding(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, StoreError> {
-        first(&mut self.holding, self.funnel, &self.actor, position)
+        first(&mut self.holding, (self.funnel, self.rule), &self.actor, position)
     }
 
     fn preceding(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, StoreError> {
         let sql = format!("SELECT {COLUMNS} {OF_ACTOR} AND {BY_FIRST} < (?3, ?4, ?5) {LATEST}");
-        first(&mut self.connection.prepare_cached(&sql)?, self.funnel, &self.actor, position)
+        first(&mut self.connection.prepare_cached(&sql)?, (self.funnel, self.rule), &self.actor, position)
     }
 
     fn following(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, StoreError> {
-        first(&mut self.following, self.funnel, &self.actor, position)
+        first(&mut self.following, (self.funnel, self.rule), &self.actor, position)
     }
 
     fn furthest(&mut self, opening: &Opening) -> Result<Option<Chain>, StoreError> {
@@ -128,7 +134,7 @@ impl Segments for StoredSegments<'_> {
         let mut select = self.connection.prepare_cached(&sql)?;
         let mut rows = select.query(params![self.funnel, self.actor, opening.event_id])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        Ok(read(row, &self.actor)?.continued().and_then(|piece| piece.best.clone()))
+        Ok(read(row, self.rule, &self.actor)?.continued().and_then(|piece| piece.best.clone()))
     }
 
     fn put(&mut self, segment: &Segment) -> Result<(), StoreError> {
