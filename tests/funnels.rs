@@ -149,6 +149,7 @@ async fn definitions_change_while_messages_flow() {
     wait_for("the removal", || database.count("funnels") == 1).await;
     assert_eq!(database.count("funnel_conversions"), 10 * USERS as u64);
     assert_eq!(database.count("_groups WHERE name LIKE 'funnel%'"), 1);
+    assert_eq!(database.texts("SELECT DISTINCT funnel || '' FROM _funnel_segments").len(), 1);
     assert_eq!(created_at(), created, "the definition was never replaced");
     let last_seq = publish_all(&jetstream, events(24 * 60)).await;
     worker.applied(last_seq).await;
