@@ -64,11 +64,29 @@ async fn the_shipped_funnel_is_listed_shown_and_explained() {
     let counts: Vec<_> = explained["hits"].as_array().unwrap().iter().map(|hit| &hit["counts"]).collect();
     assert_eq!(counts, [&json!(true), &json!(true), &json!(false)]);
     assert_eq!(explained["episodes"][0]["events"], json!(["bob-0-mission_created", "bob-20-spec_created"]));
-    let text = text(&worker, &["explain", "missions", "--actor", "bob"]);
-    assert!(text.contains("the window had passed") && text.contains("not completed, reached step 2 of 3"), "{text}");
+    let told = text(&worker, &["explain", "missions", "--actor", "bob"]);
+    assert!(told.contains("the window had passed") && told.contains("not completed, reached step 2 of 3"), "{told}");
     // The row is the one that was explained.
     let sql = "SELECT id FROM funnel_conversions WHERE user_id = 'bob'";
     assert_eq!(explained["episodes"][0]["id"], worker.database().text(sql, []));
+
+    // A step that a condition keeps from counting.
+    let cheap = json!({"id": "cheap", "event_type": "track", "event_name": "paid", "user_id": "ada",
+        "timestamp": "2026-11-01T08:31:00Z", "properties": {"price": 9.99}});
+    let last_seq = publish_all(&jetstream, vec![("analytics.events".into(), cheap.to_string().into_bytes())]).await;
+    worker.applied(last_seq).await;
+    let missions = std::fs::read_to_string(MISSIONS).unwrap();
+    let paid = "\n[[funnels]]\nname = \"paid\"\nsteps = [{ name = \"done\", event_name = \"mission_completed\" },\n\
+                { name = \"paid\", event_name = \"paid\", where = [{ path = \"properties.price\", op = \"gte\", value = 10 }] }]\n";
+    let file = folder.path().join("paid.toml");
+    std::fs::write(&file, missions + paid).unwrap();
+    assert!(worker.stop().await.success());
+    let mut worker = worker.env("STREAMGAUGE_CONFIG", file.to_str().unwrap());
+    worker.start_reading().await;
+    wait_for("the build", || worker.database().count("_groups WHERE build IS NOT NULL") == 0).await;
+    let explained = parsed(&worker, &["explain", "paid", "--actor", "ada"]);
+    assert_eq!(explained["hits"][1]["event_id"], "cheap");
+    assert_eq!(explained["hits"][1]["what"], "does not count: properties.price gte 10 is not so");
 
     for (arguments, error) in [
         (vec!["show", "no such"], "there is no funnel \"no such\""),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::analytics::funnel::{Episode, Fate, Funnel, Hit, Report, Scope, Segment, Unfit};
+use crate::analytics::funnel::{Condition, Episode, Fate, Funnel, Hit, Report, Scope, Segment, Unfit};
 use crate::config::Config;
 use crate::model::Timestamp;
 use crate::store::{self, ActorHits, FunnelReport, StoreError};
@@ -140,12 +140,12 @@ fn hits_of(config: &Config, name: &str, id: &str) -> Result<(Arc<Funnel>, ActorH
                    is being made anew (`streamgauge status` shows that)";
         Failure::Failed(format!("funnel {name:?} {why}"))
     })?;
-    if found.hits.is_empty() {
+    if found.hits.is_empty() && found.misses.is_empty() {
         let whose = match funnel.scope {
             Scope::User => "no event of a user or anonymous id",
             Scope::Session => "no event of a session",
         };
-        return Err(Failure::Failed(format!("{whose} {id:?} matches a step of funnel {name:?}")));
+        return Err(Failure::Failed(format!("{whose} {id:?} is one that a step of funnel {name:?} asks for")));
     }
     Ok((Arc::clone(funnel), found))
 }
@@ -153,15 +153,25 @@ fn hits_of(config: &Config, name: &str, id: &str) -> Result<(Arc<Funnel>, ActorH
 /// What became of each hit, in order.
 struct Explained {
     actor: String,
-    lines: Vec<(Arc<Hit>, Fate)>,
+    lines: Vec<(Arc<Hit>, Word)>,
     segment: Segment,
+}
+
+/// What became of an event.
+enum Word {
+    /// It matches the step.
+    Hit(Fate),
+    /// It does not, by this condition.
+    Miss(Condition),
 }
 
 impl Explained {
     fn of(funnel: &Funnel, found: ActorHits) -> Self {
         let mut lines = Vec::with_capacity(found.hits.len());
-        let tell = |hit: &Arc<Hit>, fate: &Fate| lines.push((Arc::clone(hit), fate.clone()));
+        let tell = |hit: &Arc<Hit>, fate: &Fate| lines.push((Arc::clone(hit), Word::Hit(fate.clone())));
         let segment = Segment::of_all(found.hits, funnel.rule(), tell);
+        lines.extend(found.misses.into_iter().map(|miss| (Arc::new(miss.hit), Word::Miss(miss.condition))));
+        lines.sort_by(|(one, _), (other, _)| one.cmp(other));
         Self { actor: found.actor, lines, segment }
     }
 
@@ -169,15 +179,15 @@ impl Explained {
         let episodes = self.segment.episodes(funnel.rule());
         let shown = shown(funnel, &episodes);
         let in_episode = |hit: &Arc<Hit>| episodes.iter().any(|episode| episode.best.hits().contains(hit));
-        let line = |(hit, fate): &(Arc<Hit>, Fate)| {
+        let line = |(hit, word): &(Arc<Hit>, Word)| {
             json!({
                 "timestamp": timestamp(hit),
                 "event_id": hit.event_id,
                 "step": hit.step,
                 "step_name": step_name(funnel, hit),
-                "counts": matches!(fate, Fate::Opened | Fate::Filled(_) | Fate::Completed(_)),
+                "counts": matches!(word, Word::Hit(Fate::Opened | Fate::Filled(_) | Fate::Completed(_))),
                 "in_episode": in_episode(hit),
-                "what": reason(fate, funnel),
+                "what": word.reason(funnel),
             })
         };
         let episode = |(at, episode): (usize, &Episode)| {
@@ -200,8 +210,8 @@ impl Explained {
         let episodes = self.segment.episodes(funnel.rule());
         let shown = shown(funnel, &episodes);
         let mut number = 0;
-        for (hit, fate) in &self.lines {
-            if *fate == Fate::Opened {
+        for (hit, word) in &self.lines {
+            if matches!(word, Word::Hit(Fate::Opened)) {
                 let episode = &episodes[number];
                 number += 1;
                 let best = &episode.best;
@@ -217,9 +227,9 @@ impl Explained {
                 out!("  what happened:");
             }
             let is_shown = number > 0 && episodes[number - 1].best.hits().contains(hit);
-            let is_other = matches!(fate, Fate::Filled(_)) && !is_shown;
+            let is_other = matches!(word, Word::Hit(Fate::Filled(_))) && !is_shown;
             let note = if is_other { "; in a chain other than the one above" } else { "" };
-            let what = reason(fate, funnel);
+            let what = word.reason(funnel);
             out!("    {}  {}  event {}: {what}{note}", timestamp(hit), step_name(funnel, hit), hit.event_id);
         }
     }
@@ -243,6 +253,15 @@ fn timestamp(hit: &Hit) -> String {
 
 fn step_name<'a>(funnel: &'a Funnel, hit: &Hit) -> &'a str {
     funnel.steps.get(usize::from(hit.step).saturating_sub(1)).map_or("?", |step| &step.name)
+}
+
+impl Word {
+    fn reason(&self, funnel: &Funnel) -> String {
+        match self {
+            Self::Hit(fate) => reason(fate, funnel),
+            Self::Miss(condition) => format!("does not count: {condition} is not so"),
+        }
+    }
 }
 
 /// What became of a hit, in words.

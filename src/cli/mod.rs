@@ -107,11 +107,15 @@ impl Cli {
 
     async fn dispatch(self) -> Result<(), Failure> {
         let (raw, config) = self.load()?;
-        let sources = self.sources().pinned();
+        let mut sources = self.sources().pinned();
         match self.command {
             Command::Run(args) => {
                 warn_of_sections_without_effect(&raw);
-                run::execute(args, config, move || config::load(&sources).map(|(_, config)| config)).await
+                let load = move || {
+                    sources = sources.clone().pinned();
+                    config::load(&sources).map(|(_, config)| config)
+                };
+                run::execute(args, config, load).await
             }
             Command::Publish(args) => publish::execute(args, config).await,
             Command::Status(args) => status::execute(args, config).await,

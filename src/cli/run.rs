@@ -21,7 +21,7 @@ pub(super) struct Args {
 pub(super) async fn execute(
     args: Args,
     config: Config,
-    load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    load: impl FnMut() -> Result<Config, ConfigError> + Send + 'static,
 ) -> Result<(), Failure> {
     let stop = stop_token("stopping: finishing the batch")?;
     let (rules, new_rules) = watch::channel(config.rules.clone());
@@ -36,7 +36,7 @@ pub(super) async fn execute(
 async fn reload(
     mut hangups: Signal,
     rules: watch::Sender<Rules>,
-    load: impl Fn() -> Result<Config, ConfigError> + Send,
+    mut load: impl FnMut() -> Result<Config, ConfigError> + Send,
 ) {
     while hangups.recv().await.is_some() {
         match load() {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::derived::{GroupName, StoredSegments, user_of};
+use super::raw::RawTable;
 use super::{StoreError, digest};
 use crate::analytics::Rules;
-use crate::analytics::funnel::{Funnel, Hit, Report, Scope};
-use crate::model::Timestamp;
+use crate::analytics::funnel::{Funnel, Hit, Miss, Report, Scope};
+use crate::model::{AnalyticsEvent, Timestamp};
 
 /// A funnel's definition and its numbers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -34,6 +35,8 @@ pub struct ActorHits {
     pub actor: String,
     /// In no order.
     pub hits: Vec<Hit>,
+    /// Events under the actor's own id that a step misses by a condition, likewise.
+    pub misses: Vec<Miss>,
 }
 
 /// All funnels of a database, or the one of that name, in the order of names.
@@ -103,12 +106,34 @@ pub fn funnel_hits(path: &Path, rules: &Rules, funnel: &Funnel, id: &str) -> Res
             segments.turn_to(funnel, &actor);
             let hits: Vec<Hit> =
                 segments.all()?.iter().flat_map(|segment| segment.hits()).map(|hit| (**hit).clone()).collect();
-            if !hits.is_empty() {
-                return Ok(Some(ActorHits { actor, hits }));
+            let misses = misses(tx, funnel, &actor)?;
+            if !hits.is_empty() || !misses.is_empty() {
+                return Ok(Some(ActorHits { actor, hits, misses }));
             }
         }
-        Ok(Some(ActorHits { actor: id.to_owned(), hits: Vec::new() }))
+        Ok(Some(ActorHits { actor: id.to_owned(), hits: Vec::new(), misses: Vec::new() }))
     })
+}
+
+fn misses(tx: &Transaction<'_>, funnel: &Funnel, actor: &str) -> Result<Vec<Miss>, StoreError> {
+    let (kind, id) = actor.split_once('|').unwrap_or_default();
+    let condition = match kind {
+        "user" => "user_id = ?1",
+        "session" => "session_id = ?1",
+        // No index has it, but few ask.
+        _ => "anonymous_id = ?1 AND user_id IS NULL",
+    };
+    let mut select =
+        tx.prepare(&format!("SELECT {} FROM analytics_events WHERE {condition}", AnalyticsEvent::COLUMNS))?;
+    let mut rows = select.query([id])?;
+    let mut misses = Vec::new();
+    while let Some(row) = rows.next()? {
+        // What no worker wrote is no event.
+        if let Ok(event) = AnalyticsEvent::from_row(row) {
+            misses.extend(funnel.misses(&event));
+        }
+    }
+    Ok(misses)
 }
 
 fn read<T>(path: &Path, body: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {

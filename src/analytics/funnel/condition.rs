@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
@@ -20,6 +21,18 @@ pub struct Condition {
     /// What must be true of it.
     #[serde(flatten)]
     pub op: Op,
+}
+
+/// As in the configuration, without the keys.
+impl fmt::Display for Condition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        write!(formatter, "{} {}", self.path.join("."), json["op"].as_str().unwrap_or_default())?;
+        match json.get("value") {
+            Some(value) => write!(formatter, " {value}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A place in an array, as it is written: no sign, no zeros before it.

@@ -66,6 +66,17 @@ impl Funnel {
         natural_id::of(&format!("funnel_conversions|{}|1|{}", self.id(), opening.event_id))
     }
 
+    /// The steps that an event misses by a condition.
+    pub fn misses(&self, event: &AnalyticsEvent) -> Vec<Miss> {
+        let mut properties = Properties::of(event);
+        let asking = self.steps.iter().enumerate().filter(|(_, step)| step.asks_for(event));
+        let miss = |(number, step): (usize, &Step)| {
+            let condition = step.conditions.iter().find(|condition| !condition.holds(&mut properties))?.clone();
+            Some(Miss { hit: Hit::of(event, u8::try_from(number + 1).unwrap_or(u8::MAX)), condition })
+        };
+        asking.filter_map(miss).collect()
+    }
+
     /// What its machine needs to know.
     pub fn rule(&self) -> Rule {
         Rule { window_ms: self.window_ms, steps: u8::try_from(self.steps.len()).unwrap_or(u8::MAX) }
@@ -109,12 +120,23 @@ pub struct Step {
 }
 
 impl Step {
-    fn matches(&self, event: &AnalyticsEvent, properties: &mut Properties<'_>) -> bool {
+    fn asks_for(&self, event: &AnalyticsEvent) -> bool {
         let is_one_of = |allowed: &[String], given: &String| allowed.is_empty() || allowed.contains(given);
-        is_one_of(&self.event_types, &event.event_type)
-            && is_one_of(&self.event_names, &event.event_name)
-            && self.conditions.iter().all(|condition| condition.holds(properties))
+        is_one_of(&self.event_types, &event.event_type) && is_one_of(&self.event_names, &event.event_name)
     }
+
+    fn matches(&self, event: &AnalyticsEvent, properties: &mut Properties<'_>) -> bool {
+        self.asks_for(event) && self.conditions.iter().all(|condition| condition.holds(properties))
+    }
+}
+
+/// An event that a step asks for by type and name, but that does not meet a condition of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Miss {
+    /// The hit that it would be.
+    pub hit: Hit,
+    /// The first condition that does not hold.
+    pub condition: Condition,
 }
 
 /// Whose hits they are, before links of anonymous ids and ids of unnamed sessions are looked up.

@@ -45,7 +45,8 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
     let groups = groups.iter().filter_map(|group| group.strip_prefix(FUNNEL_PREFIX));
     for name in stored.iter().map(String::as_str).chain(groups) {
         if funnels.by_name(name).is_none() {
-            forget(tx, name)?;
+            let rows = forget(tx, name)?;
+            tracing::info!(funnel = name, rows, "a funnel that the configuration does not have any more is gone");
         }
     }
     let now = clock::now().to_string();
@@ -53,7 +54,8 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
         let is_there = "SELECT 1 FROM funnels WHERE id = ?1 AND name = ?2";
         if tx.query_row(is_there, [funnel.id(), funnel.name.clone()], |_| Ok(())).optional()?.is_none() {
             // It is new; or somebody took its definition away, and with it what referred to it.
-            forget(tx, &funnel.name)?;
+            let rows = forget(tx, &funnel.name)?;
+            tracing::info!(funnel = funnel.name, rows, "a funnel is defined");
         }
         // Definitions are plain values: writing one cannot fail.
         let steps = serde_json::to_value(&funnel.steps).unwrap_or_default().to_string();
@@ -62,20 +64,17 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
     Ok(())
 }
 
-/// Takes away all that there is of a funnel.
-fn forget(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<()> {
+/// Takes away all that there is of a funnel. Returns how many rows it showed.
+fn forget(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<usize> {
     let (id, key) = (funnel::id_of(name), funnel::key_of(name));
     tx.execute("DELETE FROM _funnel_segments WHERE funnel = ?1", [key])?;
     tx.execute("DELETE FROM _funnel_episodes WHERE funnel = ?1", [key])?;
     let of_funnel = "DELETE FROM funnel_conversions WHERE funnel_id = ?1 \
                      OR funnel_id IN (SELECT id FROM funnels WHERE name = ?2)";
     let rows = tx.execute(of_funnel, [&id, name])?;
-    let defined = tx.execute("DELETE FROM funnels WHERE id = ?1 OR name = ?2", [&id, name])?;
+    tx.execute("DELETE FROM funnels WHERE id = ?1 OR name = ?2", [&id, name])?;
     tx.execute("DELETE FROM _groups WHERE name = ?1", [format!("{FUNNEL_PREFIX}{name}")])?;
-    if defined + rows > 0 {
-        tracing::info!(funnel = name, rows, "a funnel is gone, or is begun anew");
-    }
-    Ok(())
+    Ok(rows)
 }
 
 pub(super) struct FunnelTables<'tx> {
