@@ -39,6 +39,8 @@ const SHORT: Sizes = Sizes { messages: 100_000, stored: 0, open_sessions: 50_000
 
 /// As many as funnels are measured with.
 const FUNNEL_MESSAGES: usize = 200_000;
+/// The best of so many counts: what else the machine does only ever slows down.
+const FUNNEL_ROUNDS: usize = 3;
 
 #[tokio::main]
 async fn main() {
@@ -82,18 +84,23 @@ async fn main() {
 
 /// The writer's rate with funnels beside that without, and hits that run again.
 async fn measure_funnels(config: &Config, messages: &[Outgoing]) {
-    // The first run finds the machine cold.
-    funnels::writer_rate(config, messages).await;
-    let (without, _) = funnels::writer_rate(config, messages).await;
-    println!("funnels of five steps: rate of the writer alone, beside {without:.0}/s without any");
-    for (what, funnels) in [
+    let kinds = [
         ("1 that nothing matches", Funnels::Unmatched(1)),
         ("10 that nothing matches", Funnels::Unmatched(10)),
         ("100 that nothing matches", Funnels::Unmatched(100)),
         ("10, 1 event in 3 in one of them", Funnels::InOne),
         ("10, 1 event in 3 in five of them", Funnels::InFive),
-    ] {
-        let (rate, rows) = funnels::writer_rate(&funnels.config(), messages).await;
+    ];
+    let (mut without, mut with) = (0.0_f64, [(0.0_f64, 0); 5]);
+    for _ in 0..FUNNEL_ROUNDS {
+        without = without.max(funnels::writer_rate(config, messages).await.0);
+        for (best, (_, funnels)) in with.iter_mut().zip(kinds) {
+            let (rate, rows) = funnels::writer_rate(&funnels.config(), messages).await;
+            *best = (best.0.max(rate), rows);
+        }
+    }
+    println!("funnels of five steps: rate of the writer alone, beside {without:.0}/s without any");
+    for ((rate, rows), (what, _)) in with.iter().zip(kinds) {
         println!("  {what:<37} {:>11.2}  ({rows} rows)", rate / without);
     }
     println!("hits that the machine takes for each that comes");
