@@ -3,7 +3,8 @@
 //! Hits are kept in segments, each with the machine as it is after its last hit. A hit after all others advances the last
 //! of them. A late one runs again what follows it: from the episode that encloses it, or else from the segment's
 //! beginning, up to where an episode opens as it did before, or to the end of a segment after which the machine is the
-//! same as before. What lies beyond cannot differ then.
+//! same as before. What lies beyond cannot differ then. A chain lives for a window, so what runs again is what lies within
+//! one after the late hit, and a segment on either side, at most; most of the time it is far less.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
