@@ -1,6 +1,7 @@
 //! The rules: what stored messages say of which keys of which groups.
 
 use super::funnel::FunnelFacts;
+use super::parsed::ParsedEvent;
 use super::session::{ActorRef, Contexts, Session, UnnamedSessions};
 use super::{Activity, ByKey, Features, Links, Rollups, Rules, Sessions, Stored, UserDayRef, period};
 use crate::model::{AnalyticsEvent, Timestamp};
@@ -60,9 +61,10 @@ impl Facts {
         if let Some(user_id) = &event.user_id {
             self.activity.of_day(UserDayRef { user_id, date: period::date(event.timestamp) }).add_event(event);
         }
-        self.features.add_event(&rules.features, event);
         self.links.add_event(event);
-        self.funnels.add_event(&rules.funnels, event);
+        let mut parsed = ParsedEvent::of(event);
+        self.features.add_event(&rules.features, &mut parsed);
+        self.funnels.add_event(&rules.funnels, &mut parsed);
     }
 
     /// What a session that changed, came, went, or got another id says to other groups.

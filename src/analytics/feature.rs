@@ -6,8 +6,9 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::parsed::{ParsedEvent, is_asked_for};
 use super::{ByKey, ExactSum, Group, Merge, State, period};
-use crate::model::{AnalyticsEvent, FeatureUsage};
+use crate::model::{AnalyticsEvent, FeatureUsage, JsonObject};
 use crate::natural_id;
 
 const MAX_NAME_CHARS: usize = 128;
@@ -55,17 +56,19 @@ pub enum FeatureName {
 
 impl FeatureRules {
     /// The features that an event is a usage of, each once.
-    fn names(&self, event: &AnalyticsEvent, properties: &mut Properties<'_>) -> BTreeSet<String> {
+    fn names(&self, parsed: &mut ParsedEvent<'_>) -> BTreeSet<String> {
+        let event = parsed.event;
         let mut names = BTreeSet::new();
         for rule in self.rules.iter().filter(|rule| rule.matches(event)) {
             names.extend(match &rule.feature {
                 FeatureName::Literal(name) => Some(name.clone()),
-                FeatureName::Property(path) => properties.text(path).map(str::to_owned),
+                FeatureName::Property(path) => text(parsed, path).map(str::to_owned),
             });
         }
         if self.has_defaults {
-            let named = if properties.json().contains(FEATURE_PROPERTY_KEY) {
-                properties.text(&[FEATURE_PROPERTY]).filter(|name| !name.is_empty()).map(str::to_owned)
+            let json = event.properties.as_ref().map_or("", JsonObject::as_str);
+            let named = if json.contains(FEATURE_PROPERTY_KEY) {
+                text(parsed, &[FEATURE_PROPERTY]).filter(|name| !name.is_empty()).map(str::to_owned)
             } else {
                 None
             };
@@ -79,32 +82,15 @@ impl FeatureRules {
 
 impl FeatureRule {
     fn matches(&self, event: &AnalyticsEvent) -> bool {
-        let is_one_of = |allowed: &[String], given: &String| allowed.is_empty() || allowed.contains(given);
-        is_one_of(&self.event_types, &event.event_type) && is_one_of(&self.event_names, &event.event_name)
+        is_asked_for(&self.event_types, &self.event_names, event)
     }
 }
 
-/// An event's properties, parsed where somebody asks.
-struct Properties<'a> {
-    event: &'a AnalyticsEvent,
-    parsed: Option<Map<String, Value>>,
-}
-
-impl<'a> Properties<'a> {
-    fn json(&self) -> &'a str {
-        self.event.properties.as_ref().map_or("", |properties| properties.as_str())
-    }
-
-    fn parsed(&mut self) -> &Map<String, Value> {
-        let properties = &self.event.properties;
-        self.parsed.get_or_insert_with(|| properties.as_ref().map(|object| object.to_map()).unwrap_or_default())
-    }
-
-    fn text(&mut self, path: &[impl AsRef<str>]) -> Option<&str> {
-        let (first, rest) = path.split_first()?;
-        let value = self.parsed().get(first.as_ref());
-        rest.iter().fold(value, |value, key| value?.get(key.as_ref()))?.as_str()
-    }
+/// The text at a path in an event's properties.
+fn text<'p>(parsed: &'p mut ParsedEvent<'_>, path: &[impl AsRef<str>]) -> Option<&'p str> {
+    let (first, rest) = path.split_first()?;
+    let value = parsed.properties().get(first.as_ref());
+    rest.iter().fold(value, |value, key| value?.get(key.as_ref()))?.as_str()
 }
 
 /// The group of `feature_usage`.
@@ -219,14 +205,14 @@ impl Group for Features {
 
 impl ByKey<Features> {
     /// Adds what an event says: of the features that it is a usage of.
-    pub fn add_event(&mut self, rules: &FeatureRules, event: &AnalyticsEvent) {
-        let mut properties = Properties { event, parsed: None };
-        let names = rules.names(event, &mut properties);
+    pub fn add_event(&mut self, rules: &FeatureRules, parsed: &mut ParsedEvent<'_>) {
+        let event = parsed.event;
+        let names = rules.names(parsed);
         if names.is_empty() {
             return;
         }
         let fact =
-            FeatureFact { usage: Usage::of(properties.parsed()), users: event.user_id.iter().cloned().collect() };
+            FeatureFact { usage: Usage::of(parsed.properties()), users: event.user_id.iter().cloned().collect() };
         let date = period::date(event.timestamp);
         for feature_name in names {
             self.add(FeatureDay { feature_name, date }, fact.clone());
@@ -278,7 +264,7 @@ mod tests {
     }
 
     fn names(rules: &FeatureRules, event: &AnalyticsEvent) -> Vec<String> {
-        rules.names(event, &mut Properties { event, parsed: None }).into_iter().collect()
+        rules.names(&mut ParsedEvent::of(event)).into_iter().collect()
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod facts;
 mod feature;
 pub mod funnel;
 mod link;
+mod parsed;
 mod period;
 mod rollup;
 mod session;
@@ -147,6 +148,23 @@ pub struct Change<G: Group + ?Sized> {
     pub after: G::State,
 }
 
+/// The value of a key that is borrowed until it is known to be new.
+fn entry_of<'m, K, V, Q>(
+    map: &'m mut HashMap<K, V>,
+    key: &Q,
+    owned: impl FnOnce(&Q) -> K,
+    first: impl FnOnce() -> V,
+) -> &'m mut V
+where
+    K: Hash + Eq,
+    Q: Hash + Equivalent<K> + ?Sized,
+{
+    match map.entry_ref(key) {
+        EntryRef::Occupied(entry) => entry.into_mut(),
+        EntryRef::Vacant(entry) => entry.insert_entry_with_key(owned(key), first()).into_mut(),
+    }
+}
+
 /// Facts of one group by key, combined.
 #[derive(Debug)]
 pub struct ByKey<G: Group>(HashMap<G::Key, G::Fact>);
@@ -174,10 +192,7 @@ impl<G: Group> ByKey<G> {
     where
         Q: Hash + Equivalent<G::Key> + ?Sized,
     {
-        match self.0.entry_ref(key) {
-            EntryRef::Occupied(entry) => entry.into_mut(),
-            EntryRef::Vacant(entry) => entry.insert_entry_with_key(owned(key), first()).into_mut(),
-        }
+        entry_of(&mut self.0, key, owned, first)
     }
 
     /// What is said of which keys, in their order: so they are looked up, and so the writes come.

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, Sources, raw};
+use crate::config::{self, ConfigError, Sources, raw};
 
 /// Exact, live analytics from NATS JetStream in one SQLite file.
 #[derive(Debug, Parser)]
@@ -106,11 +106,12 @@ impl Cli {
     }
 
     async fn dispatch(self) -> Result<(), Failure> {
-        let (raw, config) = self.load()?;
-        let mut sources = self.sources().pinned();
+        let sources = self.sources();
+        let (raw, config) = config::load(&sources)?;
         match self.command {
             Command::Run(args) => {
                 warn_of_sections_without_effect(&raw);
+                let mut sources = sources.pinned();
                 let load = move || {
                     sources = sources.clone().pinned();
                     config::load(&sources).map(|(_, config)| config)
@@ -127,10 +128,6 @@ impl Cli {
                 check::execute(raw)
             }
         }
-    }
-
-    fn load(&self) -> Result<(raw::Config, Config), ConfigError> {
-        config::load(&self.sources())
     }
 
     fn sources(&self) -> Sources {

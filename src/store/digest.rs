@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
+use rusqlite::Transaction;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, Transaction};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::open::open_blocking_reader;
 use super::{StoreError, from_sql};
 
 /// The public tables and the specification's columns, which the digest covers. `funnels.created_at` is left out: when
@@ -56,11 +56,7 @@ pub struct Digest {
 /// # Errors
 /// Where the file is missing, not migrated, or cannot be read.
 pub fn digest(path: &Path) -> Result<Digest, StoreError> {
-    if !path.is_file() {
-        return Err(StoreError::Missing { path: path.to_owned() });
-    }
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    let mut connection = open_blocking_reader(path)?;
     let tx = connection.transaction()?;
     let not_migrated =
         |error: rusqlite::Error| StoreError::NotMigrated { path: path.to_owned(), error: error.to_string() };

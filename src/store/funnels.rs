@@ -1,11 +1,11 @@
 //! Funnels, for readers. Each call is one read transaction, and blocks.
 
 use std::path::Path;
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::derived::{GroupName, StoredSegments, user_of};
+use super::derived::{GroupName, StoredSegments, anonymous_actor, session_actor, user_actor, user_of};
+use super::open::open_blocking_reader;
 use super::raw::RawTable;
 use super::{StoreError, digest};
 use crate::analytics::Rules;
@@ -94,19 +94,22 @@ pub fn funnel_hits(path: &Path, rules: &Rules, funnel: &Funnel, id: &str) -> Res
         if stored.as_ref() != Some(&group.fingerprint(rules)) {
             return Ok(None);
         }
+        let of_user = |id: &str| (user_actor(id), "user_id = ?1", id.to_owned());
+        // No index has it, but few ask.
+        let of_anonymous = (anonymous_actor(id), "anonymous_id = ?1 AND user_id IS NULL", id.to_owned());
         let actors = match funnel.scope {
-            Scope::Session => vec![format!("session|{id}")],
+            Scope::Session => vec![(session_actor(id), "session_id = ?1", id.to_owned())],
             Scope::User => {
-                let linked = user_of(tx, id)?.map(|user_id| format!("user|{user_id}"));
-                [format!("user|{id}")].into_iter().chain(linked).chain([format!("anonymous|{id}")]).collect()
+                let linked = user_of(tx, id)?.map(|user_id| of_user(&user_id));
+                [of_user(id)].into_iter().chain(linked).chain([of_anonymous]).collect()
             }
         };
         let mut segments = StoredSegments::prepare(tx)?;
-        for actor in actors {
+        for (actor, own_events, own_id) in actors {
             segments.turn_to(funnel, &actor);
             let hits: Vec<Hit> =
                 segments.all()?.iter().flat_map(|segment| segment.hits()).map(|hit| (**hit).clone()).collect();
-            let misses = misses(tx, funnel, &actor)?;
+            let misses = misses(tx, funnel, own_events, &own_id)?;
             if !hits.is_empty() || !misses.is_empty() {
                 return Ok(Some(ActorHits { actor, hits, misses }));
             }
@@ -115,16 +118,9 @@ pub fn funnel_hits(path: &Path, rules: &Rules, funnel: &Funnel, id: &str) -> Res
     })
 }
 
-fn misses(tx: &Transaction<'_>, funnel: &Funnel, actor: &str) -> Result<Vec<Miss>, StoreError> {
-    let (kind, id) = actor.split_once('|').unwrap_or_default();
-    let condition = match kind {
-        "user" => "user_id = ?1",
-        "session" => "session_id = ?1",
-        // No index has it, but few ask.
-        _ => "anonymous_id = ?1 AND user_id IS NULL",
-    };
-    let mut select =
-        tx.prepare(&format!("SELECT {} FROM analytics_events WHERE {condition}", AnalyticsEvent::COLUMNS))?;
+/// What these events of one id miss.
+fn misses(tx: &Transaction<'_>, funnel: &Funnel, events: &str, id: &str) -> Result<Vec<Miss>, StoreError> {
+    let mut select = tx.prepare(&format!("SELECT {} FROM analytics_events WHERE {events}", AnalyticsEvent::COLUMNS))?;
     let mut rows = select.query([id])?;
     let mut misses = Vec::new();
     while let Some(row) = rows.next()? {
@@ -137,11 +133,7 @@ fn misses(tx: &Transaction<'_>, funnel: &Funnel, actor: &str) -> Result<Vec<Miss
 }
 
 fn read<T>(path: &Path, body: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-    if !path.is_file() {
-        return Err(StoreError::Missing { path: path.to_owned() });
-    }
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    let mut connection = open_blocking_reader(path)?;
     let tx = connection.transaction()?;
     let has_tables =
         tx.query_row("SELECT 1 FROM sqlite_master WHERE name = ?1", params!["_funnel_segments"], |_| Ok(()));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
 use super::{Lock, StoreError, Writer, migrate};
@@ -26,6 +26,8 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
 ];
 /// More than the writer has: with fewer places than statements, every transaction would prepare them all again.
 pub(super) const MAX_PREPARED_STATEMENTS: usize = 64;
+/// How long a reader waits where SQLite is busy.
+const READER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_READERS: u32 = 4;
 
 /// Opens the file for writing, and migrates it. The lock proves that nobody else does. Derived tables follow `rules`.
@@ -53,6 +55,16 @@ fn open_connection(database: &Path, rules: Rules) -> Result<Writer, StoreError> 
     Writer::new(connection, database, rules)
 }
 
+/// Opens an existing file for reading with calls that block.
+pub(super) fn open_blocking_reader(path: &Path) -> Result<Connection, StoreError> {
+    if !path.is_file() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(READER_BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
 /// Opens an existing, migrated file for reading.
 ///
 /// # Errors
@@ -61,7 +73,7 @@ pub async fn open_reader(path: &Path) -> Result<SqlitePool, StoreError> {
     if !path.is_file() {
         return Err(StoreError::Missing { path: path.to_owned() });
     }
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(5));
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(READER_BUSY_TIMEOUT);
     let pool = SqlitePoolOptions::new().max_connections(MAX_READERS).connect_with(options).await?;
     match migrate::missing(&pool).await {
         Ok(None) => Ok(pool),

@@ -5,9 +5,9 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
-use crate::model::AnalyticsEvent;
+use crate::analytics::parsed::ParsedEvent;
 
 /// The fields of an event that a path may begin with, beside `properties` and `context`.
 const FIELDS: [&str; 7] = ["event_type", "event_name", "user_id", "anonymous_id", "session_id", "page_url", "referrer"];
@@ -193,54 +193,39 @@ impl Condition {
         Err(format!("path = {text:?} must be properties. or context. with keys, dots between, or one of {fields}"))
     }
 
-    pub(super) fn holds(&self, properties: &mut Properties<'_>) -> bool {
-        self.op.holds(properties.at(&self.path).as_deref())
+    pub(super) fn holds(&self, parsed: &mut ParsedEvent<'_>) -> bool {
+        self.op.holds(value_at(parsed, &self.path).as_deref())
     }
 }
 
-/// An event's properties and context, parsed where somebody asks.
-#[derive(Debug)]
-pub struct Properties<'a> {
-    event: &'a AnalyticsEvent,
-    properties: Option<Map<String, Value>>,
-    context: Option<Map<String, Value>>,
-}
-
-impl<'a> Properties<'a> {
-    /// Those of an event.
-    pub fn of(event: &'a AnalyticsEvent) -> Self {
-        Self { event, properties: None, context: None }
-    }
-
-    fn at(&mut self, path: &[String]) -> Option<Cow<'_, Value>> {
-        let (first, rest) = path.split_first()?;
-        let event = self.event;
-        let (object, parsed) = match first.as_str() {
-            "properties" => (&event.properties, &mut self.properties),
-            "context" => (&event.context, &mut self.context),
-            field => {
-                let text = match field {
-                    "event_type" => Some(&event.event_type),
-                    "event_name" => Some(&event.event_name),
-                    "user_id" => event.user_id.as_ref(),
-                    "anonymous_id" => event.anonymous_id.as_ref(),
-                    "session_id" => event.session_id.as_ref(),
-                    "page_url" => event.page_url.as_ref(),
-                    "referrer" => event.referrer.as_ref(),
-                    _ => None,
-                };
-                return text.map(|text| Cow::Owned(Value::String(text.clone())));
-            }
-        };
-        let parsed = parsed.get_or_insert_with(|| object.as_ref().map(|object| object.to_map()).unwrap_or_default());
-        let (first, rest) = rest.split_first()?;
-        let mut value = parsed.get(first)?;
-        for key in rest {
-            value = match value {
-                Value::Array(values) => values.get(index(key)?)?,
-                value => value.get(key)?,
+/// The value at a path from an event.
+fn value_at<'p>(parsed: &'p mut ParsedEvent<'_>, path: &[String]) -> Option<Cow<'p, Value>> {
+    let (first, rest) = path.split_first()?;
+    let event = parsed.event;
+    let object = match first.as_str() {
+        "properties" => parsed.properties(),
+        "context" => parsed.context(),
+        field => {
+            let text = match field {
+                "event_type" => Some(&event.event_type),
+                "event_name" => Some(&event.event_name),
+                "user_id" => event.user_id.as_ref(),
+                "anonymous_id" => event.anonymous_id.as_ref(),
+                "session_id" => event.session_id.as_ref(),
+                "page_url" => event.page_url.as_ref(),
+                "referrer" => event.referrer.as_ref(),
+                _ => None,
             };
+            return text.map(|text| Cow::Owned(Value::String(text.clone())));
         }
-        Some(Cow::Borrowed(value))
+    };
+    let (first, rest) = rest.split_first()?;
+    let mut value = object.get(first)?;
+    for key in rest {
+        value = match value {
+            Value::Array(values) => values.get(index(key)?)?,
+            value => value.get(key)?,
+        };
     }
+    Some(Cow::Borrowed(value))
 }

@@ -4,8 +4,9 @@ use hashbrown::HashMap;
 
 use super::{Funnels, Hit, HitActor};
 use crate::analytics::Linked;
+use crate::analytics::parsed::ParsedEvent;
 use crate::analytics::session::{Actor, Session};
-use crate::model::{AnalyticsEvent, Timestamp};
+use crate::model::Timestamp;
 
 /// What messages, links and sessions that changed say to funnels.
 #[derive(Debug, Default)]
@@ -22,8 +23,8 @@ pub struct FunnelFacts {
 
 impl FunnelFacts {
     /// Adds what an event says.
-    pub fn add_event(&mut self, funnels: &Funnels, event: &AnalyticsEvent) {
-        funnels.hits_of(event, |funnel, actor, hit| self.hits.entry((funnel, actor)).or_default().push(hit));
+    pub fn add_event(&mut self, funnels: &Funnels, parsed: &mut ParsedEvent<'_>) {
+        funnels.hits_of(parsed, |funnel, actor, hit| self.hits.entry((funnel, actor)).or_default().push(hit));
     }
 
     /// Tells where an unnamed session is now.

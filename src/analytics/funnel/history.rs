@@ -24,27 +24,21 @@ pub trait Segments {
     fn holding(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, Self::Error>;
 
     /// The last segment that begins earlier than this.
-    #[allow(missing_docs)]
     fn preceding(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, Self::Error>;
 
     /// The first segment that begins later than this.
-    #[allow(missing_docs)]
     fn following(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, Self::Error>;
 
     /// Of the segments in which this episode goes on, the furthest that it got: the first where several got equally far.
-    #[allow(missing_docs)]
     fn furthest(&mut self, opening: &Opening) -> Result<Option<Chain>, Self::Error>;
 
     /// Writes a segment, in place of the one with the same first hit.
-    #[allow(missing_docs)]
     fn put(&mut self, segment: &Segment) -> Result<(), Self::Error>;
 
     /// Takes away the segment that begins with this hit.
-    #[allow(missing_docs)]
     fn delete(&mut self, first: &Hit) -> Result<(), Self::Error>;
 
     /// Renames an episode in the segments in which it goes on, from the one that begins with this hit.
-    #[allow(missing_docs)]
     fn rename(&mut self, first: &Hit, before: &Opening, after: &Opening) -> Result<(), Self::Error>;
 }
 

@@ -21,11 +21,12 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::Serialize;
 
+use super::parsed::{ParsedEvent, is_asked_for};
 use super::session::{Actor, ActorRef};
 use crate::model::AnalyticsEvent;
 use crate::natural_id;
 
-pub use condition::{Condition, Op, Properties};
+pub use condition::{Condition, Op};
 pub use facts::FunnelFacts;
 pub use history::{History, Segments};
 pub use machine::{Chain, Fate, Hit, Machine, Opening, Rule, Unfit};
@@ -68,10 +69,10 @@ impl Funnel {
 
     /// The steps that an event misses by a condition.
     pub fn misses(&self, event: &AnalyticsEvent) -> Vec<Miss> {
-        let mut properties = Properties::of(event);
+        let mut parsed = ParsedEvent::of(event);
         let asking = self.steps.iter().enumerate().filter(|(_, step)| step.asks_for(event));
         let miss = |(number, step): (usize, &Step)| {
-            let condition = step.conditions.iter().find(|condition| !condition.holds(&mut properties))?.clone();
+            let condition = step.conditions.iter().find(|condition| !condition.holds(&mut parsed))?.clone();
             Some(Miss { hit: Hit::of(event, u8::try_from(number + 1).unwrap_or(u8::MAX)), condition })
         };
         asking.filter_map(miss).collect()
@@ -121,12 +122,11 @@ pub struct Step {
 
 impl Step {
     fn asks_for(&self, event: &AnalyticsEvent) -> bool {
-        let is_one_of = |allowed: &[String], given: &String| allowed.is_empty() || allowed.contains(given);
-        is_one_of(&self.event_types, &event.event_type) && is_one_of(&self.event_names, &event.event_name)
+        is_asked_for(&self.event_types, &self.event_names, event)
     }
 
-    fn matches(&self, event: &AnalyticsEvent, properties: &mut Properties<'_>) -> bool {
-        self.asks_for(event) && self.conditions.iter().all(|condition| condition.holds(properties))
+    fn matches(&self, parsed: &mut ParsedEvent<'_>) -> bool {
+        self.asks_for(parsed.event) && self.conditions.iter().all(|condition| condition.holds(parsed))
     }
 }
 
@@ -199,30 +199,20 @@ impl Funnels {
         self.all.iter()
     }
 
-    /// The one of that id.
-    pub fn by_id(&self, id: &str) -> Option<&Arc<Funnel>> {
-        self.all.iter().find(|funnel| funnel.id() == id)
-    }
-
     /// The one of that name.
     pub fn by_name(&self, name: &str) -> Option<&Arc<Funnel>> {
         self.all.iter().find(|funnel| funnel.name == name)
     }
 
-    /// That at a place of [`Funnels::iter`].
-    pub fn get(&self, at: usize) -> Option<&Arc<Funnel>> {
-        self.all.get(at)
-    }
-
     /// The steps that an event matches: the place of the funnel, whose hit it is, and the hit. What matches nothing costs
     /// two lookups, whatever the number of funnels.
-    pub fn hits_of(&self, event: &AnalyticsEvent, mut found: impl FnMut(usize, HitActor, Hit)) {
+    pub fn hits_of(&self, parsed: &mut ParsedEvent<'_>, mut found: impl FnMut(usize, HitActor, Hit)) {
+        let event = parsed.event;
         let by_name = self.by_name.get(&event.event_name).into_iter().flatten();
         let by_type = self.by_type.get(&event.event_type).into_iter().flatten();
-        let mut properties = Properties::of(event);
         for &(at, number) in by_name.chain(by_type).chain(&self.of_any) {
             let funnel = &self.all[at];
-            if funnel.steps[number].matches(event, &mut properties)
+            if funnel.steps[number].matches(parsed)
                 && let Some(actor) = HitActor::of(funnel.scope, event)
             {
                 let step = u8::try_from(number + 1).unwrap_or(u8::MAX);

@@ -298,7 +298,7 @@ fn conditions_compare_by_json_type_and_what_is_missing_is_false() {
     let event = EventBuilder::track("x").properties(properties).user_id("ada").page_url("https://e.org/p").build();
     let holds = |path: &str, op: &str, value: Option<Value>| {
         let condition = Condition { path: Condition::path(path).unwrap(), op: Op::new(op, value).unwrap() };
-        condition.holds(&mut Properties::of(&event))
+        condition.holds(&mut ParsedEvent::of(&event))
     };
     for (path, op, value, expected) in [
         ("properties.n", "eq", json!(10.0), true),
@@ -382,7 +382,7 @@ fn an_event_is_a_hit_of_every_step_that_it_matches() {
     ]);
     let hits = |event: &AnalyticsEvent| {
         let mut hits = Vec::new();
-        funnels.hits_of(event, |funnel, actor, hit| hits.push((funnel, actor, hit.step)));
+        funnels.hits_of(&mut ParsedEvent::of(event), |funnel, actor, hit| hits.push((funnel, actor, hit.step)));
         hits.sort();
         hits
     };

@@ -6,12 +6,11 @@
 
 use std::fmt;
 
-use hashbrown::hash_map::EntryRef;
 use hashbrown::{Equivalent, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Session};
-use crate::analytics::Merge as _;
+use crate::analytics::{Merge as _, entry_of};
 use crate::model::{AnalyticsEvent, Timestamp};
 use crate::natural_id;
 
@@ -69,10 +68,7 @@ pub struct UnnamedSessions(HashMap<Actor, Vec<Session>>);
 impl UnnamedSessions {
     /// Takes in an event of an actor.
     pub fn add_event(&mut self, actor: ActorRef<'_>, event: &AnalyticsEvent, context: &Context, timeout_ms: i64) {
-        let sessions = match self.0.entry_ref(&actor) {
-            EntryRef::Occupied(entry) => entry.into_mut(),
-            EntryRef::Vacant(entry) => entry.insert_entry_with_key(actor.to_actor(), Vec::new()).into_mut(),
-        };
+        let sessions = entry_of(&mut self.0, &actor, |actor| actor.to_actor(), Vec::new);
         let (from, to) = reach_of(event.timestamp, event.timestamp, timeout_ms);
         // Most events follow each other. Where one does not, `join` finds what it touches.
         let is_touched = |last: &&mut Session| last.started_at <= to && last.last_activity_at >= from;

@@ -11,7 +11,7 @@ use super::groups::FUNNEL_PREFIX;
 use super::links;
 use super::segments::StoredSegments;
 use crate::analytics::funnel::{self, Episode, Funnel, FunnelFacts, Funnels, History, Hit, HitActor, Opening, Scope};
-use crate::analytics::{Linked, Rules};
+use crate::analytics::{Actor, Linked, Rules};
 use crate::clock;
 use crate::model::Timestamp;
 use crate::store::StoreError;
@@ -113,14 +113,18 @@ impl<'tx> FunnelTables<'tx> {
             if !self.funnels.contains_key(&at) {
                 continue;
             }
-            let HitActor::Unnamed(actor) = &actor else {
-                by_actor.entry((at, self.name_of(&actor)?)).or_default().extend(hits);
-                continue;
-            };
-            for hit in hits {
-                // Every unnamed event came to a session in this transaction.
-                if let Some(id) = facts.session_of(actor, hit.timestamp_ms) {
-                    by_actor.entry((at, session_actor(id))).or_default().push(hit);
+            match actor {
+                HitActor::Person(person) => {
+                    by_actor.entry((at, self.name_of(&person)?)).or_default().extend(hits);
+                }
+                HitActor::Session(id) => by_actor.entry((at, session_actor(&id))).or_default().extend(hits),
+                HitActor::Unnamed(actor) => {
+                    for hit in hits {
+                        // Every unnamed event came to a session in this transaction.
+                        if let Some(id) = facts.session_of(&actor, hit.timestamp_ms) {
+                            by_actor.entry((at, session_actor(id))).or_default().push(hit);
+                        }
+                    }
                 }
             }
         }
@@ -136,17 +140,10 @@ impl<'tx> FunnelTables<'tx> {
         self.funnels.values().filter(|funnel| funnel.scope == scope).map(Arc::clone).collect()
     }
 
-    /// As the actor stands in the tables.
-    fn name_of(&self, actor: &HitActor) -> Result<String, StoreError> {
-        Ok(match actor {
-            HitActor::Session(id) => session_actor(id),
-            HitActor::Person(person) | HitActor::Unnamed(person) => match person.anonymous_id() {
-                Some(id) => {
-                    links::user_of(self.connection, id)?.map_or_else(|| person.to_string(), |id| user_actor(&id))
-                }
-                None => person.to_string(),
-            },
-        })
+    /// As the person stands in the tables: an anonymous id as the user that it belongs to.
+    fn name_of(&self, person: &Actor) -> Result<String, StoreError> {
+        let user_id = person.anonymous_id().map(|id| links::user_of(self.connection, id)).transpose()?.flatten();
+        Ok(user_id.map_or_else(|| person.to_string(), |id| user_actor(&id)))
     }
 
     /// Gives the hits of anonymous ids to the users that they belong to now.
@@ -341,14 +338,14 @@ impl<'tx> FunnelTables<'tx> {
 
 const SESSION_PREFIX: &str = "session|";
 
-fn session_actor(id: &str) -> String {
+pub(in crate::store) fn session_actor(id: &str) -> String {
     format!("{SESSION_PREFIX}{id}")
 }
 
-fn user_actor(id: &str) -> String {
+pub(in crate::store) fn user_actor(id: &str) -> String {
     format!("user|{id}")
 }
 
-fn anonymous_actor(id: &str) -> String {
+pub(in crate::store) fn anonymous_actor(id: &str) -> String {
     format!("anonymous|{id}")
 }

@@ -28,7 +28,7 @@ use super::{Spent, StoreError};
 use crate::analytics::funnel::Funnel;
 use crate::analytics::{self, ByKey, Change, Facts, Group, Rules, State};
 
-pub(super) use funnels::define as define_funnels;
+pub(super) use funnels::{anonymous_actor, define as define_funnels, session_actor, user_actor};
 pub use groups::Build;
 pub(super) use groups::{GroupName, GroupSet, freeze, freeze_changed, has_raw_rows, thaw, with_sources};
 pub(super) use links::user_of;

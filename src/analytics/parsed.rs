@@ -1,0 +1,41 @@
+//! An event whose properties and context are parsed where somebody asks, and then once.
+
+use serde_json::{Map, Value};
+
+use crate::model::{AnalyticsEvent, JsonObject};
+
+/// An event, and what of it is parsed.
+#[derive(Debug)]
+pub struct ParsedEvent<'a> {
+    /// The event.
+    pub event: &'a AnalyticsEvent,
+    properties: Option<Map<String, Value>>,
+    context: Option<Map<String, Value>>,
+}
+
+impl<'a> ParsedEvent<'a> {
+    /// An event of which nothing is parsed yet.
+    pub fn of(event: &'a AnalyticsEvent) -> Self {
+        Self { event, properties: None, context: None }
+    }
+
+    /// Its properties; empty where it has none.
+    pub fn properties(&mut self) -> &Map<String, Value> {
+        self.properties.get_or_insert_with(|| parse(&self.event.properties))
+    }
+
+    /// Its context, likewise.
+    pub fn context(&mut self) -> &Map<String, Value> {
+        self.context.get_or_insert_with(|| parse(&self.event.context))
+    }
+}
+
+fn parse(object: &Option<JsonObject>) -> Map<String, Value> {
+    object.as_ref().map(JsonObject::to_map).unwrap_or_default()
+}
+
+/// Whether an event is of one of these types and has one of these names; an empty list takes any.
+pub fn is_asked_for(event_types: &[String], event_names: &[String], event: &AnalyticsEvent) -> bool {
+    let is_one_of = |allowed: &[String], given: &String| allowed.is_empty() || allowed.contains(given);
+    is_one_of(event_types, &event.event_type) && is_one_of(event_names, &event.event_name)
+}
