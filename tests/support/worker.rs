@@ -125,12 +125,19 @@ impl Worker {
         Database(self.folder.join("streamgauge.db"))
     }
 
-    /// Waits until everything up to a sequence is committed.
+    /// Waits until everything up to a sequence is committed, as long as the position moves.
     pub async fn applied(&self, sequence: u64) {
         let database = self.database();
-        let until = Instant::now() + PATIENCE;
-        while database.applied() < sequence {
-            assert!(Instant::now() < until, "at {}, not {sequence}; the log: {}", database.applied(), self.log());
+        let (mut last, mut moved) = (0, Instant::now());
+        loop {
+            let applied = database.applied();
+            if applied >= sequence {
+                return;
+            }
+            if applied > last {
+                (last, moved) = (applied, Instant::now());
+            }
+            assert!(moved.elapsed() < PATIENCE, "stuck at {applied}, before {sequence}; the log: {}", self.log());
             tokio::time::sleep(POLL).await;
         }
     }
