@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::analytics::Rules;
 use crate::config::Config;
 use crate::http::{self, Health};
-use crate::nats::{self, DeadLetters, Instance, NatsError, Source};
+use crate::nats::{self, DashboardPublisher, DeadLetters, Instance, NatsError, Source};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::rebuild::Rebuild;
-use crate::store::{self, Lock, StoreError, WriterThread};
+use crate::store::{self, Board, Lock, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 
 // A graceful stop takes 5 s at most: finish the batch, commit, acknowledge, drain. Together these are less.
@@ -21,7 +21,7 @@ use crate::telemetry::Telemetry;
 const STOP_BUSY_PATIENCE: Duration = Duration::from_millis(2_500);
 /// How long a batch may then still take.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(500);
-/// How long dead letters that are not published yet may take; the rest wait for the next start.
+/// How long dead letters and live numbers that are not published yet may take; the rest wait for the next start.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(750);
 const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
 /// How long a step of what is built aside may take; it is repeated at the next start.
@@ -86,13 +86,13 @@ pub async fn run(
         opened = open => opened?,
     };
     health.set_migrated();
-    let builds = writer.builds();
+    let (builds, board) = (writer.builds(), writer.board());
     let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
 
     let rebuild = Rebuild { builds, database: lock.database().to_owned(), writer: writer.clone() };
     let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
     let following = tokio::spawn(follow(rules, writer.clone()));
-    let worker = Worker { config, new_epoch, health, telemetry, writer, pool: pool.clone(), stop: stop.clone() };
+    let worker = Worker { config, new_epoch, health, telemetry, writer, board, pool: pool.clone(), stop: stop.clone() };
     let result = worker.run(&lock).await;
 
     stop.cancel();
@@ -143,6 +143,7 @@ struct Worker {
     health: Arc<Health>,
     telemetry: Arc<Telemetry>,
     writer: WriterThread,
+    board: watch::Receiver<Board>,
     pool: sqlx::SqlitePool,
     stop: CancellationToken,
 }
@@ -170,7 +171,20 @@ impl Worker {
             telemetry: Arc::clone(&self.telemetry),
         };
         let dead_letters = DeadLetters::new(connection.clone(), stream.clone(), self.pool.clone(), self.writer.clone());
-        let result = self.read_and_publish(pipeline, dead_letters, rejected).await;
+        let numbers = DashboardPublisher {
+            connection: connection.clone(),
+            config: self.config.dashboard.clone(),
+            stream: stream.clone(),
+            pool: self.pool.clone(),
+            board: self.board.clone(),
+        };
+        let reading_ended = CancellationToken::new();
+        let ended = reading_ended.clone();
+        let publishing = async move {
+            let (dead_letters, numbers) = (dead_letters.run(rejected, ended.clone()), numbers.run(ended));
+            tokio::try_join!(dead_letters, numbers).map(drop)
+        };
+        let result = self.read_and_publish(pipeline, publishing, reading_ended).await;
         connection.flush(FLUSH_PATIENCE).await;
         result
     }
@@ -178,17 +192,16 @@ impl Worker {
     async fn read_and_publish(
         &self,
         pipeline: Pipeline,
-        dead_letters: DeadLetters,
-        rejected: watch::Receiver<u64>,
+        publishing: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+        reading_ended: CancellationToken,
     ) -> Result<(), AppError> {
-        let reading_ended = CancellationToken::new();
-        let mut publishing = tokio::spawn(dead_letters.run(rejected, reading_ended.clone()));
+        let mut publishing = tokio::spawn(publishing);
         let result = tokio::select! {
             result = pipeline.run(self.stop.clone()) => result.map_err(AppError::from),
             ended = &mut publishing => match ended {
                 Ok(Err(StoreError::Busy)) if self.stop.is_cancelled() => Ok(()),
                 Ok(Err(error)) => Err(AppError::Store(error)),
-                other => Err(AppError::Internal(format!("publishing dead letters ended: {other:?}"))),
+                other => Err(AppError::Internal(format!("publishing ended: {other:?}"))),
             },
             () = self.overdue() => {
                 tracing::warn!("stopping without the batch that is being written; the stream still has it");

@@ -9,6 +9,8 @@ mod bad_input;
 mod cli;
 /// kill -9, a server that dies, connections that break, a locked database.
 mod crash;
+/// Live numbers, through the bucket to subscribers.
+mod dashboards;
 /// The ledger's way to the stream of dead letters.
 mod dead_letters;
 /// Copies and conflicts.

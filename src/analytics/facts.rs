@@ -1,9 +1,12 @@
 //! The rules: what stored messages say of which keys of which groups.
 
+use super::dashboard::{SeriesFacts, SessionHours};
 use super::funnel::FunnelFacts;
 use super::parsed::ParsedEvent;
 use super::session::{ActorRef, Contexts, Session, UnnamedSessions};
-use super::{Activity, ByKey, Features, Links, Rollups, Rules, Sessions, Stored, UserDayRef, period};
+use super::{
+    Activity, ByKey, EventCounts, Features, Links, Rollups, Rules, Sessions, Stored, UserDayRef, feature, period,
+};
 use crate::model::{AnalyticsEvent, Timestamp};
 
 /// What the stored messages of a transaction say: of time, and of the keys of every group.
@@ -26,6 +29,12 @@ pub struct Facts {
     pub links: ByKey<Links>,
     /// Of actors in funnels.
     pub funnels: FunnelFacts,
+    /// Of names of events on days.
+    pub event_counts: EventCounts,
+    /// Of what widgets count, in hours; what sessions and episodes say comes when they are applied.
+    pub series: SeriesFacts,
+    /// Of sessions in hours.
+    pub session_hours: SessionHours,
 }
 
 impl Facts {
@@ -63,13 +72,20 @@ impl Facts {
         }
         self.links.add_event(event);
         let mut parsed = ParsedEvent::of(event);
-        self.features.add_event(&rules.features, &mut parsed);
+        let features = rules.features.names(&mut parsed);
+        if !features.is_empty() {
+            self.series.add_usages(&rules.dashboards, &features, event, feature::success(parsed.properties()));
+            self.features.add_usages(features, &mut parsed);
+        }
+        self.event_counts.add_event(event);
+        self.series.add_event(&rules.dashboards, event);
         self.funnels.add_event(&rules.funnels, &mut parsed);
     }
 
     /// What a session that changed, came, went, or got another id says to other groups.
     pub fn session_changed(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
         self.activity.move_session(before, after);
+        self.session_hours.move_session(before.map(|(_, session)| session), after.map(|(_, session)| session));
     }
 }
 
@@ -79,6 +95,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::analytics::dashboard::SeriesGroup;
+    use crate::analytics::dashboard::{Dashboards, Widget};
     use crate::analytics::funnel::Funnels;
     use crate::analytics::{FeatureRules, Group, State};
     use crate::model::{EventBuilder, MetricBuilder, SessionBuilder};
@@ -87,7 +105,13 @@ mod tests {
 
     fn rules() -> Rules {
         let features = FeatureRules { has_defaults: true, rules: Vec::new() };
-        Rules { session_timeout_ms: TIMEOUT_MS, features, funnels: Funnels::default() }
+        let expressions = ["events.count", "events.count{event_name=n3}", "users.active", "metric.m.p99"];
+        let expressions = expressions.into_iter().chain(["feature.f1.usage", "feature.f1.users"]);
+        let metrics = expressions.map(|text| (text.replace('.', "_"), text.parse().unwrap())).collect();
+        let (id, max_rate) = ("w".into(), std::time::Duration::ZERO);
+        let widget = Widget { id, title: None, period: crate::model::PeriodType::Daily, max_rate, metrics };
+        let dashboards = Dashboards::new(vec![widget], 86_400_000);
+        Rules { session_timeout_ms: TIMEOUT_MS, features, funnels: Funnels::default(), dashboards }
     }
 
     /// An event, a metric or a session message, of few users, at few times.
@@ -112,6 +136,7 @@ mod tests {
     }
 
     fn merge(whole: &mut Facts, part: Facts) {
+        use crate::analytics::Merge as _;
         fn merge<G: Group>(whole: &mut ByKey<G>, part: ByKey<G>) {
             part.into_sorted().into_iter().for_each(|(key, fact)| whole.add(key, fact));
         }
@@ -121,6 +146,9 @@ mod tests {
         merge(&mut whole.activity, part.activity);
         merge(&mut whole.features, part.features);
         merge(&mut whole.links, part.links);
+        merge(&mut whole.series, part.series);
+        whole.session_hours.merge(part.session_hours);
+        whole.event_counts.merge(part.event_counts);
         for (actor, sessions) in part.unnamed_sessions.into_sorted(TIMEOUT_MS) {
             whole.unnamed_sessions.add(actor, sessions);
         }
@@ -128,8 +156,11 @@ mod tests {
 
     /// What the facts are as states: equal states have equal bytes.
     fn states(facts: Facts) -> Vec<Vec<u8>> {
-        let Facts { watermark, rollups, sessions, unnamed_sessions, activity, features, links, funnels: _ } = facts;
-        let mut states = vec![format!("{watermark:?}").into_bytes()];
+        let Facts { watermark, rollups, sessions, unnamed_sessions, activity, features, links, .. } = facts;
+        let (mut series, event_counts) = (facts.series, facts.event_counts);
+        series.add_rollups(&rules().dashboards, &rollups);
+        let series = series.roll_up(&rules().dashboards, watermark.unwrap_or(Timestamp::from_millis(0)));
+        let mut states = vec![format!("{watermark:?} {:?}", event_counts.into_sorted()).into_bytes()];
         states.extend(rollups.into_sorted().iter().map(|(_, fact)| fact.to_bytes()));
         states.extend(sessions.into_sorted().iter().map(|(_, fact)| fact.to_bytes()));
         states.extend(
@@ -137,6 +168,10 @@ mod tests {
         );
         states.extend(activity.into_sorted().into_iter().map(|(_, fact)| Activity::apply(None, fact).to_bytes()));
         states.extend(links.into_sorted().iter().map(|(_, fact)| fact.to_bytes()));
+        for (_, fact) in series.into_sorted() {
+            states.push(format!("{:?}", fact.members).into_bytes());
+            states.push(SeriesGroup::apply(None, fact).to_bytes());
+        }
         for (_, fact) in features.into_sorted() {
             states.push(format!("{:?}", fact.users).into_bytes());
             states.push(Features::apply(None, fact).to_bytes());

@@ -56,7 +56,7 @@ pub enum FeatureName {
 
 impl FeatureRules {
     /// The features that an event is a usage of, each once.
-    fn names(&self, parsed: &mut ParsedEvent<'_>) -> BTreeSet<String> {
+    pub fn names(&self, parsed: &mut ParsedEvent<'_>) -> BTreeSet<String> {
         let event = parsed.event;
         let mut names = BTreeSet::new();
         for rule in self.rules.iter().filter(|rule| rule.matches(event)) {
@@ -84,6 +84,11 @@ impl FeatureRule {
     fn matches(&self, event: &AnalyticsEvent) -> bool {
         is_asked_for(&self.event_types, &self.event_names, event)
     }
+}
+
+/// Whether a usage says that it succeeded.
+pub fn success(properties: &Map<String, Value>) -> Option<bool> {
+    properties.get("success").and_then(Value::as_bool)
 }
 
 /// The text at a path in an event's properties.
@@ -147,7 +152,7 @@ impl Usage {
             usage.durations_ms.add(if duration_ms.is_subnormal() { 0.0 } else { duration_ms });
             usage.timed = 1;
         }
-        match properties.get("success").and_then(Value::as_bool) {
+        match success(properties) {
             Some(true) => usage.successes = 1,
             Some(false) => usage.failures = 1,
             None => {}
@@ -204,17 +209,13 @@ impl Group for Features {
 }
 
 impl ByKey<Features> {
-    /// Adds what an event says: of the features that it is a usage of.
-    pub fn add_event(&mut self, rules: &FeatureRules, parsed: &mut ParsedEvent<'_>) {
+    /// Adds what an event says of the features that it is a usage of.
+    pub fn add_usages(&mut self, features: BTreeSet<String>, parsed: &mut ParsedEvent<'_>) {
         let event = parsed.event;
-        let names = rules.names(parsed);
-        if names.is_empty() {
-            return;
-        }
         let fact =
             FeatureFact { usage: Usage::of(parsed.properties()), users: event.user_id.iter().cloned().collect() };
         let date = period::date(event.timestamp);
-        for feature_name in names {
+        for feature_name in features {
             self.add(FeatureDay { feature_name, date }, fact.clone());
         }
     }

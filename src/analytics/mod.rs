@@ -21,14 +21,16 @@
 //! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
 
 mod activity;
+pub mod dashboard;
 mod distribution;
+mod event_count;
 mod exact_sum;
 mod facts;
 mod feature;
 pub mod funnel;
 mod link;
 mod parsed;
-mod period;
+pub mod period;
 mod rollup;
 mod session;
 
@@ -37,12 +39,14 @@ use std::hash::Hash;
 use hashbrown::hash_map::{Entry, EntryRef};
 use hashbrown::{Equivalent, HashMap};
 
+use dashboard::Dashboards;
 use funnel::Funnels;
 
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
 pub use activity::{Activity, ActivityFact, ActivityState, MAX_NAMES, Names, Presence, Span, UserDay, UserDayRef};
 pub use distribution::{Distribution, MAX_EXACT};
+pub use event_count::EventCounts;
 pub use exact_sum::ExactSum;
 pub use facts::Facts;
 pub use feature::{
@@ -62,6 +66,8 @@ pub struct Rules {
     pub features: FeatureRules,
     /// Which events are steps of funnels.
     pub funnels: Funnels,
+    /// What widgets show.
+    pub dashboards: Dashboards,
 }
 
 impl Rules {
@@ -200,6 +206,11 @@ impl<G: Group> ByKey<G> {
         let mut facts: Vec<_> = self.0.into_iter().collect();
         facts.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         facts
+    }
+
+    /// What is said of which keys, in no order.
+    fn iter(&self) -> impl Iterator<Item = (&G::Key, &G::Fact)> {
+        self.0.iter()
     }
 
     /// Whether nothing is said.

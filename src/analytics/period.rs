@@ -22,6 +22,11 @@ pub fn start(period: PeriodType, timestamp: Timestamp) -> Timestamp {
     Timestamp::from_millis(start_ms)
 }
 
+/// When the period before that of a moment begins.
+pub fn before(period: PeriodType, timestamp: Timestamp) -> Timestamp {
+    start(period, Timestamp::from_millis(start(period, timestamp).as_millis() - 1))
+}
+
 /// The day of a moment.
 pub fn date(timestamp: Timestamp) -> NaiveDate {
     let day = timestamp.as_millis().div_euclid(DAY_MS);

@@ -73,23 +73,56 @@ impl Rollup {
         Self { count: 1, sum, min: metric.value, max: metric.value, distribution, last }
     }
 
+    /// Number of samples.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The exact sum, rounded once.
+    pub fn sum(&self) -> f64 {
+        self.sum.to_f64()
+    }
+
+    /// The mean.
+    pub fn avg(&self) -> f64 {
+        self.sum() / self.count as f64
+    }
+
+    /// The least sample.
+    pub fn min(&self) -> f64 {
+        self.min
+    }
+
+    /// The greatest sample.
+    pub fn max(&self) -> f64 {
+        self.max
+    }
+
+    /// The last sample, by time and then id.
+    pub fn last(&self) -> f64 {
+        self.last.value
+    }
+
+    /// A percentile by nearest rank of the samples that are not counters; none where there are none.
+    pub fn percentile(&self, percent: u8) -> Option<f64> {
+        self.distribution.percentile(u64::from(percent), self.min, self.max)
+    }
+
     /// The row that shows it.
     pub fn row(&self, key: &RollupKey) -> MetricAggregate {
-        let sum = self.sum.to_f64();
-        let percentile = |percent| self.distribution.percentile(percent, self.min, self.max);
         MetricAggregate {
             id: key.id(),
             name: key.name.clone(),
             period_start: key.period_start,
             period_type: key.period_type,
             count: i64::try_from(self.count).unwrap_or(i64::MAX),
-            sum,
+            sum: self.sum(),
             min: self.min,
             max: self.max,
-            avg: sum / self.count as f64,
-            p50: percentile(50),
-            p90: percentile(90),
-            p99: percentile(99),
+            avg: self.avg(),
+            p50: self.percentile(50),
+            p90: self.percentile(90),
+            p99: self.percentile(99),
             tags: Some(JsonObject::from_stored(key.tags.clone())),
         }
     }

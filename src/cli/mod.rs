@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, ConfigError, Sources, raw};
+use crate::config::{self, ConfigError, Sources};
 
 /// Exact, live analytics from NATS JetStream in one SQLite file.
 #[derive(Debug, Parser)]
@@ -110,7 +110,6 @@ impl Cli {
         let (raw, config) = config::load(&sources)?;
         match self.command {
             Command::Run(args) => {
-                warn_of_sections_without_effect(&raw);
                 let mut sources = sources.pinned();
                 let load = move || {
                     sources = sources.clone().pinned();
@@ -123,10 +122,7 @@ impl Cli {
             Command::Digest(args) => digest::execute(args, config).await,
             Command::Funnel(action) => funnel::execute(action, config).await,
             Command::Migrate(args) => migrate::execute(args, config).await,
-            Command::Check => {
-                warn_of_sections_without_effect(&raw);
-                check::execute(raw)
-            }
+            Command::Check => check::execute(raw),
         }
     }
 
@@ -140,11 +136,5 @@ impl Cli {
                 .collect(),
             flags: flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
         }
-    }
-}
-
-fn warn_of_sections_without_effect(raw: &raw::Config) {
-    for section in raw.without_effect() {
-        tracing::warn!("[[{section}]] in the configuration has no effect: this version does not compute them yet");
     }
 }

@@ -26,6 +26,8 @@ pub struct Config {
     pub database_path: PathBuf,
     /// How much one transaction takes.
     pub batch: Batch,
+    /// Where numbers are published.
+    pub dashboard: Dashboard,
     /// Health, metrics and version.
     pub http: Http,
     /// What validation allows.
@@ -91,6 +93,15 @@ pub struct Batch {
     pub max_delay: Duration,
 }
 
+/// Where numbers are published.
+#[derive(Debug, Clone)]
+pub struct Dashboard {
+    /// The KV bucket.
+    pub bucket: String,
+    /// What the subjects of live changes begin with.
+    pub prefix: String,
+}
+
 /// Health, metrics and version.
 #[derive(Debug, Clone)]
 pub struct Http {
@@ -107,12 +118,14 @@ impl raw::Config {
     /// [`ConfigError::Value`] names the first key that does not make sense.
     pub fn check(self) -> Result<Config, ConfigError> {
         let rules = super::rules::check(&self)?;
+        let dashboard = check_dashboard(self.dashboard, &self.stream)?;
         Ok(Config {
             rules,
             nats: check_nats(self.nats)?,
             stream: check_stream(self.stream)?,
             database_path: database_path(&self.database.url)?,
             batch: check_batch(&self.batch)?,
+            dashboard,
             http: check_http(self.http)?,
             limits: check_limits(&self.limits)?,
         })
@@ -201,6 +214,19 @@ fn check_batch(batch: &raw::Batch) -> Result<Batch, ConfigError> {
     ensure("batch.max_bytes", (MIN_BATCH_BYTES..=MAX_BATCH_BYTES).contains(&bytes), "must be 64KiB to 1024MiB")?;
     ensure("batch.max_delay", batch.max_delay.0 <= MAX_BATCH_DELAY, "must be at most 2s")?;
     Ok(Batch { max_messages: batch.max_messages, max_bytes: to_usize(bytes), max_delay: batch.max_delay.0 })
+}
+
+fn check_dashboard(dashboard: raw::Dashboard, stream: &raw::Stream) -> Result<Dashboard, ConfigError> {
+    let is_bucket = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let bucket_is_fine = (1..=128).contains(&dashboard.bucket.len()) && dashboard.bucket.chars().all(is_bucket);
+    ensure("dashboard.bucket", bucket_is_fine, "must be 1 to 128 letters, digits, _ or -")?;
+    let tokens_are_fine = dashboard.prefix.split('.').all(is_name) && dashboard.prefix.len() <= 128;
+    ensure("dashboard.prefix", tokens_are_fine, "must be subject tokens with dots between, without * or >")?;
+    let token = |prefix: &str| prefix.split('.').next().map(str::to_owned);
+    let first = token(&dashboard.prefix).unwrap_or_default();
+    let is_free = first != "dlq" && !first.starts_with(['$', '_']) && Some(&first) != token(&stream.prefix).as_ref();
+    ensure("dashboard.prefix", is_free, "may begin neither as stream.prefix does nor with dlq, $ or _")?;
+    Ok(Dashboard { bucket: dashboard.bucket, prefix: dashboard.prefix })
 }
 
 fn check_http(http: raw::Http) -> Result<Http, ConfigError> {

@@ -6,12 +6,13 @@ mod checked;
 mod quantity;
 pub mod raw;
 mod rules;
+mod widgets;
 
 use std::path::{Path, PathBuf};
 
 use ::config::{ConfigError as LayerError, File, FileFormat};
 
-pub use checked::{Batch, Config, Http, Nats, NatsTls, Stream};
+pub use checked::{Batch, Config, Dashboard, Http, Nats, NatsTls, Stream};
 pub use quantity::{HumanDuration, HumanSize};
 
 /// The file that is read where none is named.

@@ -56,15 +56,6 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Sections that are there but that this version does not act on yet. They are read, so that a file may name them
-    /// already; whoever starts is told.
-    pub fn without_effect(&self) -> Vec<&'static str> {
-        let sections = [("widgets", !self.widgets.is_empty())];
-        sections.into_iter().filter(|(_, is_there)| *is_there).map(|(section, _)| section).collect()
-    }
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {

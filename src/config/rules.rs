@@ -22,10 +22,11 @@ pub(super) fn check(config: &raw::Config) -> Result<Rules, ConfigError> {
         session_timeout_ms: milliseconds(timeout),
         features: FeatureRules { has_defaults: config.features_defaults, rules: features.collect::<Result<_, _>>()? },
         funnels: check_funnels(&config.funnels)?,
+        dashboards: super::widgets::check(config)?,
     })
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+pub(super) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -46,6 +46,15 @@ pub(super) async fn from(
     get(jetstream, stream, &json!({ "seq": sequence, "next_by_subj": ">" })).await
 }
 
+/// The last message on a subject; none where there is none.
+pub(super) async fn last_of(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<Delivery>, NatsError> {
+    get(jetstream, stream, &json!({ "last_by_subj": subject })).await
+}
+
 async fn get(
     jetstream: &jetstream::Context,
     stream: &str,

@@ -1,7 +1,9 @@
 //! Everything that speaks NATS: the only folder that names `async_nats`.
 
+mod bucket;
 mod connect;
 mod consumer;
+mod dashboard;
 mod dead_letter;
 mod fetch;
 mod publisher;
@@ -13,6 +15,7 @@ use std::time::Duration;
 pub(crate) use connect::without_secrets;
 pub use connect::{Connection, connect, connect_once};
 pub use consumer::{Instance, lag};
+pub use dashboard::DashboardPublisher;
 pub use dead_letter::DeadLetters;
 pub use publisher::{
     Acknowledged, Outgoing, PublishFailure, Publishable, Publisher, PublisherOptions, Receipt, Unsent,

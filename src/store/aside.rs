@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
-use super::derived::{self, Build, GroupSet};
+use super::derived::{self, Build, GroupName, GroupSet};
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
 use super::raw::{RawTable, is_unreadable};
 use super::{Spent, StoreError, position, to_sql, writer};
@@ -142,8 +142,10 @@ impl Aside {
             last.stream_seq = last.stream_seq.min(to_sql(position.last_seq)).max(first.stream_seq);
         }
         let rows = writer::transact(&self.built, |tx| {
-            let mut step =
-                Step { rules: &self.build.rules, groups: &self.groups, read: &read, tx, first, last, rows: 0 };
+            let (rules, groups) = (&self.build.rules, &self.groups);
+            let keeps_t = self.build.groups.contains(&GroupName::Sessions);
+            let t = if keeps_t { None } else { derived::watermark(&read)? };
+            let mut step = Step { rules, groups, read: &read, tx, first, last, t, rows: 0 };
             step.replay::<AnalyticsEvent>()?;
             step.replay::<Metric>()?;
             step.replay::<SessionMessage>()?;
@@ -166,6 +168,8 @@ struct Step<'a> {
     tx: &'a Transaction<'a>,
     first: Place,
     last: Place,
+    /// T of the database, where it is up to date: periods that it does not keep are not built.
+    t: Option<Timestamp>,
     rows: u64,
 }
 
@@ -214,7 +218,7 @@ impl Step<'_> {
     {
         let mut facts = Facts::default();
         facts.add(self.rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
-        derived::apply(self.tx, self.rules, self.groups, facts, &mut Spent::begin())?;
+        derived::apply(self.tx, self.rules, self.groups, facts, self.t, &mut Spent::begin())?;
         self.rows += chunk.len() as u64;
         chunk.clear();
         Ok(())

@@ -5,6 +5,7 @@
 //! writer writes. SQL stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time functions.
 
 mod aside;
+mod board;
 mod derived;
 mod digest;
 mod funnels;
@@ -24,6 +25,7 @@ mod writer;
 use std::path::PathBuf;
 
 pub use aside::{Aside, Progress, STEP_MESSAGES, remove as discard_build};
+pub use board::{Board, Number, NumberKey, numbers_changed};
 pub use derived::Build;
 pub use digest::{Digest, digest};
 pub use funnels::{ActorHits, FunnelReport, funnel_hits, funnel_reports};

@@ -9,7 +9,8 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::watch;
 
 use super::aside::{self, Aside};
-use super::derived::{Build, GroupName, GroupSet};
+use super::board::Board;
+use super::derived::{Build, GroupName, GroupSet, Touched};
 use super::outbox::DeadLetterKey;
 use super::raw::{self, Counts, Written};
 use super::spent::Spent;
@@ -66,6 +67,7 @@ pub struct Writer {
     rules: Rules,
     /// Groups that are not up to date: they stay as they are until their build is put in.
     build: watch::Sender<Option<Build>>,
+    board: watch::Sender<Board>,
     stop_waiting: Arc<AtomicBool>,
 }
 
@@ -73,7 +75,9 @@ impl Writer {
     /// Takes a migrated database. Groups of derived tables that other rules made are frozen from now on.
     pub(super) fn new(connection: Connection, database: &Path, rules: Rules) -> Result<Self, StoreError> {
         let build = watch::Sender::new(None);
-        let mut writer = Self { connection, database: database.to_owned(), rules, build, stop_waiting: Arc::default() };
+        let database_path = database.to_owned();
+        let (board, stop_waiting) = (watch::Sender::default(), Arc::default());
+        let mut writer = Self { connection, database: database_path, rules, build, board, stop_waiting };
         writer.set_rules(writer.rules.clone())?;
         if writer.build.borrow().is_none() {
             aside::remove(database)?;
@@ -88,6 +92,7 @@ impl Writer {
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), StoreError> {
         let tx = self.begin()?;
         derived::define_funnels(&tx, &rules)?;
+        derived::define_dashboards(&tx, &rules)?;
         let mut build = derived::freeze_changed(&tx, &rules)?;
         if let Some(begun) = &build
             && !derived::has_raw_rows(&tx)?
@@ -95,7 +100,9 @@ impl Writer {
             derived::thaw(&tx, begun)?;
             build = None;
         }
+        derived::evaluate(&tx, &rules, &up_to_date(&rules, build.as_ref()), &Touched::default())?;
         tx.commit()?;
+        self.board.send_modify(|board| board.commit(&rules.dashboards, true));
         self.rules = rules;
         self.build.send_if_modified(|wanted| {
             let is_new = *wanted != build;
@@ -121,6 +128,11 @@ impl Writer {
     /// The build that is wanted, now and later: what it replaces is frozen until it is put in.
     pub fn builds(&self) -> watch::Receiver<Option<Build>> {
         self.build.subscribe()
+    }
+
+    /// What was committed, and the widgets that it shows, now and later.
+    pub fn board(&self) -> watch::Receiver<Board> {
+        self.board.subscribe()
     }
 
     /// Puts in what was built aside, brought up to date: one transaction, which writes the rows that differ. None where
@@ -165,7 +177,9 @@ impl Writer {
             }
         }
         derived::thaw(&tx, build)?;
+        derived::evaluate(&tx, &self.rules, &up_to_date(&self.rules, None), &Touched::default())?;
         tx.commit()?;
+        self.board.send_modify(|board| board.commit(&self.rules.dashboards, true));
         Ok(differed)
     }
 
@@ -264,9 +278,7 @@ impl Writer {
     }
 
     fn try_commit(&self, first: &Batch, mut next: impl FnMut() -> Option<Batch>) -> Result<Committed, StoreError> {
-        let frozen = self.frozen();
-        let groups: GroupSet =
-            GroupName::all(&self.rules).into_iter().filter(|group| !frozen.contains(group)).collect();
+        let groups = up_to_date(&self.rules, self.build.borrow().as_ref());
         let tx = self.begin()?;
         let mut so_far = Committed { position: first.end(), counts: Counts::default(), spent: Spent::begin() };
         let mut facts = Facts::default();
@@ -278,10 +290,14 @@ impl Writer {
         }
         so_far.spent.skip();
         let Committed { position, counts, mut spent } = so_far;
-        derived::apply(&tx, &self.rules, &groups, facts, &mut spent)?;
+        let t_before = if groups.contains(&GroupName::Sessions) { derived::watermark(&tx)? } else { None };
+        let series = derived::apply(&tx, &self.rules, &groups, facts, t_before, &mut spent)?;
+        let has_shown = derived::evaluate(&tx, &self.rules, &groups, &Touched { series, t_before })?;
+        spent.lap("dashboards");
         position::add_counts(&tx, position.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
         spent.lap("commit");
+        self.board.send_modify(|board| board.commit(&self.rules.dashboards, has_shown));
         Ok(Committed { position, counts, spent })
     }
 
@@ -358,6 +374,12 @@ pub(super) fn transact<T>(
     let value = body(&tx)?;
     tx.commit()?;
     Ok(value)
+}
+
+/// The groups that are not being made anew.
+fn up_to_date(rules: &Rules, build: Option<&Build>) -> GroupSet {
+    let is_frozen = |group: &GroupName| build.is_some_and(|build| build.groups.contains(group));
+    GroupName::all(rules).into_iter().filter(|group| !is_frozen(group)).collect()
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

@@ -12,10 +12,12 @@ use crate::support::{Database, Random};
 
 mod bounded;
 pub mod naive_activity;
+mod naive_dashboard;
 pub mod naive_features;
 pub mod naive_funnels;
 pub mod naive_sessions;
 mod people;
+mod people_config;
 mod raw;
 mod rebuild;
 pub mod rollups;
@@ -25,7 +27,7 @@ mod sessions;
 const START_MS: i64 = 1_769_860_800_000;
 
 /// Where a transaction is cut: what it is about to do when the power goes.
-const CRASH_POINTS: [&str; 38] = [
+const CRASH_POINTS: [&str; 48] = [
     "INSERT ON analytics_events",
     "INSERT ON metrics",
     "INSERT ON _session_messages",
@@ -63,12 +65,22 @@ const CRASH_POINTS: [&str; 38] = [
     "UPDATE ON funnel_conversions",
     "DELETE ON funnel_conversions",
     "INSERT ON _funnel_episodes",
+    "INSERT ON _event_counts",
+    "INSERT ON _series_states",
+    "UPDATE ON _series_states",
+    "DELETE ON _series_states",
+    "INSERT ON _series_members",
+    "INSERT ON dashboard_metrics",
+    "UPDATE ON dashboard_metrics",
+    "DELETE ON dashboard_metrics",
+    "INSERT ON _dashboard_outbox",
+    "UPDATE ON _dashboard_outbox",
     // The very end.
     "UPDATE OF stored ON _positions",
 ];
 
 /// The internal tables that derived rows come from, and their columns.
-const INTERNALS: [(&str, &str); 10] = [
+const INTERNALS: [(&str, &str); 13] = [
     ("_rollup_states", "id, state"),
     ("_session_states", "id, last_activity, state"),
     ("_gap_sessions", "actor, started_at, id"),
@@ -79,6 +91,9 @@ const INTERNALS: [(&str, &str); 10] = [
     ("_feature_users", "feature_name, date, user_id"),
     ("_links", "anonymous_id, state"),
     ("_funnel_episodes", "funnel, actor, opened_ms, opened_by, current_step"),
+    ("_series_states", "series, period_type, period_start, state"),
+    ("_series_members", "series, period_type, period_start, member"),
+    ("_event_counts", "date, event_name, count"),
 ];
 
 /// A database in a folder, and the writer on it.

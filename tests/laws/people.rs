@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use streamgauge::decode::Delivery;
 use uuid::Uuid;
 
-use super::naive_features::{self, Rule};
-use super::naive_funnels::{self, Event, Funnel};
 use super::naive_sessions::{self, NAMESPACE, assert_same};
+use super::people_config::{CONFIG, funnels, numbers, rules};
 use super::{CRASH_POINTS, START_MS, Store, naive_activity, runtime, shuffle};
+use super::{naive_dashboard, naive_features, naive_funnels};
 
 const MINUTE_MS: i64 = 60_000;
 /// The default.
@@ -37,109 +37,6 @@ const USER_AGENTS: [&str; 3] = [
      Mobile/15E148 Safari/604.1",
     "none that anybody knows",
 ];
-pub(super) const CONFIG: &str = r#"
-    [[features]]
-    feature = "search"
-    event_type = ["track", "page"]
-    event_name = ["n1", "n2"]
-    [[features]]
-    feature = "search"
-    event_name = "n2"
-    [[features]]
-    feature = "$.properties.item.kind"
-    [[features]]
-    feature = "nothing"
-    event_name = "never sent"
-
-    [[funnels]]
-    name = "journey"
-    window = "60m"
-    steps = [
-        { name = "begin", event_name = ["n1", "n2"] },
-        { name = "go on", event_name = "n2" },
-        { name = "end", event_type = "track", event_name = ["n0", "n3"] },
-    ]
-    [[funnels]]
-    name = "visit"
-    scope = "session"
-    window = "1d"
-    steps = [{ name = "begin", event_name = ["n0", "n1"] }, { name = "end", event_type = "feature" }]
-    [[funnels]]
-    name = "once"
-    window = "30m"
-    reentry = false
-    steps = [
-        { name = "begin", event_name = ["n0", "n2", "n3"] },
-        { name = "end", where = [{ path = "properties.duration_ms", op = "gt", value = 1 }] },
-    ]
-    [[funnels]]
-    name = "once a visit"
-    scope = "session"
-    reentry = false
-    steps = [{ name = "begin", event_name = ["n0", "n1"] }, { name = "end", event_name = ["n1", "n2"] }]
-"#;
-
-fn funnels() -> Vec<Funnel> {
-    let funnel = |name, is_of_sessions, minutes: i64, reentry, steps: &[fn(&Event) -> bool]| Funnel {
-        name,
-        is_of_sessions,
-        window_ms: minutes * MINUTE_MS,
-        reentry,
-        steps: steps.to_vec(),
-    };
-    vec![
-        funnel(
-            "journey",
-            false,
-            60,
-            true,
-            &[
-                |event| ["n1", "n2"].contains(&event.name.as_str()),
-                |event| event.name == "n2",
-                |event| event.event_type == "track" && ["n0", "n3"].contains(&event.name.as_str()),
-            ],
-        ),
-        funnel(
-            "visit",
-            true,
-            24 * 60,
-            true,
-            &[|event| ["n0", "n1"].contains(&event.name.as_str()), |event| event.event_type == "feature"],
-        ),
-        funnel(
-            "once",
-            false,
-            30,
-            false,
-            &[
-                |event| ["n0", "n2", "n3"].contains(&event.name.as_str()),
-                |event| event.properties["duration_ms"].as_f64().is_some_and(|ms| ms > 1.0),
-            ],
-        ),
-        funnel(
-            "once a visit",
-            true,
-            7 * 24 * 60,
-            false,
-            &[|event| ["n0", "n1"].contains(&event.name.as_str()), |event| ["n1", "n2"].contains(&event.name.as_str())],
-        ),
-    ]
-}
-
-fn rules() -> Vec<Rule> {
-    let rule = |feature: &str, event_type: &[&str], event_name: &[&str]| Rule {
-        feature: feature.into(),
-        event_type: event_type.iter().map(|text| (*text).into()).collect(),
-        event_name: event_name.iter().map(|text| (*text).into()).collect(),
-    };
-    vec![
-        rule("search", &["track", "page"], &["n1", "n2"]),
-        rule("search", &[], &["n2"]),
-        rule("$.properties.item.kind", &[], &[]),
-        rule("nothing", &[], &["never sent"]),
-    ]
-}
-
 /// A message from a world of three people, some of them known by an anonymous id.
 #[derive(Debug, Clone)]
 pub(super) struct Small {
@@ -148,6 +45,7 @@ pub(super) struct Small {
     anonymous: Option<u8>,
     session: Named,
     is_start: bool,
+    is_metric: bool,
     name: u8,
     says: u8,
 }
@@ -175,13 +73,15 @@ pub(super) fn small() -> impl Strategy<Value = Small> {
     ];
     let time_ms = prop::sample::select(TIMES_MS.as_slice());
     let (user, anonymous) = (proptest::option::weighted(0.8, 0..3_u8), proptest::option::of(0..2_u8));
-    (time_ms, user, anonymous, session, prop::bool::weighted(0.1), 0..4_u8, any::<u8>()).prop_map(
-        |(time_ms, user, anonymous, session, is_start, name, says)| Small {
+    let is = (prop::bool::weighted(0.1), prop::bool::weighted(0.15));
+    (time_ms, user, anonymous, session, is, 0..4_u8, any::<u8>()).prop_map(
+        |(time_ms, user, anonymous, session, (is_start, is_metric), name, says)| Small {
             time_ms,
             user,
             anonymous,
             session,
             is_start,
+            is_metric,
             name,
             says,
         },
@@ -191,7 +91,8 @@ pub(super) fn small() -> impl Strategy<Value = Small> {
 /// An event of a user, the ones after the others.
 pub(super) fn event_of(number: u8, user: u8) -> Small {
     let (time_ms, says) = (TIMES_MS[usize::from(number) % TIMES_MS.len()], number % 8);
-    Small { time_ms, user: Some(user), anonymous: None, session: Named::No, is_start: false, name: number % 4, says }
+    let (is_start, is_metric, name) = (false, false, number % 4);
+    Small { time_ms, user: Some(user), anonymous: None, session: Named::No, is_start, is_metric, name, says }
 }
 
 /// Not in the order of numbers.
@@ -234,7 +135,13 @@ impl Small {
         let mut message = json!({"id": id(number), "session_id": self.session_id(), "user_id": person("u", self.user),
             "timestamp": timestamp.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             "anonymous_id": person("a", self.anonymous)});
-        let subject = if self.is_start && self.session_id().is_some() {
+        let subject = if self.is_metric {
+            message["name"] = "m".into();
+            message["metric_type"] = ["gauge", "counter"][usize::from(self.says / 8 % 2)].into();
+            message["value"] = (f64::from(self.says) / 3.0).into();
+            message["tags"] = json!({"k": format!("v{}", self.says % 3), "other": "x"});
+            "analytics.metrics"
+        } else if self.is_start && self.session_id().is_some() {
             message["kind"] = "start".into();
             "analytics.sessions"
         } else {
@@ -263,6 +170,7 @@ fn assert_is_recomputed(store: &Store) {
     assert_same(&naive_features::stored(&connection), &naive_features::recompute(&connection, &rules(), true));
     naive_activity::assert_conserved(&connection);
     assert_same(&naive_funnels::stored(&connection), &naive_funnels::recompute(&connection, &funnels(), TIMEOUT_MS));
+    assert_same(&naive_dashboard::stored(&connection), &naive_dashboard::recompute(&connection, &numbers()));
 }
 
 proptest! {

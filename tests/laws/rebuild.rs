@@ -4,10 +4,11 @@ use proptest::prelude::*;
 use streamgauge::store::{Aside, Lock, Migrations};
 
 use super::people::{self, deliveries, small};
+use super::people_config;
 use super::{Store, config, open, runtime};
 
 /// Of what three starts are configured with; each changes something of the one before.
-const CONFIGS: [&str; 3] = [people::CONFIG, "limits.session_timeout = '20m'", "features_defaults = false"];
+const CONFIGS: [&str; 3] = [people_config::CONFIG, "limits.session_timeout = '20m'", "features_defaults = false"];
 
 /// What happens while groups are made anew.
 #[derive(Debug, Clone)]
@@ -228,7 +229,7 @@ fn what_reverted_migrations_took_is_made_anew() {
     let toml = "limits.session_timeout = '5m'";
     let mut fresh = Store::with_config(&runtime, toml);
     fresh.write(&deliveries, &[40]);
-    for reverted in 1..7 {
+    for reverted in 1..8 {
         let mut store = Store::with_config(&runtime, "");
         store.write(&deliveries[..30], &[10]);
         let Store { folder, writer, judge } = store.reopen_frozen(&runtime, toml);
@@ -272,7 +273,7 @@ fn damaged_funnels_are_made_anew() {
     let runtime = runtime();
     let messages: Vec<_> = (0..60).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..60).collect::<Vec<_>>());
-    let mut fresh = Store::with_config(&runtime, people::CONFIG);
+    let mut fresh = Store::with_config(&runtime, people_config::CONFIG);
     fresh.write(&deliveries, &[60]);
     for damage in [
         "UPDATE _funnel_segments SET segment = x'00'",
@@ -283,13 +284,13 @@ fn damaged_funnels_are_made_anew() {
         "DELETE FROM funnels",
         "DELETE FROM funnels; INSERT INTO funnels (id, name, steps) VALUES ('foreign', 'visit', '[]'), (x'00', x'01', '')",
     ] {
-        let mut store = Store::with_config(&runtime, people::CONFIG);
+        let mut store = Store::with_config(&runtime, people_config::CONFIG);
         store.write(&deliveries[..40], &[10]);
         store.database().write().execute_batch(damage).unwrap();
         // While it runs; or met at the next start.
         for restarts in [false, true] {
             if restarts {
-                store = store.reopen(&runtime, people::CONFIG);
+                store = store.reopen(&runtime, people_config::CONFIG);
             }
             let (from, to) = if restarts { (50, 60) } else { (40, 50) };
             store.write(&deliveries[from..to], &[10]);

@@ -10,6 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, para
 use super::groups::FUNNEL_PREFIX;
 use super::links;
 use super::segments::StoredSegments;
+use crate::analytics::dashboard::{Dashboards, SeriesFacts};
 use crate::analytics::funnel::{self, Episode, Funnel, FunnelFacts, Funnels, History, Hit, HitActor, Opening, Scope};
 use crate::analytics::{Actor, Linked, Rules};
 use crate::clock;
@@ -24,6 +25,7 @@ const INSERT_ROW: &str = "INSERT INTO funnel_conversions (id, user_id, session_i
      ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, session_id = excluded.session_id, \
      started_at = excluded.started_at, completed_at = excluded.completed_at, current_step = excluded.current_step, \
      completed = excluded.completed, step_timestamps = excluded.step_timestamps";
+const SELECT_ROW: &str = "SELECT started_at, completed FROM funnel_conversions WHERE id = ?1";
 const DELETE_ROW: &str = "DELETE FROM funnel_conversions WHERE id = ?1";
 const PUT_EPISODE: &str = "INSERT INTO _funnel_episodes (funnel, actor, opened_ms, opened_by, current_step) \
      VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (funnel, actor, opened_ms, opened_by) \
@@ -84,16 +86,23 @@ pub(super) struct FunnelTables<'tx> {
     segments: StoredSegments<'tx>,
     insert_row: CachedStatement<'tx>,
     delete_row: CachedStatement<'tx>,
+    /// What widgets show, and what episodes say to it.
+    dashboards: &'tx Dashboards,
+    series: &'tx mut SeriesFacts,
 }
 
 impl<'tx> FunnelTables<'tx> {
     pub(super) fn prepare(
         connection: &'tx Connection,
         funnels: BTreeMap<usize, Arc<Funnel>>,
+        dashboards: &'tx Dashboards,
+        series: &'tx mut SeriesFacts,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
             connection,
             funnels,
+            dashboards,
+            series,
             segments: StoredSegments::prepare(connection)?,
             insert_row: connection.prepare_cached(INSERT_ROW)?,
             delete_row: connection.prepare_cached(DELETE_ROW)?,
@@ -211,7 +220,7 @@ impl<'tx> FunnelTables<'tx> {
         self.segments.turn_to(funnel, actor);
         let segments = self.segments.all()?;
         for piece in segments.iter().flat_map(|segment| segment.pieces()).filter(|piece| !piece.continues) {
-            self.delete_row.execute([funnel.episode_id(&piece.opening)])?;
+            self.hide(funnel, &piece.opening)?;
         }
         self.segments.delete_all()?;
         let sql = "DELETE FROM _funnel_episodes WHERE funnel = ?1 AND actor = ?2";
@@ -306,12 +315,16 @@ impl<'tx> FunnelTables<'tx> {
         let at = |hit: &Hit| Timestamp::from_millis(hit.timestamp_ms).to_string();
         let timestamps: Vec<String> = hits.iter().map(|hit| at(hit)).collect();
         let completed_at = timestamps.last().filter(|_| episode.is_completed);
+        let id = funnel.episode_id(&episode.opening);
+        self.count_stored(funnel, &id)?;
+        let started_at = Timestamp::from_millis(hits[0].timestamp_ms);
+        self.series.add_episode(self.dashboards, &funnel.name, started_at, episode.is_completed, 1);
         let session_id = match funnel.scope {
             Scope::User => hits[0].session_id.as_deref(),
             Scope::Session => actor.strip_prefix(SESSION_PREFIX),
         };
         let written = self.insert_row.execute(params![
-            funnel.episode_id(&episode.opening),
+            id,
             hits[0].user_id,
             session_id,
             timestamps[0],
@@ -331,7 +344,30 @@ impl<'tx> FunnelTables<'tx> {
     }
 
     fn hide(&mut self, funnel: &Funnel, opening: &Opening) -> Result<(), StoreError> {
-        self.delete_row.execute([funnel.episode_id(opening)])?;
+        let id = funnel.episode_id(opening);
+        self.count_stored(funnel, &id)?;
+        self.delete_row.execute([id])?;
+        Ok(())
+    }
+
+    /// Takes the row of an episode, where there is one, from what widgets count.
+    fn count_stored(&mut self, funnel: &Funnel, id: &str) -> Result<(), StoreError> {
+        if !self.dashboards.counts_episodes_of(&funnel.name) {
+            return Ok(());
+        }
+        let mut select = self.connection.prepare_cached(SELECT_ROW)?;
+        let Some((started_at, is_completed)) =
+            select.query_row([id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?
+        else {
+            return Ok(());
+        };
+        let damaged = || StoreError::Damaged {
+            table: "funnel_conversions",
+            key: id.to_owned(),
+            why: "started_at is not a timestamp".into(),
+        };
+        let started_at = Timestamp::from_stored(&started_at).ok_or_else(damaged)?;
+        self.series.add_episode(self.dashboards, &funnel.name, started_at, is_completed, -1);
         Ok(())
     }
 }

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use crate::analytics::dashboard::{self, Series, Tally};
 use crate::analytics::funnel::{self, Scope, Segment};
 use crate::analytics::{ActivityState, FeatureState, Link, Rollup, Rules, Session, State, USER_AGENT_READER};
 use crate::clock;
@@ -20,8 +22,11 @@ pub(in crate::store) enum GroupName {
     /// And T, the watermark, which closes them.
     Sessions,
     Activity,
+    EventCounts,
     /// Each is a group of its own, by its name.
     Funnel(String),
+    /// What widgets count; each is a group of its own, by its name.
+    Series(String),
 }
 
 /// A set of groups.
@@ -34,22 +39,24 @@ const SESSION_RULES: u32 = 2;
 const ACTIVITY_RULES: u32 = 1;
 const LINK_RULES: u32 = 1;
 const FUNNEL_RULES: u32 = 1;
+const EVENT_COUNT_RULES: u32 = 1;
+const SERIES_RULES: u32 = 1;
 
 /// A table and its primary key.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Table {
     pub(in crate::store) name: &'static str,
     pub(in crate::store) key: &'static [&'static str],
-    /// The column that says of which funnel a row is, where it is of one.
-    pub(in crate::store) of_funnel: Option<&'static str>,
+    /// The column that says of which group a row is, where several share the table.
+    pub(in crate::store) shared_by: Option<&'static str>,
 }
 
 const fn table(name: &'static str, key: &'static [&'static str]) -> Table {
-    Table { name, key, of_funnel: None }
+    Table { name, key, shared_by: None }
 }
 
-const fn funnel_table(name: &'static str, key: &'static [&'static str], column: &'static str) -> Table {
-    Table { name, key, of_funnel: Some(column) }
+const fn shared_table(name: &'static str, key: &'static [&'static str], column: &'static str) -> Table {
+    Table { name, key, shared_by: Some(column) }
 }
 
 const ROLLUP_TABLES: [Table; 2] = [table("metric_aggregates", &["id"]), table("_rollup_states", &["id"])];
@@ -74,36 +81,55 @@ const ACTIVITY_TABLES: [Table; 4] = [
 
 const LINK_TABLES: [Table; 1] = [table("_links", &["anonymous_id"])];
 const FUNNEL_TABLES: [Table; 3] = [
-    funnel_table("funnel_conversions", &["id"], "funnel_id"),
-    funnel_table("_funnel_segments", &["funnel", "actor", "first_ms", "first_step", "first_event_id"], "funnel"),
-    funnel_table("_funnel_episodes", &["funnel", "actor", "opened_ms", "opened_by"], "funnel"),
+    shared_table("funnel_conversions", &["id"], "funnel_id"),
+    shared_table("_funnel_segments", &["funnel", "actor", "first_ms", "first_step", "first_event_id"], "funnel"),
+    shared_table("_funnel_episodes", &["funnel", "actor", "opened_ms", "opened_by"], "funnel"),
+];
+const EVENT_COUNT_TABLES: [Table; 1] = [table("_event_counts", &["date", "event_name"])];
+const SERIES_TABLES: [Table; 2] = [
+    shared_table("_series_states", &["series", "period_type", "period_start"], "series"),
+    shared_table("_series_members", &["series", "period_type", "period_start", "member"], "series"),
 ];
 /// What the name of a funnel's group begins with.
 pub(in crate::store) const FUNNEL_PREFIX: &str = "funnel ";
+/// What the name of a series' group begins with.
+pub(in crate::store) const SERIES_PREFIX: &str = "series ";
 
 impl GroupName {
     /// All groups, in their order.
     pub(in crate::store) fn all(rules: &Rules) -> Vec<Self> {
-        let fixed =
-            [GroupName::Rollups, GroupName::Features, GroupName::Links, GroupName::Sessions, GroupName::Activity];
+        let fixed = [
+            GroupName::Rollups,
+            GroupName::Features,
+            GroupName::Links,
+            GroupName::Sessions,
+            GroupName::Activity,
+            GroupName::EventCounts,
+        ];
         let funnels = rules.funnels.iter().map(|funnel| GroupName::Funnel(funnel.name.clone()));
-        fixed.into_iter().chain(funnels).collect()
+        let series = rules.dashboards.counted.iter().map(|counted| GroupName::Series(counted.name.clone()));
+        fixed.into_iter().chain(funnels).chain(series).collect()
     }
 
     pub(in crate::store) fn name(&self) -> String {
         match self {
             GroupName::Funnel(name) => format!("{FUNNEL_PREFIX}{name}"),
+            GroupName::Series(name) => format!("{SERIES_PREFIX}{name}"),
             other => other.kind().to_owned(),
         }
     }
 
-    /// A funnel's id and key.
-    pub(super) fn funnel(&self) -> Option<(String, i64)> {
-        let Self::Funnel(name) = self else { return None };
-        Some((funnel::id_of(name), funnel::key_of(name)))
+    /// What the column holds by which it shares a table with others.
+    pub(super) fn in_column(&self, column: &str) -> Option<Value> {
+        match (self, column) {
+            (Self::Funnel(name), "funnel_id") => Some(Value::from(funnel::id_of(name))),
+            (Self::Funnel(name), _) => Some(Value::from(funnel::key_of(name))),
+            (Self::Series(name), _) => Some(Value::from(dashboard::key_of(name))),
+            _ => None,
+        }
     }
 
-    /// What it is of: a word for all funnels.
+    /// What it is of: a word for all funnels, and for all series.
     pub(in crate::store) const fn kind(&self) -> &'static str {
         match self {
             GroupName::Rollups => "rollups",
@@ -111,7 +137,9 @@ impl GroupName {
             GroupName::Links => "links",
             GroupName::Sessions => "sessions",
             GroupName::Activity => "activity",
+            GroupName::EventCounts => "event_counts",
             GroupName::Funnel(_) => "funnels",
+            GroupName::Series(_) => "dashboards",
         }
     }
 
@@ -123,8 +151,19 @@ impl GroupName {
             GroupName::Links => &LINK_TABLES,
             GroupName::Sessions => &SESSION_TABLES,
             GroupName::Activity => &ACTIVITY_TABLES,
+            GroupName::EventCounts => &EVENT_COUNT_TABLES,
             GroupName::Funnel(_) => &FUNNEL_TABLES,
+            GroupName::Series(_) => &SERIES_TABLES,
         }
+    }
+
+    /// The groups that it is frozen with: those that it listens to, and what keeps T.
+    fn depends_on(&self, rules: &Rules) -> Vec<GroupName> {
+        let mut groups = self.listens_to(rules);
+        if matches!(self, GroupName::Series(_)) {
+            groups.push(GroupName::Sessions);
+        }
+        groups
     }
 
     /// The groups whose changes it is told of.
@@ -135,7 +174,16 @@ impl GroupName {
                 Some(Scope::Session) => vec![GroupName::Sessions],
                 _ => vec![GroupName::Links],
             },
-            GroupName::Rollups | GroupName::Features | GroupName::Links | GroupName::Sessions => Vec::new(),
+            GroupName::Series(name) => match rules.dashboards.by_name(name).map(|counted| &counted.series) {
+                Some(Series::Sessions) => vec![GroupName::Sessions],
+                Some(Series::Episodes { funnel }) => vec![GroupName::Funnel(funnel.clone())],
+                _ => Vec::new(),
+            },
+            GroupName::Rollups
+            | GroupName::Features
+            | GroupName::Links
+            | GroupName::Sessions
+            | GroupName::EventCounts => Vec::new(),
         }
     }
 
@@ -165,6 +213,18 @@ impl GroupName {
                 let funnel = funnel.and_then(Result::ok).unwrap_or_default();
                 format!("rules={FUNNEL_RULES} state={} {funnel}", Segment::VERSION)
             }
+            GroupName::EventCounts => format!("rules={EVENT_COUNT_RULES}"),
+            GroupName::Series(name) => {
+                let counted = rules.dashboards.by_name(name);
+                let periods = counted.map(|counted| &counted.periods);
+                let features = match counted.map(|counted| &counted.series) {
+                    Some(Series::Usages { .. } | Series::FeatureUsers { .. }) => GroupName::Features.fingerprint(rules),
+                    _ => String::new(),
+                };
+                let history_ms = rules.dashboards.history_ms;
+                let versions = (Tally::VERSION, Rollup::VERSION);
+                format!("rules={SERIES_RULES} states={versions:?} {periods:?} history_ms={history_ms} {features}")
+            }
         }
     }
 }
@@ -172,7 +232,7 @@ impl GroupName {
 /// With all groups that depend on these.
 fn with_dependents(rules: &Rules, mut groups: GroupSet) -> GroupSet {
     for group in GroupName::all(rules) {
-        if group.listens_to(rules).iter().any(|other| groups.contains(other)) {
+        if group.depends_on(rules).iter().any(|other| groups.contains(other)) {
             groups.insert(group);
         }
     }

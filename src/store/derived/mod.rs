@@ -1,6 +1,8 @@
 //! The derived tables: how facts become rows. The rules are in [`crate::analytics`]; here is where states are kept.
 
 mod activity;
+mod dashboard;
+mod event_counts;
 mod features;
 mod funnels;
 mod gap_sessions;
@@ -8,11 +10,12 @@ mod groups;
 mod links;
 mod rollups;
 mod segments;
+mod series;
 mod sessions;
 mod swap;
 mod watermark;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Params, Row, Transaction};
@@ -23,17 +26,21 @@ use self::funnels::FunnelTables;
 use self::gap_sessions::GapSessions;
 use self::links::LinkTable;
 use self::rollups::RollupTables;
+use self::series::SeriesTables;
 use self::sessions::SessionTables;
 use super::{Spent, StoreError};
 use crate::analytics::funnel::Funnel;
 use crate::analytics::{self, ByKey, Change, Facts, Group, Rules, State};
+use crate::model::Timestamp;
 
+pub(super) use dashboard::{Touched, define as define_dashboards, evaluate};
 pub(super) use funnels::{anonymous_actor, define as define_funnels, session_actor, user_actor};
 pub use groups::Build;
 pub(super) use groups::{GroupName, GroupSet, freeze, freeze_changed, has_raw_rows, thaw, with_sources};
 pub(super) use links::user_of;
 pub(super) use segments::StoredSegments;
 pub(super) use swap::swap;
+pub(super) use watermark::get as watermark;
 
 /// Where a group keeps its states. Gets and puts them by the batch; merging happens in [`crate::analytics`].
 trait Table<G: Group> {
@@ -46,14 +53,18 @@ trait Table<G: Group> {
 }
 
 /// Brings the tables of these groups up to what the stored messages of a batch say. Groups stand in the order in which
-/// one speaks to another: what an earlier one says to a later one is added to the facts in time.
+/// one speaks to another: what an earlier one says to a later one is added to the facts in time. `t_before` is T as far as
+/// it is known without these facts. Returns the series of which a period changed, by their places.
 pub(super) fn apply(
     tx: &Transaction<'_>,
     rules: &Rules,
     groups: &GroupSet,
     mut facts: Facts,
+    t_before: Option<Timestamp>,
     spent: &mut Spent,
-) -> Result<(), StoreError> {
+) -> Result<BTreeSet<usize>, StoreError> {
+    let t = t_before.max(facts.watermark);
+    facts.series.add_rollups(&rules.dashboards, &facts.rollups);
     for group in groups {
         match group {
             GroupName::Rollups => {
@@ -70,7 +81,8 @@ pub(super) fn apply(
             GroupName::Activity => {
                 apply_group(&mut ActivityTables::prepare(tx)?, &mut facts, |facts| &mut facts.activity)?;
             }
-            GroupName::Funnel(_) => continue,
+            GroupName::EventCounts => event_counts::add(tx, std::mem::take(&mut facts.event_counts))?,
+            GroupName::Funnel(_) | GroupName::Series(_) => continue,
         }
         spent.lap(group.kind());
     }
@@ -80,10 +92,31 @@ pub(super) fn apply(
     };
     let wanted: BTreeMap<usize, Arc<Funnel>> = rules.funnels.iter().enumerate().filter_map(of_group).collect();
     if !wanted.is_empty() {
-        FunnelTables::prepare(tx, wanted)?.apply(std::mem::take(&mut facts.funnels))?;
+        let (funnels, series) = (std::mem::take(&mut facts.funnels), &mut facts.series);
+        FunnelTables::prepare(tx, wanted, &rules.dashboards, series)?.apply(funnels)?;
         spent.lap("funnels");
     }
-    Ok(())
+    facts.series.add_sessions(&rules.dashboards, std::mem::take(&mut facts.session_hours));
+    let touched = apply_series(tx, rules, groups, &mut facts, t)?;
+    spent.lap("dashboards");
+    Ok(touched)
+}
+
+/// What widgets count, in the periods that are kept at the watermark `t`.
+fn apply_series(
+    tx: &Transaction<'_>,
+    rules: &Rules,
+    groups: &GroupSet,
+    facts: &mut Facts,
+    t: Option<Timestamp>,
+) -> Result<BTreeSet<usize>, StoreError> {
+    let Some(t) = t.filter(|_| !facts.series.is_empty()) else { return Ok(BTreeSet::new()) };
+    let live = dashboard::live_series(&rules.dashboards, groups);
+    let hours = std::mem::take(&mut facts.series).of_series(&live);
+    facts.series = hours.roll_up(&rules.dashboards, t);
+    let touched = facts.series.places();
+    apply_group(&mut SeriesTables::prepare(tx, &rules.dashboards)?, facts, |facts| &mut facts.series)?;
+    Ok(touched)
 }
 
 /// Sessions, and T, which closes them.

@@ -1,6 +1,5 @@
 //! Puts tables that were built aside in the place of those that are there: what differs is written, and nothing else.
 
-use rusqlite::types::Value;
 use rusqlite::{Transaction, params_from_iter};
 
 use super::groups::{GroupName, Table};
@@ -9,15 +8,13 @@ use super::groups::{GroupName, Table};
 /// Returns the rows that differed.
 pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table, group: &GroupName) -> rusqlite::Result<usize> {
     let name = table.name;
-    // All rows, or those of one funnel.
-    let (of_main, of_built, funnel) = match (table.of_funnel, group.funnel()) {
-        (Some(column), Some((id, key))) => {
-            let funnel = if column == "funnel" { Value::from(key) } else { Value::from(id) };
-            (format!("m.{column} = ?1"), format!("b.{column} = ?1"), Some(funnel))
-        }
-        _ => ("true".to_owned(), "true".to_owned(), None),
+    // All rows, or those of this group.
+    let shared_by = table.shared_by.and_then(|column| Some((column, group.in_column(column)?)));
+    let (of_main, of_built) = match &shared_by {
+        Some((column, _)) => (format!("m.{column} = ?1"), format!("b.{column} = ?1")),
+        None => ("true".to_owned(), "true".to_owned()),
     };
-    let of_funnel = params_from_iter(funnel);
+    let of_group = params_from_iter(shared_by.map(|(_, value)| value));
     let columns: Vec<String> = {
         // It leaves out columns that are generated, which somebody may have added.
         let mut select = tx.prepare("SELECT name FROM pragma_table_info(?1, 'main')")?;
@@ -35,7 +32,7 @@ pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table, group: &GroupN
             "DELETE FROM main.{name} AS m WHERE {of_main} \
              AND NOT EXISTS (SELECT 1 FROM built.{name} b WHERE {same_key})"
         ),
-        of_funnel.clone(),
+        of_group.clone(),
     )?;
     let others = columns.iter().filter(|column| !table.key.contains(&column.as_str()));
     let set: Vec<_> = others.map(|column| format!("{column} = excluded.{column}")).collect();
@@ -50,7 +47,7 @@ pub(in crate::store) fn swap(tx: &Transaction<'_>, table: &Table, group: &GroupN
             "INSERT INTO main.{name} ({columns}) SELECT {columns} FROM built.{name} b \
              WHERE {of_built} AND NOT EXISTS (SELECT 1 FROM main.{name} m WHERE {same_row}) ON CONFLICT {on_conflict}"
         ),
-        of_funnel,
+        of_group,
     )?;
     Ok(gone + written)
 }

@@ -6,7 +6,7 @@ use crate::model::Timestamp;
 use crate::store::StoreError;
 
 /// T; none before the first stored message.
-pub(super) fn get(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
+pub(in crate::store) fn get(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT t FROM _watermark WHERE id = 1")?;
     let mut rows = statement.query([])?;
     let Some(row) = rows.next()? else { return Ok(None) };
