@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::analytics::Rules;
 use crate::config::Config;
-use crate::http::{self, Health};
+use crate::http::{self, Health, Live, Served};
 use crate::nats::{self, DashboardPublisher, DeadLetters, Instance, NatsError, Source};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::rebuild::Rebuild;
@@ -74,9 +74,17 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let health = Arc::new(Health::default());
     let telemetry = Arc::new(Telemetry::default());
+    let live = Arc::new(Live::default());
     let open = async {
         let lock = Lock::acquire(&config.database_path, "run").await?;
-        let serving = serve(&config, &health, &telemetry, &stop).await?;
+        let told = Served::new(
+            Arc::clone(&health),
+            Arc::clone(&telemetry),
+            Arc::clone(&live),
+            config.http.token.clone(),
+            stop.clone(),
+        );
+        let serving = serve(&config, told, &stop).await?;
         let writer = store::open_writer(&lock, config.rules.clone()).await?;
         let pool = store::open_reader(lock.database()).await?;
         Ok::<_, AppError>((lock, serving, writer, pool))
@@ -92,6 +100,15 @@ pub async fn run(
     let rebuild = Rebuild { builds, database: lock.database().to_owned(), writer: writer.clone() };
     let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
     let following = tokio::spawn(follow(rules, writer.clone()));
+    let source = http::Source {
+        database: lock.database().to_owned(),
+        pool: pool.clone(),
+        board: board.clone(),
+        health: Arc::clone(&health),
+        telemetry: Arc::clone(&telemetry),
+    };
+    let watched = stop.clone();
+    let showing = tokio::spawn(async move { live.run(source, watched).await });
     let worker = Worker { config, new_epoch, health, telemetry, writer, board, pool: pool.clone(), stop: stop.clone() };
     let result = worker.run(&lock).await;
 
@@ -99,6 +116,7 @@ pub async fn run(
     let _ = tokio::time::timeout(REBUILD_PATIENCE, &mut rebuilding).await;
     rebuilding.abort();
     following.abort();
+    showing.abort();
     // The last handle of the writer is gone: its thread ends and its connection closes, which empties the WAL.
     pool.close().await;
     let closed = async {
@@ -124,16 +142,14 @@ async fn follow(mut rules: watch::Receiver<Rules>, writer: WriterThread) {
 
 async fn serve(
     config: &Config,
-    health: &Arc<Health>,
-    telemetry: &Arc<Telemetry>,
+    told: Served,
     stop: &CancellationToken,
 ) -> Result<tokio::task::JoinHandle<()>, AppError> {
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| AppError::Listen { address, source })?;
     tracing::info!("listening on http://{bound}");
-    let router = http::router(Arc::clone(health), Arc::clone(telemetry), config.http.token.clone());
-    Ok(tokio::spawn(http::serve(listener, router, stop.clone())))
+    Ok(tokio::spawn(http::serve(listener, told.router(), stop.clone())))
 }
 
 /// What a worker works with, once the database is open.

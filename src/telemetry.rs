@@ -94,6 +94,11 @@ impl Telemetry {
         self.applied_sequence.set(applied_seq);
     }
 
+    /// Messages in the stream after the last one read, when the last batch was committed.
+    pub fn pending(&self) -> u64 {
+        self.pending.get()
+    }
+
     /// The metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = String::new();

@@ -19,6 +19,8 @@ macro_rules! err {
 }
 
 mod check;
+mod completions;
+mod demo;
 mod digest;
 mod funnel;
 mod lines;
@@ -28,6 +30,7 @@ mod publish;
 mod run;
 mod signals;
 mod status;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,10 +60,14 @@ pub struct Cli {
 enum Command {
     /// Read the stream into the database, until SIGTERM or SIGINT
     Run(run::Args),
+    /// Everything on this machine: a nats-server, a worker, live traffic, and the page
+    Demo(demo::Args),
     /// Publish lines of JSON
     Publish(publish::Args),
     /// Tell how far the database is, and what waits
     Status(status::Args),
+    /// Follow the numbers of widgets
+    Watch(watch::Args),
     /// Hash the public tables: equal digests, equal tables
     Digest(digest::Args),
     /// Funnels: list them, show one, explain somebody's way through one
@@ -68,6 +75,8 @@ enum Command {
     Funnel(funnel::Action),
     /// Apply, revert or list migrations
     Migrate(migrate::Args),
+    /// Print a script that completes commands in a shell
+    Completions(completions::Args),
     /// Parse the configuration and print what results, secrets hidden
     Check,
 }
@@ -106,7 +115,12 @@ impl Cli {
     }
 
     async fn dispatch(self) -> Result<(), Failure> {
-        let sources = self.sources();
+        // Whatever is configured, these are not of it.
+        let sources = match self.command {
+            Command::Demo(args) => return demo::execute(args).await,
+            Command::Completions(args) => return completions::execute(&args),
+            _ => self.sources(),
+        };
         let (raw, config) = config::load(&sources)?;
         match self.command {
             Command::Run(args) => {
@@ -118,6 +132,8 @@ impl Cli {
                 run::execute(args, config, load).await
             }
             Command::Publish(args) => publish::execute(args, config).await,
+            Command::Watch(args) => watch::execute(args, config).await,
+            Command::Demo(_) | Command::Completions(_) => Ok(()),
             Command::Status(args) => status::execute(args, config).await,
             Command::Digest(args) => digest::execute(args, config).await,
             Command::Funnel(action) => funnel::execute(action, config).await,

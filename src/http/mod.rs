@@ -1,4 +1,8 @@
-//! Health, version and metrics over HTTP.
+//! Health, version, metrics and the live page over HTTP.
+
+mod auth;
+mod live;
+mod page;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,10 +11,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use live::{Live, Source};
+
+use self::auth::Guard;
 use crate::nats::Connection;
 use crate::telemetry::Telemetry;
 
@@ -32,32 +39,57 @@ impl Health {
         let _ = self.connection.set(connection);
     }
 
+    fn is_connected(&self) -> bool {
+        self.connection.get().is_some_and(Connection::is_connected)
+    }
+
     fn not_ready(&self) -> Option<&'static str> {
         if !self.is_migrated.load(Ordering::Relaxed) {
             return Some("the database is not open yet\n");
         }
-        match self.connection.get() {
-            Some(connection) if connection.is_connected() => None,
-            _ => Some("not connected to NATS\n"),
-        }
+        (!self.is_connected()).then_some("not connected to NATS\n")
     }
 }
 
-#[derive(Clone)]
-struct Served {
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub struct Served {
     health: Arc<Health>,
     telemetry: Arc<Telemetry>,
-    token: Option<Arc<str>>,
+    live: Arc<Live>,
+    guard: Guard,
+    stop: CancellationToken,
 }
 
-/// `/livez`, `/readyz`, `/version` and `/metrics`; the last asks for `http.token` where there is one.
-pub fn router(health: Arc<Health>, telemetry: Arc<Telemetry>, token: Option<String>) -> Router {
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/version", get(version))
-        .route("/metrics", get(metrics))
-        .with_state(Served { health, telemetry, token: token.map(Arc::from) })
+impl Served {
+    /// What a worker tells, to those who have the token where there is one.
+    pub fn new(
+        health: Arc<Health>,
+        telemetry: Arc<Telemetry>,
+        live: Arc<Live>,
+        token: Option<String>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { health, telemetry, live, guard: Guard::new(token), stop }
+    }
+
+    /// `/livez`, `/readyz` and `/version` for all; `/metrics`, the page and what it reads for those who may look.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(readyz))
+            .route("/version", get(version))
+            .route("/metrics", get(metrics))
+            .route("/", get(page::index))
+            .route("/login", post(page::login))
+            .route("/page.css", get(page::style))
+            .route("/page.js", get(page::script))
+            .route("/chart.js", get(page::chart_script))
+            .route("/api/stream", get(page::stream))
+            .route("/api/history", get(page::history))
+            .route("/api/snapshot", get(page::snapshot))
+            .with_state(self)
+    }
 }
 
 /// Serves until `stop`.
@@ -81,20 +113,14 @@ async fn version() -> impl IntoResponse {
 }
 
 async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
-    if let Some(token) = &served.token
-        && !is_authorized(&headers, token)
-    {
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, challenge, "http.token is needed as a bearer token\n").into_response();
+    if !served.guard.admits_program(&headers) {
+        return unauthorized();
     }
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], served.telemetry.render()).into_response()
 }
 
-/// Compares all bytes whatever differs, so that the time taken tells nothing of the token.
-fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
-    let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(sent) = sent.and_then(|value| value.strip_prefix("Bearer ")) else { return false };
-    let differences = sent.bytes().zip(token.bytes()).fold(0, |sum, (left, right)| sum | (left ^ right));
-    sent.len() == token.len() && differences == 0
+fn unauthorized() -> Response {
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, "http.token is needed as a bearer token\n").into_response()
 }

@@ -137,7 +137,7 @@ impl DashboardPublisher {
             if seen_commit != Some(board.shown) {
                 seen_commit = Some(board.shown);
                 let changed = store::numbers_changed(&self.pool, outbox.seen).await?;
-                let has_numbers = !changed.is_empty() || !board.dashboards.widgets.is_empty();
+                let has_numbers = !changed.is_empty() || !board.rules.dashboards.widgets.is_empty();
                 if has_numbers && !is_ready {
                     let keys = changed.iter().map(|number| number.key.clone()).collect();
                     if let Err(error) = self.look_into_bucket(outbox, keys).await {
@@ -227,7 +227,7 @@ impl DashboardPublisher {
             }
         }
         for widget_id in put {
-            let widget = board.dashboards.widgets.iter().find(|widget| widget.id == widget_id);
+            let widget = board.rules.dashboards.widgets.iter().find(|widget| widget.id == widget_id);
             let max_rate = widget.map_or(Duration::ZERO, |widget| widget.max_rate);
             outbox.next_at.insert(widget_id, now + max_rate);
         }

@@ -9,6 +9,7 @@ mod fetch;
 mod publisher;
 mod source;
 mod stream;
+mod viewer;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use publisher::{
 };
 pub use source::{Interrupted, Silence, Source};
 pub use stream::{last_sequence, wait_for_stream};
+pub use viewer::{LiveNumber, Seen, Viewer};
 
 use crate::position::Refusal;
 

@@ -1,15 +1,18 @@
 //! What widgets show: told after every commit, and read from `_dashboard_outbox`.
 
+use std::sync::Arc;
+
 use sqlx::{FromRow, SqlitePool};
 
 use super::{StoreError, from_sql};
-use crate::analytics::dashboard::{Dashboards, Shown};
+use crate::analytics::Rules;
+use crate::analytics::dashboard::Shown;
 
 /// What was committed so far, as far as those who publish need to know.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Board {
-    /// The widgets.
-    pub dashboards: Dashboards,
+    /// The rules of now, the widgets among them.
+    pub rules: Arc<Rules>,
     /// Counts up with every commit.
     pub commits: u64,
     /// The last of them that changed a number of a widget.
@@ -17,8 +20,12 @@ pub struct Board {
 }
 
 impl Board {
-    pub(super) fn commit(&mut self, dashboards: &Dashboards, has_shown: bool) {
-        self.dashboards = dashboards.clone();
+    pub(super) fn of(rules: &Arc<Rules>) -> Self {
+        Self { rules: Arc::clone(rules), commits: 0, shown: 0 }
+    }
+
+    pub(super) fn commit(&mut self, rules: &Arc<Rules>, has_shown: bool) {
+        self.rules = Arc::clone(rules);
         self.commits += 1;
         self.shown = if has_shown { self.commits } else { self.shown };
     }

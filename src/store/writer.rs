@@ -64,7 +64,7 @@ pub struct Swapped {
 pub struct Writer {
     connection: Connection,
     database: PathBuf,
-    rules: Rules,
+    rules: Arc<Rules>,
     /// Groups that are not up to date: they stay as they are until their build is put in.
     build: watch::Sender<Option<Build>>,
     board: watch::Sender<Board>,
@@ -76,9 +76,10 @@ impl Writer {
     pub(super) fn new(connection: Connection, database: &Path, rules: Rules) -> Result<Self, StoreError> {
         let build = watch::Sender::new(None);
         let database_path = database.to_owned();
-        let (board, stop_waiting) = (watch::Sender::default(), Arc::default());
+        let rules = Arc::new(rules);
+        let (board, stop_waiting) = (watch::Sender::new(Board::of(&rules)), Arc::default());
         let mut writer = Self { connection, database: database_path, rules, build, board, stop_waiting };
-        writer.set_rules(writer.rules.clone())?;
+        writer.set_rules(Rules::clone(&writer.rules))?;
         if writer.build.borrow().is_none() {
             aside::remove(database)?;
         }
@@ -102,8 +103,8 @@ impl Writer {
         }
         derived::evaluate(&tx, &rules, &up_to_date(&rules, build.as_ref()), &Touched::default())?;
         tx.commit()?;
-        self.board.send_modify(|board| board.commit(&rules.dashboards, true));
-        self.rules = rules;
+        self.rules = Arc::new(rules);
+        self.board.send_modify(|board| board.commit(&self.rules, true));
         self.build.send_if_modified(|wanted| {
             let is_new = *wanted != build;
             *wanted = build;
@@ -179,7 +180,7 @@ impl Writer {
         derived::thaw(&tx, build)?;
         derived::evaluate(&tx, &self.rules, &up_to_date(&self.rules, None), &Touched::default())?;
         tx.commit()?;
-        self.board.send_modify(|board| board.commit(&self.rules.dashboards, true));
+        self.board.send_modify(|board| board.commit(&self.rules, true));
         Ok(differed)
     }
 
@@ -297,7 +298,7 @@ impl Writer {
         position::add_counts(&tx, position.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
         spent.lap("commit");
-        self.board.send_modify(|board| board.commit(&self.rules.dashboards, has_shown));
+        self.board.send_modify(|board| board.commit(&self.rules, has_shown));
         Ok(Committed { position, counts, spent })
     }
 

@@ -1,0 +1,182 @@
+//! `streamgauge demo`: everything on this machine, with traffic of its own.
+
+mod server;
+mod traffic;
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use self::server::Server;
+use self::traffic::{Message, Traffic};
+use super::Failure;
+use super::signals::stop_token;
+use crate::config::{Config, ConfigError, HumanDuration, Nats, Sources};
+use crate::model::Kind;
+use crate::nats::{Outgoing, Publisher, PublisherOptions};
+use crate::store::{OverviewReader, StoreError};
+use crate::{app, clock, config, nats};
+
+const CONFIG: &str = include_str!("../../../deploy/demo.toml");
+/// The page's address, where it is free.
+const PORT: u16 = 7422;
+/// What was before the demo began.
+const HISTORY_HOURS: i64 = 48;
+const TICK: Duration = Duration::from_millis(100);
+/// From one step of a visit to the next, in the mean.
+const PACE_SECONDS: f64 = 2.5;
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where its files go, and stay; else into a temporary folder that is taken away at the end
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// The nats-server to start; else the one on PATH
+    #[arg(long, value_name = "FILE", env = "NATS_SERVER")]
+    nats_server: Option<OsString>,
+    /// Stop after this long, such as 30s; else at Ctrl-C
+    #[arg(long = "for", value_name = "DURATION")]
+    length: Option<HumanDuration>,
+}
+
+pub(super) async fn execute(args: Args) -> Result<(), Failure> {
+    let stop = stop_token("stopping the demo")?;
+    let temporary = std::env::temp_dir().join(format!("streamgauge-demo-{}", std::process::id()));
+    let folder = args.folder.clone().unwrap_or_else(|| temporary.clone());
+    let failed = |error| Failure::Failed(format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let folder = folder.canonicalize().map_err(failed)?;
+    let result = run(&args, &folder, &stop).await;
+    if args.folder.is_none() {
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    result
+}
+
+async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(), Failure> {
+    let file = folder.join("demo.toml");
+    std::fs::write(&file, CONFIG).map_err(Failure::failed)?;
+    let config = configure(&file)?;
+    let server = Server::start(args.nats_server.clone(), folder).await?;
+    let config = Config {
+        nats: Nats::at(&server.url),
+        database_path: folder.join("streamgauge.db"),
+        http: config::Http { listen: free_address(), token: None },
+        ..config
+    };
+    introduce(&config, &server.url, &file);
+    if let Some(HumanDuration(length)) = args.length {
+        let (stop, ends_at) = (stop.clone(), Instant::now() + length);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(ends_at).await;
+            stop.cancel();
+        });
+    }
+    let (_rules, rules) = watch::channel(config.rules.clone());
+    let mut worker = pin!(app::run(config.clone(), false, rules, stop.clone()));
+    let published = tokio::select! {
+        ended = &mut worker => return ended.map_err(Failure::failed),
+        published = publish(&config, stop) => published,
+    };
+    stop.cancel();
+    worker.await.map_err(Failure::failed)?;
+    published
+}
+
+/// The demo's own configuration: nothing of the environment's, which is of another worker.
+fn configure(file: &Path) -> Result<Config, ConfigError> {
+    config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() }).map(|(_, config)| config)
+}
+
+fn free_address() -> SocketAddr {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bound = TcpListener::bind(usual).or_else(|_| TcpListener::bind(any));
+    bound.and_then(|listener| listener.local_addr()).unwrap_or(usual)
+}
+
+fn introduce(config: &Config, url: &str, file: &Path) {
+    let database = config.database_path.display();
+    out!("The page: http://{}", config.http.listen);
+    out!("");
+    out!("In another terminal:");
+    out!("export NATS_URL={url} DATABASE_URL=sqlite://{database} STREAMGAUGE_CONFIG={}", file.display());
+    out!("streamgauge watch");
+    out!("streamgauge funnel show missions");
+    out!(r#"echo '{{"event_type":"track","event_name":"hello","user_id":"you"}}' | streamgauge publish"#);
+    out!("");
+}
+
+/// Publishes two days of traffic at once, then what people do now.
+async fn publish(config: &Config, stop: &CancellationToken) -> Result<(), Failure> {
+    let connection = nats::connect(&config.nats).await.map_err(Failure::failed)?;
+    nats::wait_for_stream(&connection, &config.stream.name).await.map_err(Failure::failed)?;
+    let publisher = Publisher::new(connection, PublisherOptions::default());
+    let mut traffic = Traffic::new(1);
+    traffic.plan_history(HISTORY_HOURS, clock::now());
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_visit_ms = clock::now().as_millis();
+    let mut report_at = Instant::now() + REPORT_EVERY;
+    loop {
+        let now = clock::now();
+        while next_visit_ms <= now.as_millis() {
+            traffic.plan_visit(next_visit_ms, PACE_SECONDS);
+            next_visit_ms += traffic.next_visit_ms();
+        }
+        for message in traffic.until(now) {
+            send(&publisher, message).await;
+        }
+        if Instant::now() >= report_at {
+            report_at += REPORT_EVERY;
+            report(config).await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+    }
+}
+
+/// Sends a message. Whether it was acknowledged matters to nobody here.
+async fn send(publisher: &Publisher, message: Message) {
+    let sent = match message {
+        Message::Event(event) => publisher.publish(event).await.map(drop).map_err(|unsent| unsent.error),
+        Message::Metric(metric) => publisher.publish(metric).await.map(drop).map_err(|unsent| unsent.error),
+        Message::Session(session) => publisher.publish(session).await.map(drop).map_err(|unsent| unsent.error),
+        Message::Bad(json) => {
+            let outgoing = Outgoing::of_line(Kind::Event, json.as_bytes());
+            publisher.publish(outgoing).await.map(drop).map_err(|unsent| unsent.error)
+        }
+    };
+    if let Err(error) = sent {
+        tracing::warn!("a message of the demo is lost: {error}");
+    }
+}
+
+/// One line of what there is.
+async fn report(config: &Config) {
+    let (database, rules) = (config.database_path.clone(), Arc::new(config.rules.clone()));
+    let read = tokio::task::spawn_blocking(move || OverviewReader::open(&database)?.overview(&rules));
+    match read.await.unwrap_or(Err(StoreError::WriterStopped)) {
+        Ok(overview) => {
+            let messages: u64 = overview.as_of.values().sum();
+            let events: i64 = overview.top_events.iter().map(|event| event.count).sum();
+            let funnels = overview.funnels.iter().map(|funnel| {
+                let entered = funnel.steps.first().map_or(0, |step| step.reached);
+                format!("{}: {entered} entered, {} completed", funnel.name, funnel.converted)
+            });
+            let funnels = funnels.collect::<Vec<_>>().join("; ");
+            out!("{messages} messages, {events} events today, {} open sessions, {funnels}", overview.open_sessions);
+        }
+        Err(error) => tracing::warn!("{error}"),
+    }
+}
