@@ -35,6 +35,7 @@ pub struct Telemetry {
     binds: Counter,
     applied_sequence: Gauge<u64, AtomicU64>,
     pending: Gauge<u64, AtomicU64>,
+    page_reads: Counter,
 }
 
 impl Default for Telemetry {
@@ -56,7 +57,23 @@ impl Default for Telemetry {
         registry.register("binds", "How often reading of the stream began", binds.clone());
         registry.register("applied_sequence", "Last stream sequence that is committed", applied_sequence.clone());
         registry.register("pending_messages", "Messages in the stream after the last one read", pending.clone());
-        Self { registry, messages, batches, commit_seconds, write_seconds, binds, applied_sequence, pending }
+        let page_reads = Counter::default();
+        registry.register(
+            "page_reads",
+            "Reads of the database for the live page, however many are open",
+            page_reads.clone(),
+        );
+        Self {
+            registry,
+            messages,
+            batches,
+            commit_seconds,
+            write_seconds,
+            binds,
+            applied_sequence,
+            pending,
+            page_reads,
+        }
     }
 }
 
@@ -92,6 +109,11 @@ impl Telemetry {
     pub fn bound(&self, applied_seq: u64) {
         self.binds.inc();
         self.applied_sequence.set(applied_seq);
+    }
+
+    /// The database is read for the page.
+    pub fn page_read(&self) {
+        self.page_reads.inc();
     }
 
     /// Messages in the stream after the last one read, when the last batch was committed.

@@ -21,6 +21,8 @@ mod funnels;
 mod http;
 /// The laws of the tables, as properties, without NATS.
 mod laws;
+/// The page in a real browser, and what guards it.
+mod page;
 /// Messages that the server keeps but no client can be given: they are read another way.
 mod poison;
 /// The producer: acks, retries, what is handed back.

@@ -143,6 +143,7 @@ impl Live {
 }
 
 async fn read(source: &Source, rate: Option<&mut Rate>) -> Result<Shared, StoreError> {
+    source.telemetry.page_read();
     let status = store::status(&source.pool, &source.database).await?;
     let (database, rules) = (source.database.clone(), Arc::clone(&source.board.borrow().rules));
     let of_rules = Arc::clone(&rules);

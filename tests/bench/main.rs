@@ -8,6 +8,7 @@
 mod support;
 
 mod closing;
+mod dashboards;
 mod full;
 mod funnels;
 mod limit;
@@ -20,6 +21,7 @@ use streamgauge::judge::Judge;
 use streamgauge::nats::Outgoing;
 use streamgauge::store::{self, Lock, Writer};
 
+use dashboards::Numbers;
 use full::{Bench, Run};
 use funnels::{Funnels, LATENESS};
 use workload::Workload;
@@ -32,12 +34,14 @@ struct Sizes {
     stored: usize,
     /// Sessions that close at once.
     open_sessions: u64,
+    /// Events whose way to a subscriber is timed.
+    live_events: u32,
 }
 
-const WHOLE: Sizes = Sizes { messages: 500_000, stored: 5_000_000, open_sessions: 1_000_000 };
-const SHORT: Sizes = Sizes { messages: 100_000, stored: 0, open_sessions: 50_000 };
+const WHOLE: Sizes = Sizes { messages: 500_000, stored: 5_000_000, open_sessions: 1_000_000, live_events: 20_000 };
+const SHORT: Sizes = Sizes { messages: 100_000, stored: 0, open_sessions: 50_000, live_events: 6_000 };
 
-/// As many as funnels are measured with.
+/// As many as funnels and dashboards are measured with.
 const FUNNEL_MESSAGES: usize = 200_000;
 /// The best of so many counts: what else the machine does only ever slows down.
 const FUNNEL_ROUNDS: usize = 3;
@@ -56,6 +60,7 @@ async fn main() {
     let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
     println!("workload W: {} messages of {} bytes in the mean", messages.len(), bytes / messages.len());
     measure_funnels(&config, &messages[..messages.len().min(FUNNEL_MESSAGES)]).await;
+    measure_dashboards(&config, &messages[..messages.len().min(FUNNEL_MESSAGES)], sizes.live_events).await;
     let limit = limit_of_an_empty_file(&config, &messages).await;
     let mut bench = Bench::start().await;
     let publish = bench.publish(messages).await;
@@ -107,6 +112,25 @@ async fn measure_funnels(config: &Config, messages: &[Outgoing]) {
     for (what, lateness_ms) in LATENESS {
         println!("  {what:<37} {:>11.2}", funnels::hits_run_each(lateness_ms));
     }
+}
+
+/// The writer's rate with widgets beside that without, and the way of a change to a subscriber.
+async fn measure_dashboards(config: &Config, messages: &[Outgoing], live_events: u32) {
+    let kinds = [("1,000, of which ten change", Numbers::FewOfMany), ("those of the demo", Numbers::OfDemo)];
+    let (mut without, mut with) = (0.0_f64, [0.0_f64; 2]);
+    for _ in 0..FUNNEL_ROUNDS {
+        without = without.max(funnels::writer_rate(config, messages).await.0);
+        for (best, (_, numbers)) in with.iter_mut().zip(kinds) {
+            *best = best.max(funnels::writer_rate(&numbers.config(), messages).await.0);
+        }
+    }
+    println!("numbers of widgets: rate of the writer alone, beside {without:.0}/s without any");
+    for (rate, (what, _)) in with.iter().zip(kinds) {
+        println!("  {what:<37} {:>11.2}", rate / without);
+    }
+    let latency_ms = dashboards::latency_ms(2_000, live_events).await;
+    let percentile = |percent: usize| latency_ms[(latency_ms.len() * percent).div_ceil(100) - 1];
+    println!("publish to dashboard message, 2,000/s: p50 {:.1} ms, p99 {:.1} ms", percentile(50), percentile(99));
 }
 
 fn report(what: &str, limit: f64, run: &Run) {

@@ -1,6 +1,7 @@
 //! A real nats-server on a free port, a real worker, a proxy that cuts connections, and looks into the database.
 //! Everything lives in a temporary folder and dies with its value.
 
+mod browser;
 mod cluster;
 mod http;
 mod messages;
@@ -11,6 +12,7 @@ mod worker;
 
 use std::time::{Duration, Instant};
 
+pub use browser::Browser;
 pub use cluster::Cluster;
 pub use http::http_get;
 pub use messages::{Traffic, event, publish_all};

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,12 @@ pub(super) struct Args {
 
 pub(super) async fn execute(args: Args) -> Result<(), Failure> {
     let stop = stop_token("stopping the demo")?;
+    // A terminal that is closed: nothing is left behind.
+    let (mut hangup, hung_up) = (signal(SignalKind::hangup()).map_err(Failure::failed)?, stop.clone());
+    tokio::spawn(async move {
+        hangup.recv().await;
+        hung_up.cancel();
+    });
     let temporary = std::env::temp_dir().join(format!("streamgauge-demo-{}", std::process::id()));
     let folder = args.folder.clone().unwrap_or_else(|| temporary.clone());
     let failed = |error| Failure::Failed(format!("{}: {error}", folder.display()));
@@ -108,6 +115,9 @@ fn introduce(config: &Config, url: &str, file: &Path) {
     out!("The page: http://{}", config.http.listen);
     out!("");
     out!("In another terminal:");
+    if let Some(bin) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+        out!("export PATH={}:$PATH", bin.display());
+    }
     out!("export NATS_URL={url} DATABASE_URL=sqlite://{database} STREAMGAUGE_CONFIG={}", file.display());
     out!("streamgauge watch");
     out!("streamgauge funnel show missions");

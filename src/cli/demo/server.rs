@@ -1,6 +1,7 @@
 //! A nats-server of the demo's own.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -36,6 +37,8 @@ impl Server {
             .arg(folder.join("jetstream"))
             .arg("--ports_file_dir")
             .arg(folder)
+            // Ctrl-C is for the worker, which still needs it.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
