@@ -9,6 +9,8 @@
 //!             analytics      what stored messages say of the derived tables: facts, combined, applied to states
 //!        -> ack              once, for the last message, after the commit
 //!        -> nats::dead_letter   drains the ledger to ANALYTICS_DLQ
+//!        -> nats::dashboard     puts what widgets show into the bucket DASHBOARD
+//!        -> http::live          tells it to open pages
 //! ```
 //! [`pipeline`] shows the whole of it on one screen. The modules below stand in reading order.
 //!

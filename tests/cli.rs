@@ -145,6 +145,14 @@ fn configuration_mistakes_end_with_2_and_name_the_key() {
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains("nmae"), "{}", text(&output.stderr));
     }
+    // An expression is pointed at.
+    let widget = "[[widgets]]\nid = 'w'\nmetrics = { p = 'metric.a{b=c}.p98' }\n";
+    std::fs::write(&file, widget).unwrap();
+    let output = command(folder.path(), NOWHERE).args(["--config", "wrong.toml", "check"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let lines: Vec<&str> = text(&output.stderr).lines().collect();
+    assert!(lines[0].contains("widget \"w\": metrics.p: character 15: \"p98\" is none of count, sum"), "{lines:?}");
+    assert_eq!(lines[1..3], ["    metric.a{b=c}.p98", &format!("    {:>15}", '^')]);
     let usage = command(folder.path(), NOWHERE).arg("frobnicate").output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
     let by_env = command(folder.path(), NOWHERE).env("STREAMGAUGE_BATCH__MAX_DELAY", "soon").arg("check").output();
@@ -198,13 +206,26 @@ fn the_example_configuration_is_the_default_one() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/streamgauge.toml");
     assert_eq!(check(&["--config", example]), check(&[]));
     // What is commented out is known too.
-    let is_key = |line: &str| line.contains(" = ") || line.starts_with("[[");
+    let is_key = |line: &str| line.contains(" = ") || line.starts_with('[');
     let lines = std::fs::read_to_string(example).unwrap();
     let keys = lines.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line));
     let all: Vec<&str> = keys.filter(|line| !line.starts_with("nkey") && !line.starts_with("credentials")).collect();
     let file = folder.path().join("all.toml");
     std::fs::write(&file, all.join("\n")).unwrap();
     assert!(check(&["--config", file.to_str().unwrap()]).contains("max_age = \"400d\""));
+}
+
+#[test]
+fn completions_are_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = command(folder.path(), NOWHERE).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success() && text(&output.stdout).contains("funnel"), "{shell}");
+    }
+    let script = "source <(\"$0\" completions bash); COMP_WORDS=(streamgauge fu); COMP_CWORD=1; \
+                  _streamgauge streamgauge fu; echo \"${COMPREPLY[@]}\"";
+    let output = std::process::Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_streamgauge")]).output();
+    assert_eq!(text(&output.unwrap().stdout), "funnel\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

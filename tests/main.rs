@@ -13,6 +13,8 @@ mod crash;
 mod dashboards;
 /// The ledger's way to the stream of dead letters.
 mod dead_letters;
+/// The demo, and `watch` on it.
+mod demo;
 /// Copies and conflicts.
 mod duplicates;
 /// Funnels: the commands, definitions that change while messages flow.

@@ -42,7 +42,8 @@ async fn reload(
         match load() {
             Ok(config) => {
                 tracing::info!(
-                    "SIGHUP: features, funnels and limits.session_timeout are read again; the rest at the next start"
+                    "SIGHUP: features, funnels, widgets, dashboard.history and limits.session_timeout are read again; the \
+                     rest at the next start"
                 );
                 rules.send_replace(config.rules);
             }

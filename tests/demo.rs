@@ -1,0 +1,118 @@
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{command, http_get, wait_for};
+
+/// What `deploy/test` sets, or the one on PATH.
+fn nats_server() -> std::ffi::OsString {
+    std::env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into())
+}
+
+fn demo(folder: &Path, arguments: &[&str]) -> Child {
+    let mut demo = command(folder, "nats://127.0.0.1:1");
+    demo.arg("demo").arg("--nats-server").arg(nats_server()).args(arguments);
+    demo.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Whether a process runs.
+fn runs(pid: &str) -> bool {
+    Command::new("kill").args(["-0", pid]).stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// The lines that tell how to go on.
+struct Told {
+    address: String,
+    env: Vec<(String, String)>,
+    rest: BufReader<std::process::ChildStdout>,
+}
+
+fn told(demo: &mut Child) -> Told {
+    let mut lines = BufReader::new(demo.stdout.take().unwrap());
+    let (mut address, mut env) = (String::new(), Vec::new());
+    let mut line = String::new();
+    while !line.starts_with("echo") {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended");
+        if let Some(page) = line.strip_prefix("The page: http://") {
+            address = page.trim().to_owned();
+        }
+        for pair in line.strip_prefix("export ").into_iter().flat_map(str::split_whitespace) {
+            let (name, value) = pair.split_once('=').unwrap();
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    Told { address, env, rest: lines }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_shows_moving_numbers_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = folder.path().join("files");
+    let mut demo = demo(folder.path(), &["--folder", files.to_str().unwrap()]);
+    let told = told(&mut demo);
+    let snapshot = async || -> Value {
+        serde_json::from_str(&http_get(&told.address, "/api/snapshot", "").await.1).unwrap_or_default()
+    };
+    let events = |snapshot: &Value| {
+        let traffic =
+            snapshot["widgets"].as_array().and_then(|widgets| widgets.iter().find(|one| one["id"] == "traffic"));
+        let events = traffic.and_then(|widget| widget["metrics"].as_array()?.iter().find(|one| one["key"] == "events"));
+        events.and_then(|number| number["value"].as_f64()).unwrap_or_default()
+    };
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let mut first = 0.0;
+    while first == 0.0 {
+        assert!(std::time::Instant::now() < until);
+        first = events(&snapshot().await);
+    }
+    // An hour may begin meanwhile: then there are fewer.
+    while [0.0, first].contains(&events(&snapshot().await)) {
+        assert!(std::time::Instant::now() < until);
+    }
+    let seen = snapshot().await;
+    assert!(seen["funnels"][0]["converted"].as_i64().unwrap() > 0, "{seen}");
+    assert!(seen["dead_letters"].as_i64().unwrap() > 0 && seen["open_sessions"].as_i64().unwrap() > 0, "{seen}");
+
+    // What it says to set makes the commands work on it.
+    let run = |arguments: &[&str]| {
+        let mut command = command(folder.path(), "");
+        command.envs(told.env.iter().filter(|(name, _)| name != "PATH").map(|(name, value)| (name, value)));
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = run(&["watch", "traffic", "--once"]);
+    assert!(table.contains("traffic.events") && !table.contains("api."), "{table}");
+    assert!(table.contains("LAST HOURS") && table.contains('█') && table.contains("ANALYTICS "), "{table}");
+    let lines = run(&["watch", "*.median_ms", "--once", "--json"]);
+    let number: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((&number["widget_id"], &number["metric_key"]), (&"api".into(), &"median_ms".into()));
+    assert!(run(&["funnel", "list"]).starts_with("missions: "));
+
+    let ports = std::fs::read_dir(&files).unwrap().filter_map(|file| file.unwrap().file_name().into_string().ok());
+    let ports = ports.filter_map(|name| Some(name.strip_prefix("nats-server_")?.strip_suffix(".ports")?.to_owned()));
+    let server = ports.last().unwrap();
+    assert!(runs(&server));
+    assert!(Command::new("kill").args(["-TERM", &demo.id().to_string()]).status().unwrap().success());
+    assert!(demo.wait().unwrap().success());
+    wait_for("nats-server to end", || !runs(&server)).await;
+    assert!(files.join("streamgauge.db").exists());
+    let mut rest = String::new();
+    let mut lines = told.rest;
+    lines.read_to_string(&mut rest).unwrap();
+}
+
+#[test]
+fn a_demo_without_a_server_says_what_is_missing_and_ends_by_itself_with_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut without = command(folder.path(), "");
+    let output = without.args(["demo", "--nats-server", "./no-such-server"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("cannot start ./no-such-server") && message.contains("NATS_SERVER"), "{message}");
+    let output = demo(folder.path(), &["--for", "2s"]).wait_with_output().unwrap();
+    assert!(output.status.success());
+}
