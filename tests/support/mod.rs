@@ -16,7 +16,7 @@ pub use browser::Browser;
 pub use cluster::Cluster;
 pub use http::http_get;
 pub use messages::{Traffic, event, publish_all};
-pub use nats::NatsServer;
+pub use nats::{NatsServer, nats_server};
 pub use plain_sum::plain_sum;
 pub use proxy::CuttingProxy;
 pub use worker::{Database, Worker, command};

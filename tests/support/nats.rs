@@ -101,7 +101,8 @@ fn max_payload(bytes: usize) -> String {
     format!("max_payload: {bytes}\nmax_pending: {}\n", 64 << 20)
 }
 
-fn binary() -> PathBuf {
+/// The one that `deploy/test` names, or fetched, or the one on PATH.
+pub fn nats_server() -> PathBuf {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/nats-server/bin/nats-server");
     match std::env::var_os("NATS_SERVER") {
         Some(path) => path.into(),
@@ -111,7 +112,7 @@ fn binary() -> PathBuf {
 }
 
 async fn spawn(folder: &Path, port: Option<u16>) -> (Child, u16) {
-    let process = Command::new(binary())
+    let process = Command::new(nats_server())
         .arg("--jetstream")
         .arg("--config")
         .arg(folder.join(CONFIG))

@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// The nats-server to start; else the one on PATH
     #[arg(long, value_name = "FILE", env = "NATS_SERVER")]
     nats_server: Option<OsString>,
+    /// Where the page is; else 127.0.0.1:7422, or any port where that is taken
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// Stop after this long, such as 30s; else at Ctrl-C
     #[arg(long = "for", value_name = "DURATION")]
     length: Option<HumanDuration>,
@@ -76,10 +79,9 @@ async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(),
     let config = Config {
         nats: Nats::at(&server.url),
         database_path: folder.join("streamgauge.db"),
-        http: config::Http { listen: free_address(), token: None },
+        http: config::Http { listen: address(args.listen)?, token: None },
         ..config
     };
-    introduce(&config, &server.url, &file);
     if let Some(HumanDuration(length)) = args.length {
         let (stop, ends_at) = (stop.clone(), Instant::now() + length);
         tokio::spawn(async move {
@@ -91,7 +93,7 @@ async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(),
     let mut worker = pin!(app::run(config.clone(), false, rules, stop.clone()));
     let published = tokio::select! {
         ended = &mut worker => return ended.map_err(Failure::failed),
-        published = publish(&config, stop) => published,
+        published = publish(&config, &file, stop) => published,
     };
     stop.cancel();
     worker.await.map_err(Failure::failed)?;
@@ -103,15 +105,18 @@ fn configure(file: &Path) -> Result<Config, ConfigError> {
     config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() }).map(|(_, config)| config)
 }
 
-fn free_address() -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let bound = TcpListener::bind(usual).or_else(|_| TcpListener::bind(any));
-    bound.and_then(|listener| listener.local_addr()).unwrap_or(usual)
+/// The page's address: with a port, whatever was asked for.
+fn address(wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
+    let of_port = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let bound = match wanted {
+        Some(wanted) => TcpListener::bind(wanted),
+        None => TcpListener::bind(of_port(PORT)).or_else(|_| TcpListener::bind(of_port(0))),
+    };
+    bound.and_then(|listener| listener.local_addr()).map_err(|error| Failure::Failed(format!("no address: {error}")))
 }
 
-fn introduce(config: &Config, url: &str, file: &Path) {
-    let database = config.database_path.display();
+fn introduce(config: &Config, file: &Path) {
+    let (url, database) = (&config.nats.url, config.database_path.display());
     out!("The page: http://{}", config.http.listen);
     out!("");
     out!("In another terminal:");
@@ -126,9 +131,11 @@ fn introduce(config: &Config, url: &str, file: &Path) {
 }
 
 /// Publishes two days of traffic at once, then what people do now.
-async fn publish(config: &Config, stop: &CancellationToken) -> Result<(), Failure> {
+async fn publish(config: &Config, file: &Path, stop: &CancellationToken) -> Result<(), Failure> {
     let connection = nats::connect(&config.nats).await.map_err(Failure::failed)?;
     nats::wait_for_stream(&connection, &config.stream.name).await.map_err(Failure::failed)?;
+    // The worker has made it: it runs.
+    introduce(config, file);
     let publisher = Publisher::new(connection, PublisherOptions::default());
     let mut traffic = Traffic::new(1);
     traffic.plan_history(HISTORY_HOURS, clock::now());
