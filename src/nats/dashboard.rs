@@ -130,6 +130,7 @@ impl DashboardPublisher {
         backoff: &mut Backoff,
         stop: &CancellationToken,
     ) -> Result<Result<(), NatsError>, StoreError> {
+        let mut connects = self.connection.connects();
         let mut is_ready = false;
         let mut seen_commit = None;
         loop {
@@ -154,6 +155,10 @@ impl DashboardPublisher {
             tokio::select! {
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
                 changed = self.board.changed() => if changed.is_err() { stop.cancelled().await },
+                // The server may have come back without what it held.
+                _ = connects.changed(), if is_ready => {
+                    return Ok(Err(NatsError::Transient("looking into the bucket again after a reconnect".into())));
+                }
                 Some((number, answer)) = outbox.answers.next() => {
                     if let Err(error) = self.settle(outbox, number, answer).await {
                         return Ok(Err(error));

@@ -88,13 +88,21 @@ impl From<Row> for Number {
     }
 }
 
+/// What of the outbox a worker wrote.
+const IS_READABLE: &str = "typeof(widget_id) = 'text' AND typeof(metric_key) = 'text' AND typeof(updated_at) = 'text' \
+     AND typeof(stream) = 'text' AND typeof(as_of) = 'integer' AND typeof(change) = 'integer' \
+     AND typeof(value) IN ('real', 'null') AND typeof(previous_value) IN ('real', 'null') \
+     AND typeof(change_percent) IN ('real', 'null') AND is_gone IN (0, 1)";
+
 /// The numbers that changed after a change, in the order of their last.
 ///
 /// # Errors
 /// Where the database cannot be read.
 pub async fn numbers_changed(pool: &SqlitePool, after: i64) -> Result<Vec<Number>, StoreError> {
-    let sql = "SELECT widget_id, metric_key, value, previous_value, change_percent, updated_at, stream, as_of, change, \
-               is_gone FROM _dashboard_outbox WHERE change > ?1 ORDER BY change";
-    let rows: Vec<Row> = sqlx::query_as(sql).bind(after).fetch_all(pool).await?;
+    let sql = format!(
+        "SELECT widget_id, metric_key, value, previous_value, change_percent, updated_at, stream, as_of, change, is_gone \
+         FROM _dashboard_outbox WHERE change > ?1 AND {IS_READABLE} ORDER BY change"
+    );
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(after).fetch_all(pool).await?;
     Ok(rows.into_iter().map(Number::from).collect())
 }

@@ -267,9 +267,9 @@ fn a_generated_column_stops_no_swap() {
     assert_eq!(store.digest(), fresh.digest());
 }
 
-/// What other programs did to funnels is met as damage, and made anew.
+/// What other programs did to funnels and dashboards is met as damage, and made anew.
 #[test]
-fn damaged_funnels_are_made_anew() {
+fn damaged_funnels_and_dashboards_are_made_anew() {
     let runtime = runtime();
     let messages: Vec<_> = (0..60).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..60).collect::<Vec<_>>());
@@ -281,6 +281,10 @@ fn damaged_funnels_are_made_anew() {
         "UPDATE _funnel_segments SET opened_ms = 'zz', opened_by = 'q'",
         "UPDATE _funnel_episodes SET opened_ms = 'zz'",
         "UPDATE _links SET state = x''",
+        "UPDATE _series_states SET state = x'00'",
+        "DELETE FROM dashboard_metrics; DELETE FROM _dashboard_outbox",
+        "UPDATE _dashboard_outbox SET value = 'x', previous_value = x'00', change = 'many'",
+        "UPDATE dashboard_metrics SET id = 'foreign ' || id",
         "DELETE FROM funnels",
         "DELETE FROM funnels; INSERT INTO funnels (id, name, steps) VALUES ('foreign', 'visit', '[]'), (x'00', x'01', '')",
     ] {

@@ -23,10 +23,12 @@ const PUT_SHOWN: &str = "INSERT INTO _dashboard_outbox (widget_id, metric_key, v
      is_gone = 0";
 const PUT_ROW: &str = "INSERT INTO dashboard_metrics (id, widget_id, metric_key, value, previous_value, \
      change_percent, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
-     ON CONFLICT (id) DO UPDATE SET value = excluded.value, previous_value = excluded.previous_value, \
-     change_percent = excluded.change_percent, updated_at = excluded.updated_at";
+     ON CONFLICT DO UPDATE SET id = excluded.id, widget_id = excluded.widget_id, metric_key = excluded.metric_key, \
+     value = excluded.value, previous_value = excluded.previous_value, change_percent = excluded.change_percent, \
+     updated_at = excluded.updated_at";
 const DELETE_ROW: &str = "DELETE FROM dashboard_metrics WHERE id = ?1";
-const SELECT_LAST_CHANGE: &str = "SELECT coalesce(max(change), 0) FROM _dashboard_outbox";
+const SELECT_LAST_CHANGE: &str = "SELECT coalesce(max(change), 0) FROM _dashboard_outbox \
+     WHERE typeof(change) = 'integer'";
 const UPDATE_MINUTE: &str = "UPDATE dashboard_metrics SET updated_at = ?1 WHERE updated_at <> ?1";
 /// It stays in the outbox: whoever publishes sees whether its key is still there.
 const LET_GO: &str = "UPDATE _dashboard_outbox SET is_gone = 1, change = ?3 WHERE widget_id = ?1 AND metric_key = ?2";
@@ -50,6 +52,11 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
             series::forget(tx, dashboard::key_of(name))?;
             tx.execute("DELETE FROM _groups WHERE name = ?1", [&group])?;
         }
+    }
+    // What no worker wrote.
+    for table in ["_dashboard_outbox", "dashboard_metrics"] {
+        let sql = format!("DELETE FROM {table} WHERE typeof(widget_id) <> 'text' OR typeof(metric_key) <> 'text'");
+        tx.execute(&sql, [])?;
     }
     let is_wanted = |widget_id: &str, metric_key: &str| {
         let widget = dashboards.widgets.iter().find(|widget| widget.id == widget_id);
@@ -109,6 +116,7 @@ pub(in crate::store) fn evaluate(
     }
     let live: BTreeSet<usize> = live_series(dashboards, groups);
     let mut evaluation = Evaluation::prepare(tx, dashboards, t)?;
+    evaluation.writes_all = touched.t_before.is_none();
     for widget in &dashboards.widgets {
         let has_entered = has_entered(widget.period);
         for (key, expression) in &widget.metrics {
@@ -145,6 +153,8 @@ struct Evaluation<'tx> {
     as_of: Option<(String, i64)>,
     change: i64,
     has_changed: bool,
+    /// Whether rows are written that need not have changed: another program may have done something to them.
+    writes_all: bool,
 }
 
 impl<'tx> Evaluation<'tx> {
@@ -158,6 +168,7 @@ impl<'tx> Evaluation<'tx> {
             as_of,
             change: last_change(tx)?,
             has_changed: false,
+            writes_all: false,
         })
     }
 
@@ -167,16 +178,27 @@ impl<'tx> Evaluation<'tx> {
         let current = tally(period::start(period_type, self.t))?.unwrap_or_default();
         let previous = tally(period::before(period_type, self.t))?.unwrap_or_default();
         let shown = Shown::of(expression.measure, period_type, self.t, &current, &previous);
+        // Another program may have written what is no number: that is another one.
         let stored = self.select_shown.query_row([&widget.id, key], |row| {
-            Ok(Shown { value: row.get(0)?, previous_value: row.get(1)?, change_percent: row.get(2)? })
+            let number = |column| row.get::<_, Option<f64>>(column).ok();
+            let triple = (number(0), number(1), number(2));
+            Ok(if let (Some(value), Some(previous_value), Some(change_percent)) = triple {
+                Some(Shown { value, previous_value, change_percent })
+            } else {
+                None
+            })
         });
-        if stored.optional()? != Some(shown) {
-            self.put(widget, key, &shown)?;
+        let has_changed = stored.optional()?.flatten() != Some(shown);
+        if has_changed || self.writes_all {
+            self.put_row(widget, key, &shown)?;
+        }
+        if has_changed {
+            self.put_shown(widget, key, &shown)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, widget: &Widget, key: &str, shown: &Shown) -> rusqlite::Result<()> {
+    fn put_row(&self, widget: &Widget, key: &str, shown: &Shown) -> rusqlite::Result<()> {
         let Shown { value, previous_value, change_percent } = *shown;
         let updated_at = dashboard::minute(self.t).to_string();
         let id = id_of(&widget.id, key);
@@ -189,6 +211,12 @@ impl<'tx> Evaluation<'tx> {
                 self.tx.prepare_cached(DELETE_ROW)?.execute([id])?;
             }
         }
+        Ok(())
+    }
+
+    fn put_shown(&mut self, widget: &Widget, key: &str, shown: &Shown) -> rusqlite::Result<()> {
+        let Shown { value, previous_value, change_percent } = *shown;
+        let updated_at = dashboard::minute(self.t).to_string();
         let (stream, as_of) = self.as_of.clone().unwrap_or_default();
         self.change += 1;
         self.has_changed = true;
