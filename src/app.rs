@@ -212,21 +212,27 @@ impl Worker {
         reading_ended: CancellationToken,
     ) -> Result<(), AppError> {
         let mut publishing = tokio::spawn(publishing);
+        let mut has_ended = false;
         let result = tokio::select! {
             result = pipeline.run(self.stop.clone()) => result.map_err(AppError::from),
-            ended = &mut publishing => match ended {
-                Ok(Err(StoreError::Busy)) if self.stop.is_cancelled() => Ok(()),
-                Ok(Err(error)) => Err(AppError::Store(error)),
-                other => Err(AppError::Internal(format!("publishing ended: {other:?}"))),
-            },
+            ended = &mut publishing => {
+                has_ended = true;
+                match ended {
+                    Ok(Err(StoreError::Busy)) if self.stop.is_cancelled() => Ok(()),
+                    Ok(Err(error)) => Err(AppError::Store(error)),
+                    other => Err(AppError::Internal(format!("publishing ended: {other:?}"))),
+                }
+            }
             () = self.overdue() => {
                 tracing::warn!("stopping without the batch that is being written; the stream still has it");
                 Ok(())
             }
         };
         reading_ended.cancel();
-        let _ = tokio::time::timeout(DRAIN_PATIENCE, &mut publishing).await;
-        publishing.abort();
+        if !has_ended {
+            let _ = tokio::time::timeout(DRAIN_PATIENCE, &mut publishing).await;
+            publishing.abort();
+        }
         result
     }
 

@@ -188,6 +188,14 @@ async fn the_last_state_gets_there_whatever_dies_between_commit_and_publication(
     wait_for("all events", || shown(&worker).get("live.events") == Some(&value)).await;
     wait_until_published(&server, &worker).await;
 
+    // A stranger writes to a key: what follows it is put nevertheless.
+    jetstream.publish("$KV.DASHBOARD.live.events", "{\"value\":7}".into()).await.unwrap().await.unwrap();
+    publish_all(&jetstream, vec![event(number, number)]).await;
+    number += 1;
+    let value = json!(number as f64);
+    wait_for("the event", || shown(&worker).get("live.events") == Some(&value)).await;
+    wait_until_published(&server, &worker).await;
+
     // What the bucket holds is published once: nothing comes of a start alone. A bucket that is gone is filled again.
     assert!(worker.stop().await.success());
     let before = held_revision(&server).await;
@@ -231,6 +239,13 @@ async fn a_widget_is_published_no_more_often_than_its_rate_and_its_last_state_al
     assert!(published as u128 <= most, "{published} messages in {:?}", began.elapsed());
     assert!(published >= 3 && number > 10, "{published} messages of {number} changes");
     wait_until_published(&server, &worker).await;
+    // A stop does not wait for the rate.
+    let last_seq = publish_all(&jetstream, vec![event(number, number)]).await;
+    worker.applied(last_seq).await;
+    let last_seq = publish_all(&jetstream, vec![event(number + 1, number)]).await;
+    worker.applied(last_seq).await;
+    assert!(worker.stop().await.success());
+    assert_eq!(held(&server).await, shown(&worker));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,7 +61,7 @@ async fn the_demo_shows_moving_numbers_and_leaves_nothing_behind() {
     // Two days are loaded, and it is now.
     let is_loaded = |snapshot: &Value| {
         let count = |value: &Value| value.as_i64().unwrap_or_default();
-        count(&snapshot["funnels"][0]["converted"]) > 200
+        count(&snapshot["funnels"][0]["converted"]) > 1_000
             && count(&snapshot["dead_letters"]) > 0
             && count(&snapshot["open_sessions"]) > 0
     };

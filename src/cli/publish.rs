@@ -89,7 +89,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
         receipts: VecDeque::new(),
         tally: Tally::default(),
     };
-    let stop = stop_token("stopping: waiting for what is on its way")?;
+    let stop = stop_token(Some("stopping: waiting for what is on its way"))?;
     let began = Instant::now();
     lines.publish(input, max_line_bytes, stop).await;
     lines.tally.report(began.elapsed())

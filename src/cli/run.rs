@@ -23,7 +23,7 @@ pub(super) async fn execute(
     config: Config,
     load: impl FnMut() -> Result<Config, ConfigError> + Send + 'static,
 ) -> Result<(), Failure> {
-    let stop = stop_token("stopping: finishing the batch")?;
+    let stop = stop_token(Some("stopping: finishing the batch"))?;
     let (rules, new_rules) = watch::channel(config.rules.clone());
     let hangups = signal(SignalKind::hangup()).map_err(Failure::failed)?;
     tokio::spawn(reload(hangups, rules, load));

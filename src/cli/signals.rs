@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 
-/// A token that the first of the two signals cancels; `then` is logged.
-pub(super) fn stop_token(then: &'static str) -> Result<CancellationToken, Failure> {
+/// A token that the first of the two signals cancels; `then`, if there is any, is logged.
+pub(super) fn stop_token(then: Option<&'static str>) -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
@@ -16,8 +16,11 @@ pub(super) fn stop_token(then: &'static str) -> Result<CancellationToken, Failur
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("{then}");
+        // First: where nobody reads the log any more, it stops nevertheless.
         on_signal.cancel();
+        if let Some(then) = then {
+            tracing::info!("{then}");
+        }
     });
     Ok(stop)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use console::{Alignment, Term, pad_str, truncate_str};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::Failure;
@@ -15,6 +16,8 @@ use crate::store::OverviewReader;
 
 /// The least time between two pictures.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// How long NATS may take where numbers are asked for once.
+const ONCE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the hours behind the sparklines are read.
 const READ_HOURS_EVERY: Duration = Duration::from_secs(5);
 /// Points of a sparkline.
@@ -25,7 +28,7 @@ const NUMBER_COLUMNS: usize = 12;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Widgets or numbers whose `widget.key` matches, such as `traffic`, `traffic.events` or `*.p99`
+    /// Widgets or numbers whose `widget.key` matches, such as `traffic`, `traffic.events` or `*_ms`
     filter: Option<String>,
     /// Print every message as a line of JSON
     #[arg(long)]
@@ -42,21 +45,25 @@ struct Row {
 }
 
 pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
-    let stop = stop_token("stopping")?;
+    let stop = stop_token(None)?;
     let open = async {
         let connection = nats::connect(&config.nats).await?;
         Viewer::open(&connection, &config.dashboard).await.map(|viewer| (connection, viewer))
     };
+    let patience = if args.once { ONCE_PATIENCE } else { Duration::MAX };
     let (_connection, mut viewer) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        opened = open => opened.map_err(Failure::failed)?,
+        opened = tokio::time::timeout(patience, open) => opened
+            .map_err(|_| Failure::Failed(format!("NATS at {} does not answer", nats::without_secrets(&config.nats.url))))?
+            .map_err(Failure::failed)?,
     };
     let mut screen = Screen::new(&args, config);
     let mut draw_at = Some(Instant::now() + MIN_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            seen = viewer.next() => match seen {
+            seen = viewer.next() => match seen.map_err(Failure::failed)? {
+                Some(_) if screen.is_closed => return Ok(()),
                 Some(seen) => if screen.take(seen) {
                     draw_at = draw_at.or(Some(Instant::now() + MIN_INTERVAL));
                 },
@@ -66,7 +73,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
                 draw_at = None;
                 screen.draw();
                 if args.once {
-                    return Ok(());
+                    return screen.missed().map_or(Ok(()), |why| Err(Failure::Failed(why)));
                 }
             }
         }
@@ -95,6 +102,11 @@ struct Screen {
     hours: BTreeMap<String, VecDeque<f64>>,
     hours_read_at: Option<Instant>,
     rows: BTreeMap<String, Row>,
+    /// Messages, and those that the filter let through.
+    seen: u64,
+    matched: u64,
+    /// Nobody reads on.
+    is_closed: bool,
     drawn_lines: usize,
 }
 
@@ -102,20 +114,42 @@ impl Screen {
     fn new(args: &Args, config: Config) -> Self {
         let (filter, as_json) = (args.filter.clone(), args.json);
         let (hours, rows) = (BTreeMap::new(), BTreeMap::new());
-        Self { term: Term::stdout(), filter, as_json, config, hours, hours_read_at: None, rows, drawn_lines: 0 }
+        let term = Term::stdout();
+        Self {
+            term,
+            filter,
+            as_json,
+            config,
+            hours,
+            hours_read_at: None,
+            rows,
+            seen: 0,
+            matched: 0,
+            is_closed: false,
+            drawn_lines: 0,
+        }
     }
 
     /// Takes in what was seen. Returns whether the picture changes.
     fn take(&mut self, seen: Seen) -> bool {
         match seen {
-            Seen::Gone(widget_id, metric_key) => self.rows.remove(&format!("{widget_id}.{metric_key}")).is_some(),
+            Seen::Gone(widget_id, metric_key) => {
+                let name = format!("{widget_id}.{metric_key}");
+                if self.as_json && self.filter.as_ref().is_none_or(|filter| matches(filter, &name)) {
+                    out!("{}", json!({"widget_id": widget_id, "metric_key": metric_key, "deleted": true}));
+                }
+                self.rows.remove(&name).is_some()
+            }
             Seen::Number(number) => {
+                self.seen += 1;
                 let name = format!("{}.{}", number.widget_id, number.metric_key);
                 if !self.filter.as_ref().is_none_or(|filter| matches(filter, &name)) {
                     return false;
                 }
+                self.matched += 1;
                 if self.as_json {
-                    out!("{}", serde_json::to_string(&number).unwrap_or_default());
+                    let line = serde_json::to_string(&number).unwrap_or_default();
+                    self.is_closed |= self.term.write_line(&line).is_err();
                     return false;
                 }
                 let mut seen = self.rows.remove(&name).map(|row| row.seen).unwrap_or_default();
@@ -126,6 +160,15 @@ impl Screen {
                 self.rows.insert(name, Row { number, seen });
                 true
             }
+        }
+    }
+
+    /// Why there is nothing to see, where that is so.
+    fn missed(&self) -> Option<String> {
+        match &self.filter {
+            _ if self.matched > 0 => None,
+            Some(filter) if self.seen > 0 => Some(format!("no number matches {filter:?}; there are {}", self.seen)),
+            _ => Some("no number yet: does a worker run, with [[widgets]] in its configuration?".into()),
         }
     }
 
@@ -140,8 +183,8 @@ impl Screen {
         let lately = if self.hours.is_empty() { "LATELY" } else { "LAST HOURS" };
         let mut lines = vec![line("NUMBER", "VALUE", "BEFORE", "CHANGE", lately, "EXACT UP TO")];
         lines.extend(self.rows.iter().map(|(name, row)| row.line(name, self.hours.get(name))));
-        if self.rows.is_empty() {
-            lines = vec!["no number yet; widgets are configured as [[widgets]]".into()];
+        if let Some(why) = self.missed().filter(|_| self.rows.is_empty()) {
+            lines = vec![why];
         }
         let width = self.term.size_checked().map_or(usize::MAX, |(_, columns)| columns.into());
         let height = self.term.size_checked().map_or(usize::MAX, |(rows, _)| usize::from(rows).saturating_sub(1));
@@ -153,7 +196,7 @@ impl Screen {
         // Who does not look any more needs no picture.
         let _ = self.term.clear_last_lines(if self.term.is_term() { self.drawn_lines } else { 0 });
         for line in &lines {
-            let _ = self.term.write_line(&truncate_str(line, width, "…"));
+            self.is_closed |= self.term.write_line(&truncate_str(line, width, "…")).is_err();
         }
         self.drawn_lines = lines.len();
     }
@@ -163,7 +206,9 @@ impl Row {
     fn line(&self, name: &str, hours: Option<&VecDeque<f64>>) -> String {
         let LiveNumber { value, previous_value, change_percent, as_of, .. } = &self.number;
         let change = change_percent.map_or_else(|| "-".into(), |change| format!("{change:+.1} %"));
-        let as_of = as_of.iter().map(|(stream, sequence)| format!("{stream} {sequence}"));
+        // Whoever may publish may have written it.
+        let plain = |name: &str| name.chars().filter(|c| !c.is_control()).collect::<String>();
+        let as_of = as_of.iter().map(|(stream, sequence)| format!("{} {sequence}", plain(stream)));
         let as_of = as_of.collect::<Vec<_>>().join(" ");
         line(name, &short(*value), &short(*previous_value), &change, &sparkline(hours.unwrap_or(&self.seen)), &as_of)
     }

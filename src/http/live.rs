@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use sqlx::SqlitePool;
 use tokio::sync::{Mutex, Notify, watch};
@@ -26,6 +27,8 @@ const MAX_SILENCE: Duration = Duration::from_secs(5);
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// Hours behind the charts change once in a snapshot; many pages that load at once read them once.
 const HISTORY_MAX_AGE: Duration = Duration::from_secs(1);
+/// When a page that lost its stream asks again.
+const RETRY_MS: u64 = 1_000;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// JSON that many read.
@@ -34,7 +37,7 @@ pub(super) type Shared = Arc<str>;
 /// What pages are told.
 #[derive(Debug, Default)]
 pub struct Live {
-    snapshot: watch::Sender<Option<Shared>>,
+    events: watch::Sender<Bytes>,
     wanted: Notify,
     source: OnceLock<Source>,
     history: Mutex<Option<(Instant, Shared)>>,
@@ -73,17 +76,17 @@ impl Rate {
 }
 
 impl Live {
-    /// The snapshots from now on, the first at once. Their receivers are counted.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Shared>> {
-        let mut snapshots = self.snapshot.subscribe();
-        snapshots.mark_unchanged();
+    /// Snapshots from now on as server-sent events, the first at once. Their receivers are counted.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Bytes> {
+        let mut events = self.events.subscribe();
+        events.mark_unchanged();
         self.wanted.notify_one();
-        snapshots
+        events
     }
 
     /// How many subscribe.
     pub(super) fn subscribers(&self) -> usize {
-        self.snapshot.receiver_count()
+        self.events.receiver_count()
     }
 
     /// Reads a snapshot whenever something changed and somebody looks, until `stop`.
@@ -98,7 +101,9 @@ impl Live {
                 let began = Instant::now();
                 match read(&source, Some(&mut rate)).await {
                     Ok(snapshot) => {
-                        self.snapshot.send_replace(Some(snapshot));
+                        // JSON has no line breaks of its own.
+                        let event = format!("retry: {RETRY_MS}\nevent: snapshot\ndata: {snapshot}\n\n");
+                        self.events.send_replace(event.into());
                         pause = pause.max(began.elapsed() * (MAX_SHARE - 1));
                     }
                     Err(error) => {

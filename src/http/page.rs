@@ -2,12 +2,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Form;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Redirect, Response};
 use futures::StreamExt;
 use serde::Deserialize;
@@ -18,12 +17,10 @@ use super::live::Shared;
 use crate::store::StoreError;
 
 /// Pages that may be open at once.
-const MAX_PAGES: usize = 1_000;
+const MAX_PAGES: usize = 400;
 /// Nothing but what this server sends is run, shown or asked.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// When a page that lost its stream asks again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 const HTML: &str = "text/html; charset=utf-8";
 const INDEX: &str = include_str!("page/index.html");
 const LOGIN: &str = include_str!("page/login.html");
@@ -93,14 +90,19 @@ pub(super) async fn stream(State(served): State<Served>, headers: HeaderMap) -> 
     if served.live.subscribers() >= MAX_PAGES {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
     }
-    let snapshots = futures::stream::unfold(served.live.subscribe(), async |mut snapshots| {
-        snapshots.changed().await.ok()?;
-        let snapshot = snapshots.borrow_and_update().clone().unwrap_or_default();
-        Some((Event::default().retry(RETRY_AFTER).event("snapshot").data(&*snapshot), snapshots))
+    // The bytes of an event are shared by all pages.
+    let events = futures::stream::unfold(served.live.subscribe(), async |mut events| {
+        events.changed().await.ok()?;
+        let event = events.borrow_and_update().clone();
+        Some((event, events))
     });
-    let events = snapshots.map(Ok::<_, Infallible>).take_until(served.stop.cancelled_owned());
-    let headers = [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (headers, Sse::new(events)).into_response()
+    let events = events.map(Ok::<_, Infallible>).take_until(served.stop.cancelled_owned());
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, Body::from_stream(events)).into_response()
 }
 
 /// `/api/history`: hourly values of every number.

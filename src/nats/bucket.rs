@@ -1,8 +1,8 @@
 //! The KV bucket of dashboards: made where it is missing.
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Republish, StorageType};
 
-use super::stream::{Found, find};
+use super::stream::{Found, find, nanos};
 use super::{Connection, NatsError};
 use crate::config;
 
@@ -11,12 +11,31 @@ pub(super) fn stream_of(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
 
-/// Makes the bucket where it is missing, as KV clients expect one, and has it republish what is put.
+/// How a bucket stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    /// When it was made.
+    pub(super) created_ns: i64,
+    /// The revision of the last put, or deletion, of any key.
+    pub(super) last_revision: u64,
+    /// The keys that were ever put, and not purged.
+    pub(super) messages: u64,
+}
+
+impl State {
+    fn of(info: &Info) -> Self {
+        let (created_ns, state) = (nanos(info.created), &info.state);
+        Self { created_ns, last_revision: state.last_sequence, messages: state.messages }
+    }
+}
+
+/// Makes the bucket where it is missing, as KV clients expect one, and has it republish what is put. Returns how it
+/// stands.
 pub(super) async fn ensure(
     connection: &Connection,
     config: &config::Dashboard,
     stream: &config::Stream,
-) -> Result<(), NatsError> {
+) -> Result<State, NatsError> {
     let name = stream_of(&config.bucket);
     let jetstream = connection.jetstream();
     let republish = Republish {
@@ -25,18 +44,21 @@ pub(super) async fn ensure(
         headers_only: false,
     };
     match find(&jetstream, &name).await? {
-        Found::Stream(found) if is_same(found.cached_info().config.republish.as_ref(), &republish) => Ok(()),
-        Found::Stream(_) if !stream.create => {
+        Found::Stream(found) if is_same(found.cached_info().config.republish.as_ref(), &republish) => {
+            Ok(State::of(found.cached_info()))
+        }
+        Found::Stream(found) if !stream.create => {
             let wanted = format!("{} to {}", republish.source, republish.destination);
             tracing::warn!("bucket {} does not republish {wanted}, and stream.create is false", config.bucket);
-            Ok(())
+            Ok(State::of(found.cached_info()))
         }
         Found::Stream(found) => {
             let wanted = Config { republish: Some(republish), ..found.cached_info().config.clone() };
             let updated = jetstream.update_stream(wanted).await;
-            updated.map_err(|error| NatsError::transient(&format!("cannot change stream {name}"), error))?;
+            let updated =
+                updated.map_err(|error| NatsError::transient(&format!("cannot change stream {name}"), error))?;
             tracing::info!(bucket = config.bucket, prefix = config.prefix, "changed where the bucket republishes to");
-            Ok(())
+            Ok(State::of(&updated))
         }
         Found::Missing if !stream.create => {
             Err(NatsError::Transient(format!("bucket {} does not exist, and stream.create is false", config.bucket)))
@@ -57,9 +79,10 @@ pub(super) async fn ensure(
                 ..Config::default()
             };
             let created = jetstream.create_stream(wanted).await;
-            created.map_err(|error| NatsError::transient(&format!("cannot create stream {name}"), error))?;
+            let created =
+                created.map_err(|error| NatsError::transient(&format!("cannot create stream {name}"), error))?;
             tracing::info!(bucket = config.bucket, "created");
-            Ok(())
+            Ok(State::of(created.cached_info()))
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::analytics::dashboard::Shown;
 use crate::config;
 use crate::store::{self, Board, Number, NumberKey, StoreError};
 
+/// How often the bucket is looked into, should somebody else have changed it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Puts, or reads of what is in the bucket, that wait for an answer at once.
 const MAX_IN_FLIGHT: usize = 256;
 const KV_OPERATION: &str = "KV-Operation";
@@ -94,6 +96,8 @@ struct Outbox {
     held: HashMap<NumberKey, Held>,
     in_flight: BTreeSet<NumberKey>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// When the bucket was made that it is held by.
+    bucket_created_ns: Option<i64>,
     /// When a widget's numbers may be published again.
     next_at: HashMap<String, Instant>,
 }
@@ -131,21 +135,25 @@ impl DashboardPublisher {
         stop: &CancellationToken,
     ) -> Result<Result<(), NatsError>, StoreError> {
         let mut connects = self.connection.connects();
-        let mut is_ready = false;
-        let mut seen_commit = None;
+        let mut look = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        let (mut is_ready, mut seen_commit) = (false, None);
         loop {
             let board = self.board.borrow_and_update().clone();
-            if seen_commit != Some(board.shown) {
+            if seen_commit != Some(board.shown) || !is_ready {
                 seen_commit = Some(board.shown);
-                let changed = store::numbers_changed(&self.pool, outbox.seen).await?;
-                let has_numbers = !changed.is_empty() || !board.rules.dashboards.widgets.is_empty();
-                if has_numbers && !is_ready {
-                    let keys = changed.iter().map(|number| number.key.clone()).collect();
-                    if let Err(error) = self.look_into_bucket(outbox, keys).await {
-                        return Ok(Err(error));
-                    }
-                    is_ready = true;
+                let mut changed = store::numbers_changed(&self.pool, outbox.seen).await?;
+                if changed.is_empty() || !is_ready {
+                    // Another program may have begun their count anew.
+                    changed = store::numbers_changed(&self.pool, 0).await?;
                 }
+                let has_numbers = !changed.is_empty() || !board.rules.dashboards.widgets.is_empty();
+                if has_numbers
+                    && !is_ready
+                    && let Err(error) = self.look_into_bucket(outbox, &changed).await
+                {
+                    return Ok(Err(error));
+                }
+                is_ready = true;
                 changed.into_iter().for_each(|number| outbox.take(number));
             }
             let due_at = self.put_due(outbox, &board, stop.is_cancelled());
@@ -156,9 +164,9 @@ impl DashboardPublisher {
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
                 changed = self.board.changed() => if changed.is_err() { stop.cancelled().await },
                 // The server may have come back without what it held.
-                _ = connects.changed(), if is_ready => {
-                    return Ok(Err(NatsError::Transient("looking into the bucket again after a reconnect".into())));
-                }
+                _ = connects.changed() => is_ready = *connects.borrow_and_update() <= 1,
+                // Or somebody may have put, deleted or purged.
+                _ = look.tick() => is_ready = false,
                 Some((number, answer)) = outbox.answers.next() => {
                     if let Err(error) = self.settle(outbox, number, answer).await {
                         return Ok(Err(error));
@@ -170,9 +178,17 @@ impl DashboardPublisher {
         }
     }
 
-    /// Makes the bucket where it is missing, and reads what it holds of these.
-    async fn look_into_bucket(&self, outbox: &mut Outbox, keys: Vec<NumberKey>) -> Result<(), NatsError> {
-        bucket::ensure(&self.connection, &self.config, &self.stream).await?;
+    /// Makes the bucket where it is missing, and reads what it holds of these, unless it stands as it was left.
+    async fn look_into_bucket(&self, outbox: &mut Outbox, numbers: &[Number]) -> Result<(), NatsError> {
+        let state = bucket::ensure(&self.connection, &self.config, &self.stream).await?;
+        let revisions = outbox.held.values().map(|held| held.revision);
+        let is_as_left = state.last_revision == revisions.max().unwrap_or_default()
+            && state.messages == outbox.held.values().filter(|held| held.revision > 0).count() as u64
+            && Some(state.created_ns) == outbox.bucket_created_ns.replace(state.created_ns);
+        if is_as_left || !outbox.in_flight.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<NumberKey> = numbers.iter().map(|number| number.key.clone()).collect();
         let reads = keys.into_iter().map(|key| self.read(key));
         let mut reads = stream::iter(reads).buffer_unordered(MAX_IN_FLIGHT);
         while let Some(read) = reads.next().await {
@@ -215,12 +231,13 @@ impl DashboardPublisher {
         let mut put: BTreeSet<String> = BTreeSet::new();
         let mut due = Vec::new();
         for key in outbox.waiting.keys().filter(|key| !outbox.in_flight.contains(*key)) {
-            let at = outbox.next_at.get(&key.widget_id).copied().filter(|at| *at > now && !is_last);
-            match at {
+            if outbox.answers.len() + due.len() >= MAX_IN_FLIGHT {
+                // An answer makes room, and looks again.
+                break;
+            }
+            match outbox.next_at.get(&key.widget_id).copied().filter(|at| *at > now && !is_last) {
                 Some(at) => due_at = Some(due_at.map_or(at, |due_at| due_at.min(at))),
-                None if outbox.answers.len() + due.len() < MAX_IN_FLIGHT => due.push(key.clone()),
-                // An answer makes room.
-                None => {}
+                None => due.push(key.clone()),
             }
         }
         for key in due {

@@ -1,15 +1,21 @@
 //! Live numbers, as a subscriber has them: the last value of each, then every change.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Connection, NatsError, REQUEST_TIMEOUT, bucket};
 use crate::config;
+
+/// The status of an answer that would be too large.
+const TOO_MANY: u16 = 413;
 
 /// A number as it is published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,14 +39,21 @@ pub enum Seen {
     Gone(String, String),
 }
 
+/// How long after the bucket was read older messages may still come, which were on their way meanwhile.
+const OVERLAP: Duration = Duration::from_secs(5);
+
 /// Follows all numbers.
 #[derive(Debug)]
 pub struct Viewer {
+    connection: Connection,
     prefix: String,
-    key_prefix: String,
+    bucket: String,
     changes: Subscriber,
-    /// What the bucket held at the beginning, the last first.
+    /// Changes when the connection was made again: then messages may have been missed.
+    connects: watch::Receiver<u64>,
+    /// What the bucket held, the last first.
     held: Vec<(String, u64, Bytes)>,
+    held_at: Instant,
     /// The last revision of each key that was told.
     revisions: HashMap<String, u64>,
 }
@@ -49,71 +62,105 @@ impl Viewer {
     /// Subscribes first, then reads what the bucket holds: nothing is missed in between.
     ///
     /// # Errors
-    /// Where the server does not answer.
+    /// Where the server does not answer, or the bucket holds more than it hands out at once.
     pub async fn open(connection: &Connection, config: &config::Dashboard) -> Result<Self, NatsError> {
-        let failed = |error: &dyn std::fmt::Display| NatsError::transient("cannot follow the dashboards", error);
-        let client = connection.client();
-        let subject = format!("{}.>", config.prefix);
-        let changes = client.subscribe(subject).await.map_err(|error| failed(&error))?;
+        let mut connects = connection.connects();
+        connects.mark_unchanged();
+        let changes = connection.client().subscribe(format!("{}.>", config.prefix)).await.map_err(failed)?;
         let mut viewer = Self {
+            connection: connection.clone(),
             prefix: format!("{}.", config.prefix),
-            key_prefix: format!("$KV.{}.", config.bucket),
+            bucket: config.bucket.clone(),
             changes,
+            connects,
             held: Vec::new(),
+            held_at: Instant::now(),
             revisions: HashMap::new(),
         };
-        let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
-        let request = json!({"multi_last": [format!("{}>", viewer.key_prefix)]}).to_string();
-        let api = format!("$JS.API.DIRECT.GET.{}", bucket::stream_of(&config.bucket));
-        client.publish_with_reply(api, inbox, request.into()).await.map_err(|error| failed(&error))?;
-        loop {
-            let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
-            let Some(answer) = answer.map_err(|error| failed(&error))? else { break };
-            // 204 ends the answers; 404, or nobody to answer, says that there is nothing yet.
-            if answer.status.is_some() {
-                break;
-            }
-            if let Some((subject, revision)) = origin(answer.headers.as_ref()) {
-                viewer.held.push((subject, revision, answer.payload));
-            }
-        }
-        viewer.held.reverse();
+        viewer.read_bucket().await?;
         Ok(viewer)
     }
 
+    async fn read_bucket(&mut self) -> Result<(), NatsError> {
+        let client = self.connection.client();
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(failed)?;
+        let request = json!({"multi_last": [format!("$KV.{}.>", self.bucket)]}).to_string();
+        let api = format!("$JS.API.DIRECT.GET.{}", bucket::stream_of(&self.bucket));
+        client.publish_with_reply(api, inbox, request.into()).await.map_err(failed)?;
+        self.held.clear();
+        loop {
+            let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
+            let Some(answer) = answer.map_err(failed)? else { break };
+            match answer.status.map(|status| status.as_u16()) {
+                // More keys than the server hands out at once.
+                Some(TOO_MANY) => return Err(failed("the bucket holds more than 1,024 numbers; use `nats kv watch`")),
+                // 204 ends the answers; 404, or nobody to answer, says that there is nothing yet.
+                Some(_) => break,
+                None => {}
+            }
+            if let Some((subject, revision)) = origin(answer.headers.as_ref()) {
+                self.held.push((subject, revision, answer.payload));
+            }
+        }
+        self.held.reverse();
+        self.held_at = Instant::now();
+        self.revisions.clear();
+        Ok(())
+    }
+
     /// What comes next; none when the connection is closed for good.
-    pub async fn next(&mut self) -> Option<Seen> {
+    ///
+    /// # Errors
+    /// Where the bucket cannot be read again after the connection was lost.
+    pub async fn next(&mut self) -> Result<Option<Seen>, NatsError> {
         loop {
             if let Some((subject, revision, body)) = self.held.pop() {
-                let key = subject.strip_prefix(&self.key_prefix).unwrap_or_default().to_owned();
-                if let Some(seen) = self.tell(&key, revision, &body) {
-                    return Some(seen);
+                let key = subject.strip_prefix(&format!("$KV.{}.", self.bucket)).unwrap_or_default().to_owned();
+                self.revisions.insert(key.clone(), revision);
+                if let Some(seen) = tell(&key, &body) {
+                    return Ok(Some(seen));
                 }
                 continue;
             }
-            let change = self.changes.next().await?;
-            let key = change.subject.strip_prefix(&self.prefix).unwrap_or_default().to_owned();
-            let revision = origin(change.headers.as_ref()).map_or(u64::MAX, |(_, revision)| revision);
-            if let Some(seen) = self.tell(&key, revision, &change.payload) {
-                return Some(seen);
+            let change = tokio::select! {
+                change = self.changes.next() => change,
+                Ok(()) = self.connects.changed() => {
+                    if *self.connects.borrow_and_update() > 1 {
+                        self.read_bucket().await?;
+                    }
+                    continue;
+                }
+            };
+            let Some(change) = change else { return Ok(None) };
+            let key = change.subject.strip_prefix(&self.prefix).unwrap_or_default();
+            // What has no revision is not republished from the bucket.
+            let Some((_, revision)) = origin(change.headers.as_ref()) else { continue };
+            let is_older = self.revisions.get(key).is_some_and(|told| revision <= *told);
+            if is_older && self.held_at.elapsed() < OVERLAP {
+                continue;
+            }
+            if let Some(seen) = tell(key, &change.payload) {
+                return Ok(Some(seen));
             }
         }
     }
+}
 
-    /// What a body says, where it is no older than what was told.
-    fn tell(&mut self, key: &str, revision: u64, body: &[u8]) -> Option<Seen> {
-        let told = self.revisions.entry(key.to_owned()).or_default();
-        if revision <= *told {
-            return None;
-        }
-        *told = revision;
-        if body.is_empty() {
-            let (widget_id, metric_key) = key.split_once('.')?;
-            return Some(Seen::Gone(widget_id.to_owned(), metric_key.to_owned()));
-        }
-        serde_json::from_slice(body).ok().map(Seen::Number)
+/// What a body says of a key.
+fn tell(key: &str, body: &[u8]) -> Option<Seen> {
+    let (widget_id, metric_key) = key.split_once('.')?;
+    let (widget_id, metric_key) = (widget_id.to_owned(), metric_key.to_owned());
+    if body.is_empty() {
+        return Some(Seen::Gone(widget_id, metric_key));
     }
+    // Whoever put it: it is the number of this key.
+    let number: LiveNumber = serde_json::from_slice(body).ok()?;
+    Some(Seen::Number(LiveNumber { widget_id, metric_key, ..number }))
+}
+
+fn failed(error: impl std::fmt::Display) -> NatsError {
+    NatsError::transient("cannot follow the dashboards", error)
 }
 
 /// The subject and the revision that the server says a message has in the bucket.

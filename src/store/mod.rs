@@ -6,6 +6,7 @@
 
 mod aside;
 mod board;
+mod committed;
 mod derived;
 mod digest;
 mod funnels;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 
 pub use aside::{Aside, Progress, STEP_MESSAGES, remove as discard_build};
 pub use board::{Board, Number, NumberKey, numbers_changed};
+pub use committed::{Committed, Swapped};
 pub use derived::Build;
 pub use digest::{Digest, digest};
 pub use funnels::{ActorHits, FunnelReport, funnel_hits, funnel_reports};
@@ -39,7 +41,7 @@ pub use raw::Counts;
 pub use spent::Spent;
 pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};
 pub use thread::WriterThread;
-pub use writer::{Committed, MAX_BATCHES, Swapped, Writer};
+pub use writer::{MAX_BATCHES, Writer};
 
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::aside::{self, Aside};
 use super::board::Board;
+use super::committed::{Committed, Swapped};
 use super::derived::{Build, GroupName, GroupSet, Touched};
 use super::outbox::DeadLetterKey;
 use super::raw::{self, Counts, Written};
@@ -22,42 +23,6 @@ use crate::position::{Gap, Position};
 /// Batches that may share a transaction.
 pub const MAX_BATCHES: usize = 5;
 const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
-
-/// Proof that a batch is in the database. Only a commit makes one, and only with one can the source acknowledge.
-#[derive(Debug)]
-pub struct Committed {
-    position: Position,
-    counts: Counts,
-    spent: Spent,
-}
-
-impl Committed {
-    /// Where the database stands now.
-    pub fn position(&self) -> &Position {
-        &self.position
-    }
-
-    /// How the messages ended.
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// What writing took.
-    pub fn spent(&self) -> &Spent {
-        &self.spent
-    }
-}
-
-/// What it took to put in what was built aside.
-#[derive(Debug, Clone, Copy)]
-pub struct Swapped {
-    /// Raw rows that it was built from.
-    pub raw_rows: u64,
-    /// Rows that went, came or changed.
-    pub rows_that_differed: usize,
-    /// How long ingestion waited.
-    pub pause: Duration,
-}
 
 /// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it.
 #[derive(Debug)]
@@ -91,19 +56,38 @@ impl Writer {
     /// # Errors
     /// Where the transaction fails; then the rules stay as they were.
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), StoreError> {
+        match self.try_rules(&rules, &GroupSet::new()) {
+            // What widgets count, or T.
+            Err(StoreError::Damaged { table, key, why }) => {
+                let damaged = GroupName::of_table(&rules, table);
+                if damaged.is_empty() {
+                    return Err(StoreError::Damaged { table, key, why });
+                }
+                tracing::warn!("{table}, key {key:?}: {why}; it is made anew from raw rows");
+                self.try_rules(&rules, &damaged)
+            }
+            result => result,
+        }
+    }
+
+    fn try_rules(&mut self, rules: &Rules, damaged: &GroupSet) -> Result<(), StoreError> {
         let tx = self.begin()?;
-        derived::define_funnels(&tx, &rules)?;
-        derived::define_dashboards(&tx, &rules)?;
-        let mut build = derived::freeze_changed(&tx, &rules)?;
+        derived::define_funnels(&tx, rules)?;
+        derived::define_dashboards(&tx, rules)?;
+        let mut build = derived::freeze_changed(&tx, rules)?;
+        if !damaged.is_empty() {
+            let frozen = build.iter().flat_map(|build| &build.groups);
+            build = Some(derived::freeze(&tx, rules, frozen.chain(damaged).cloned().collect())?);
+        }
         if let Some(begun) = &build
             && !derived::has_raw_rows(&tx)?
         {
             derived::thaw(&tx, begun)?;
             build = None;
         }
-        derived::evaluate(&tx, &rules, &up_to_date(&rules, build.as_ref()), &Touched::default())?;
+        derived::evaluate(&tx, rules, &up_to_date(rules, build.as_ref()), &Touched::default())?;
         tx.commit()?;
-        self.rules = Arc::new(rules);
+        self.rules = Arc::new(rules.clone());
         self.board.send_modify(|board| board.commit(&self.rules, true));
         self.build.send_if_modified(|wanted| {
             let is_new = *wanted != build;
@@ -178,7 +162,11 @@ impl Writer {
             }
         }
         derived::thaw(&tx, build)?;
-        derived::evaluate(&tx, &self.rules, &up_to_date(&self.rules, None), &Touched::default())?;
+        match derived::evaluate(&tx, &self.rules, &up_to_date(&self.rules, None), &Touched::default()) {
+            // Of another number: the next commit that comes to it freezes it.
+            Err(StoreError::Damaged { table, key, why }) => tracing::warn!("{table}, key {key:?}: {why}"),
+            result => drop(result?),
+        }
         tx.commit()?;
         self.board.send_modify(|board| board.commit(&self.rules, true));
         Ok(differed)

@@ -249,6 +249,63 @@ fn what_reverted_migrations_took_is_made_anew() {
     }
 }
 
+/// Groups that are made anew alone, beside widgets that count something else; and widgets that go with sessions for T.
+#[test]
+fn groups_are_made_anew_beside_widgets() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
+    let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
+    let widget = "[[widgets]]\nid = 'w'\nmetrics = { events = 'events.count', p50 = 'metric.m.p50' }\n";
+    let feature = "[[features]]\nfeature = 'x'\nevent_name = 'n1'\n";
+    let funnel =
+        "[[funnels]]\nname = 'f'\nsteps = [{ name = 'a', event_name = 'n1' }, { name = 'b', event_name = 'n2' }]\n";
+    let timeout = "limits.session_timeout = '5m'\n";
+    for (change, expected) in [
+        (feature, vec!["features"]),
+        (funnel, vec!["funnel f"]),
+        (timeout, vec!["sessions", "activity", "series events", "series metric m {}"]),
+    ] {
+        let mut store = Store::with_config(&runtime, widget);
+        store.write(&deliveries, &[10]);
+        let toml = format!("{change}{widget}");
+        let mut store = store.reopen_frozen(&runtime, &toml);
+        assert_eq!(store.writer.builds().borrow().clone().unwrap().names(), expected);
+        store.writer.rebuild().unwrap();
+        let mut fresh = Store::with_config(&runtime, &toml);
+        fresh.write(&deliveries, &[40]);
+        assert_eq!(store.digest(), fresh.digest(), "{change}");
+        assert_eq!(store.internals(), fresh.internals(), "{change}");
+    }
+}
+
+/// What is damaged while no worker runs is met at the next start.
+#[test]
+fn a_start_meets_damaged_dashboards() {
+    let runtime = runtime();
+    let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
+    let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
+    let mut fresh = Store::with_config(&runtime, people_config::CONFIG);
+    fresh.write(&deliveries, &[40]);
+    for damage in [
+        "UPDATE _series_states SET state = 'garbage'",
+        "UPDATE _dashboard_outbox SET value = 'abc', change = 'abc', as_of = 'abc', updated_at = x'00'",
+        "UPDATE _dashboard_outbox SET change = 9223372036854775807",
+        "UPDATE _dashboard_outbox SET widget_id = x'00ff' WHERE metric_key = 'users' AND widget_id = 'hour'",
+        "UPDATE dashboard_metrics SET widget_id = x'00ff' WHERE metric_key = 'users' AND widget_id = 'hour'",
+        "UPDATE dashboard_metrics SET value = -5",
+        "UPDATE _watermark SET t = 'never'",
+    ] {
+        let mut store = Store::with_config(&runtime, people_config::CONFIG);
+        store.write(&deliveries[..30], &[10]);
+        let writer = store.database();
+        writer.write().execute_batch(damage).unwrap();
+        let mut store = store.reopen(&runtime, people_config::CONFIG);
+        store.write(&deliveries[30..], &[10]);
+        store.writer.rebuild().unwrap();
+        assert_eq!(store.digest(), fresh.digest(), "{damage}");
+    }
+}
+
 /// A column that somebody added, and that SQLite computes, is no column to write.
 #[test]
 fn a_generated_column_stops_no_swap() {

@@ -13,8 +13,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
-
 use super::measure::{
     EVENT_MEASURES, FEATURE_MEASURES, FUNNEL_MEASURES, Measure, SAMPLE_MEASURES, SESSION_MEASURES, USER_MEASURES,
 };
@@ -31,8 +29,7 @@ pub struct Expression {
 }
 
 /// What is counted, hour by hour. Expressions that count the same share one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Series {
     /// Events, of one name or all.
     Events {
@@ -69,6 +66,26 @@ pub enum Series {
 
 const ROOTS: &str = "events, users, sessions, metric, feature or funnel";
 const MAX_METRIC_NAME_CHARS: usize = 255;
+
+/// As groups are named: another text for another series.
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Texts and maps of texts: writing them as JSON cannot fail.
+        let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+        match self {
+            Self::Events { event_name: None } => f.write_str("events"),
+            Self::Events { event_name: Some(name) } => write!(f, "events {}", quoted(name)),
+            Self::Users => f.write_str("users"),
+            Self::Sessions => f.write_str("sessions"),
+            Self::Samples { name, tags } => {
+                write!(f, "metric {name} {}", serde_json::to_string(tags).unwrap_or_default())
+            }
+            Self::Usages { feature } => write!(f, "feature {}", quoted(feature)),
+            Self::FeatureUsers { feature } => write!(f, "users of feature {}", quoted(feature)),
+            Self::Episodes { funnel } => write!(f, "funnel {}", quoted(funnel)),
+        }
+    }
+}
 
 /// What is wrong with an expression, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +153,9 @@ impl<'t> Parser<'t> {
         }
         let mut filter = filter.unwrap_or_default();
         let event_name = filter.remove("event_name");
+        if event_name.as_ref().is_some_and(String::is_empty) {
+            return Err(self.error_at(braces_at, "event_name must name something; leave the filter out to count all"));
+        }
         match filter.first_key_value() {
             Some((key, _)) => {
                 Err(self.error_at(braces_at, format!("events are filtered by event_name, not by {key:?}")))
@@ -219,7 +239,7 @@ impl<'t> Parser<'t> {
             let from = self.at;
             let key = self.text_until(&['=', ',', '}'])?;
             if key.is_empty() || !self.eat('=') {
-                return Err(self.error("expected a key, = and a value"));
+                return Err(self.error("expected a key, = and a value; a value with , or } stands in quotes"));
             }
             self.skip_spaces();
             let value = self.text_until(&[',', '}'])?;
@@ -324,6 +344,7 @@ mod tests {
             ("events", 7, "expected a dot and one of count, per_minute"),
             ("events.counts", 8, "\"counts\" is none of count, per_minute"),
             ("events.count{name=x}", 13, "filtered by event_name"),
+            ("events.count{event_name=}", 13, "must name something"),
             ("events.count{event_name}", 24, "expected a key"),
             ("events.count{event_name=x", 26, "expected , or }"),
             ("events.count{event_name=\"x}", 25, "this quote has no end"),

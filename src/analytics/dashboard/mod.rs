@@ -116,8 +116,7 @@ impl Dashboards {
         for (at, (series, periods)) in periods.into_iter().enumerate() {
             index.enter(at, &series);
             index.by_series.insert(series.clone(), at);
-            // Plain values: writing them cannot fail.
-            let name = serde_json::to_string(&series).unwrap_or_default();
+            let name = series.to_string();
             let key = key_of(&name);
             index.by_name.insert(name.clone(), at);
             index.counted.push(Counted { series, periods, name, key });

@@ -52,7 +52,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: Args) -> Result<(), Failure> {
-    let stop = stop_token("stopping the demo")?;
+    let stop = stop_token(Some("stopping the demo"))?;
     // A terminal that is closed: nothing is left behind.
     let (mut hangup, hung_up) = (signal(SignalKind::hangup()).map_err(Failure::failed)?, stop.clone());
     tokio::spawn(async move {
@@ -62,7 +62,12 @@ pub(super) async fn execute(args: Args) -> Result<(), Failure> {
     let temporary = std::env::temp_dir().join(format!("streamgauge-demo-{}", std::process::id()));
     let folder = args.folder.clone().unwrap_or_else(|| temporary.clone());
     let failed = |error| Failure::Failed(format!("{}: {error}", folder.display()));
-    std::fs::create_dir_all(&folder).map_err(failed)?;
+    match &args.folder {
+        Some(folder) => std::fs::create_dir_all(folder),
+        // One that is there is somebody else's.
+        None => std::fs::create_dir(&folder),
+    }
+    .map_err(failed)?;
     let folder = folder.canonicalize().map_err(failed)?;
     let result = run(&args, &folder, &stop).await;
     if args.folder.is_none() {
@@ -72,13 +77,14 @@ pub(super) async fn execute(args: Args) -> Result<(), Failure> {
 }
 
 async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(), Failure> {
-    let file = folder.join("demo.toml");
+    let (file, database_path) = (folder.join("demo.toml"), folder.join("streamgauge.db"));
+    let is_first = !database_path.exists();
     std::fs::write(&file, CONFIG).map_err(Failure::failed)?;
     let config = configure(&file)?;
     let server = Server::start(args.nats_server.clone(), folder).await?;
     let config = Config {
         nats: Nats::at(&server.url),
-        database_path: folder.join("streamgauge.db"),
+        database_path,
         http: config::Http { listen: address(args.listen)?, token: None },
         ..config
     };
@@ -93,7 +99,7 @@ async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(),
     let mut worker = pin!(app::run(config.clone(), false, rules, stop.clone()));
     let published = tokio::select! {
         ended = &mut worker => return ended.map_err(Failure::failed),
-        published = publish(&config, &file, stop) => published,
+        published = publish(&config, &file, is_first, stop) => published,
     };
     stop.cancel();
     worker.await.map_err(Failure::failed)?;
@@ -124,21 +130,25 @@ fn introduce(config: &Config, file: &Path) {
         out!("export PATH={}:$PATH", bin.display());
     }
     out!("export NATS_URL={url} DATABASE_URL=sqlite://{database} STREAMGAUGE_CONFIG={}", file.display());
+    out!("streamgauge status");
     out!("streamgauge watch");
     out!("streamgauge funnel show missions");
+    out!("sqlite3 {database} .tables");
     out!(r#"echo '{{"event_type":"track","event_name":"hello","user_id":"you"}}' | streamgauge publish"#);
     out!("");
 }
 
-/// Publishes two days of traffic at once, then what people do now.
-async fn publish(config: &Config, file: &Path, stop: &CancellationToken) -> Result<(), Failure> {
+/// Publishes two days of traffic at once, where the folder is new, then what people do now.
+async fn publish(config: &Config, file: &Path, is_first: bool, stop: &CancellationToken) -> Result<(), Failure> {
     let connection = nats::connect(&config.nats).await.map_err(Failure::failed)?;
     nats::wait_for_stream(&connection, &config.stream.name).await.map_err(Failure::failed)?;
     // The worker has made it: it runs.
     introduce(config, file);
     let publisher = Publisher::new(connection, PublisherOptions::default());
     let mut traffic = Traffic::new(1);
-    traffic.plan_history(HISTORY_HOURS, clock::now());
+    if is_first {
+        traffic.plan_history(HISTORY_HOURS, clock::now());
+    }
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_visit_ms = clock::now().as_millis();

@@ -58,7 +58,7 @@ impl Server {
     async fn wait_for_url(&mut self, folder: &Path) -> Result<String, Failure> {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(url) = read_ports(folder) {
+            if let Some(url) = read_ports(&folder.join(format!("nats-server_{}.ports", self.process.id()))) {
                 return Ok(url);
             }
             let has_ended = self.process.try_wait().ok().flatten().is_some();
@@ -72,10 +72,8 @@ impl Server {
 }
 
 /// The address in the file that the server writes once it listens.
-fn read_ports(folder: &Path) -> Option<String> {
-    let files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
-    let ports = files.map(|file| file.path()).find(|path| path.extension().is_some_and(|end| end == "ports"))?;
-    let ports: Ports = serde_json::from_slice(&std::fs::read(ports).ok()?).ok()?;
+fn read_ports(file: &Path) -> Option<String> {
+    let ports: Ports = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     ports.nats.into_iter().next()
 }
 

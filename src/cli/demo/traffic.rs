@@ -54,7 +54,7 @@ impl Traffic {
             let of_day = (start_ms.rem_euclid(24 * HOUR_MS) / HOUR_MS) as f64;
             let daylight = 1.0 + (std::f64::consts::TAU * (of_day - 9.0) / 24.0).sin();
             let growth = if hour < 24 { 1.25 } else { 1.0 };
-            let visits = 6.0 + 22.0 * daylight * growth * (0.8 + 0.4 * self.random.f64());
+            let visits = 50.0 + 150.0 * daylight * growth * (0.8 + 0.4 * self.random.f64());
             for _ in 0..visits as u32 {
                 let at = start_ms + self.random.i64(0..HOUR_MS);
                 self.plan_visit(at, 20.0);
@@ -85,7 +85,7 @@ impl Traffic {
             let is_success = self.random.f64() < 0.9;
             self.event(&mut visit, events::forge_item_created(&item, kind).property("success", is_success));
         }
-        if self.random.f64() < 0.01 {
+        if self.random.f64() < 0.002 {
             self.plan(&visit, Message::Bad(r#"{"event_type":"track","event_name":"login","user_id":"undefined"}"#));
         }
         let end = SessionBuilder::end(&visit.session).user_id(&visit.user).timestamp(visit.at()).build();
@@ -146,9 +146,9 @@ impl Traffic {
         std::mem::replace(&mut self.planned, later).into_values().collect()
     }
 
-    /// How long until the next visit begins, milliseconds: about two begin in a second.
+    /// How long until the next visit begins, milliseconds: four seconds in the mean.
     pub(super) fn next_visit_ms(&mut self) -> i64 {
-        (-500.0 * (1.0 - self.random.f64()).ln()) as i64
+        (-4_000.0 * (1.0 - self.random.f64()).ln()) as i64
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
         let mut traffic = Traffic::new(7);
         traffic.plan_history(48, now);
         let past = traffic.until(now);
-        assert!(past.len() > 5_000, "{}", past.len());
+        assert!(past.len() > 50_000, "{}", past.len());
         assert!(traffic.planned.len() < past.len() / 20, "{}", traffic.planned.len());
         assert!(traffic.until(now).is_empty());
         assert!(past.iter().any(|message| matches!(message, Message::Bad(_))));

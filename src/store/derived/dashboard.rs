@@ -28,7 +28,7 @@ const PUT_ROW: &str = "INSERT INTO dashboard_metrics (id, widget_id, metric_key,
      updated_at = excluded.updated_at";
 const DELETE_ROW: &str = "DELETE FROM dashboard_metrics WHERE id = ?1";
 const SELECT_LAST_CHANGE: &str = "SELECT coalesce(max(change), 0) FROM _dashboard_outbox \
-     WHERE typeof(change) = 'integer'";
+     WHERE change < 4611686018427387904 AND typeof(change) = 'integer'";
 const UPDATE_MINUTE: &str = "UPDATE dashboard_metrics SET updated_at = ?1 WHERE updated_at <> ?1";
 /// It stays in the outbox: whoever publishes sees whether its key is still there.
 const LET_GO: &str = "UPDATE _dashboard_outbox SET is_gone = 1, change = ?3 WHERE widget_id = ?1 AND metric_key = ?2";

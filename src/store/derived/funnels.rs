@@ -357,7 +357,7 @@ impl<'tx> FunnelTables<'tx> {
         }
         let mut select = self.connection.prepare_cached(SELECT_ROW)?;
         let Some((started_at, is_completed)) =
-            select.query_row([id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?
+            select.query_row([id], |row| Ok((row.get::<_, String>(0).unwrap_or_default(), row.get(1)?))).optional()?
         else {
             return Ok(());
         };

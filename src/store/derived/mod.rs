@@ -111,9 +111,10 @@ fn apply_series(
     facts: &mut Facts,
     t: Option<Timestamp>,
 ) -> Result<BTreeSet<usize>, StoreError> {
-    let Some(t) = t.filter(|_| !facts.series.is_empty()) else { return Ok(BTreeSet::new()) };
     let live = dashboard::live_series(&rules.dashboards, groups);
     let hours = std::mem::take(&mut facts.series).of_series(&live);
+    // A file that is built aside for others has no tables of series.
+    let Some(t) = t.filter(|_| !hours.is_empty()) else { return Ok(BTreeSet::new()) };
     facts.series = hours.roll_up(&rules.dashboards, t);
     let touched = facts.series.places();
     apply_group(&mut SeriesTables::prepare(tx, &rules.dashboards)?, facts, |facts| &mut facts.series)?;
