@@ -180,6 +180,28 @@ async fn a_name_that_leads_here_from_elsewhere_opens_nothing() {
     }
 }
 
+/// More than may be open at once wait, and those that wait get their turn; the worker goes on meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_the_limit_wait_their_turn() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    let address = worker.http_address().await;
+    let mut silent = Vec::new();
+    for _ in 0..512 {
+        silent.push(TcpStream::connect(&address).await.unwrap());
+    }
+    let asked = address.clone();
+    let mut waiting = tokio::spawn(async move { http_get(&asked, "/livez", "").await });
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(early.is_err(), "{early:?}");
+    let last_seq = publish_all(&server.jetstream().await, vec![event("meanwhile", 0, "n", "u")]).await;
+    worker.applied(last_seq).await;
+    silent.truncate(500);
+    assert_eq!(waiting.await.unwrap().0, 200);
+}
+
 /// Reads of the database that were made for pages.
 async fn page_reads(address: &str) -> u64 {
     let metrics = http_get(address, "/metrics", "").await.1;

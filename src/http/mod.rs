@@ -1,6 +1,7 @@
 //! Health, version, metrics and the live page over HTTP.
 
 mod auth;
+mod limited;
 mod live;
 mod page;
 
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use live::{Live, Source};
 
 use self::auth::Guard;
+use self::limited::Limited;
 use crate::nats::Connection;
 use crate::telemetry::Telemetry;
 
@@ -94,7 +96,7 @@ impl Served {
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!("HTTP stopped: {error}");
     }
