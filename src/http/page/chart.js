@@ -67,7 +67,7 @@ export function kindOf(expression) {
   const isCount = name === 'users.active' || /\.(count|sum|usage|entered|converted|users)$/.test(name);
   if (name.endsWith('.avg_duration')) return { isCount, unit: '', format: formatDuration, axis: axisDuration };
   if (/^(feature\..*\.success_rate|funnel\..*\.rate)$/s.test(name)) {
-    return { isCount, unit: '', format: formatShare, axis: (share) => roundPercent.format(share) };
+    return { isCount, isShare: true, unit: '', format: formatShare, axis: (share) => roundPercent.format(share) };
   }
   const unit = name.endsWith('.per_minute') ? 'a minute' : name.endsWith('.rate') ? 'a second' : '';
   return { isCount, unit, format: formatNumber, axis: (value) => compact.format(value) };
@@ -244,7 +244,8 @@ export class Chart {
     this.isStale = false;
     this.arrange();
     const { parts, values, kind } = this;
-    const ticks = ticksOf(...rangeOf(values, kind.isCount), kind);
+    // No share is beyond 0 and 1.
+    const ticks = kind.isShare ? [0, 0.5, 1] : ticksOf(...rangeOf(values, kind.isCount), kind);
     const low = ticks[0];
     const high = ticks[ticks.length - 1];
     const span = high - low || 1;

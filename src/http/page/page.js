@@ -135,7 +135,7 @@ function describeChange(metric, kind, before) {
 
 function describePosition(metric) {
   const positions = Object.entries(metric.as_of).map(([stream, sequence]) => `${stream} ${formatNumber(sequence)}`);
-  const changed = metric.updated_at ? `, at ${metric.updated_at.slice(11, 16)} UTC` : '';
+  const changed = metric.updated_at ? `, changed ${metric.updated_at.slice(11, 16)} UTC` : '';
   return positions.length === 0 ? '' : `exact up to ${positions.join(', ')}${changed}`;
 }
 
