@@ -63,14 +63,25 @@ impl Funnels {
     }
 }
 
-/// Messages a second that the writer alone commits to an empty file, as under backlog; and how many rows came of it.
-pub async fn writer_rate(config: &Config, messages: &[Outgoing]) -> (f64, u64) {
+/// What the writer alone did, as under backlog.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Written {
+    /// Messages a second, committed to an empty file.
+    pub rate_per_s: f64,
+    /// Rows of funnels that came of them.
+    pub conversions: u64,
+    /// What dashboards took of its time.
+    pub dashboards_share: f64,
+}
+
+/// Has the writer alone commit messages to an empty file.
+pub async fn writer_rate(config: &Config, messages: &[Outgoing]) -> Written {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("funnels.db");
     let mut writer = crate::open(config, &database).await;
     writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
     let judge = crate::judge(config);
-    let (mut took, mut sequence) = (Duration::ZERO, 0);
+    let (mut took, mut of_dashboards, mut sequence) = (Duration::ZERO, Duration::ZERO, 0);
     for chunk in messages.chunks(MAX_BATCHES * config.batch.max_messages) {
         let mut after = writer.position().unwrap().unwrap();
         let mut batches = VecDeque::new();
@@ -85,11 +96,16 @@ pub async fn writer_rate(config: &Config, messages: &[Outgoing]) -> (f64, u64) {
         }
         let first = batches.pop_front().unwrap();
         let began = std::time::Instant::now();
-        writer.commit_all(&first, || batches.pop_front()).unwrap();
+        let committed = writer.commit_all(&first, || batches.pop_front()).unwrap();
         took += began.elapsed();
+        let parts = committed.spent().parts().iter();
+        of_dashboards += parts.filter(|(part, _)| *part == "dashboards").map(|(_, took)| *took).sum::<Duration>();
     }
-    let rows = crate::support::Database(database).count("funnel_conversions");
-    (messages.len() as f64 / took.as_secs_f64(), rows)
+    Written {
+        rate_per_s: messages.len() as f64 / took.as_secs_f64(),
+        conversions: crate::support::Database(database).count("funnel_conversions"),
+        dashboards_share: of_dashboards.as_secs_f64() / took.as_secs_f64(),
+    }
 }
 
 /// Segments in memory.

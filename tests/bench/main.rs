@@ -98,10 +98,10 @@ async fn measure_funnels(config: &Config, messages: &[Outgoing]) {
     ];
     let (mut without, mut with) = (0.0_f64, [(0.0_f64, 0); 5]);
     for _ in 0..FUNNEL_ROUNDS {
-        without = without.max(funnels::writer_rate(config, messages).await.0);
+        without = without.max(funnels::writer_rate(config, messages).await.rate_per_s);
         for (best, (_, funnels)) in with.iter_mut().zip(kinds) {
-            let (rate, rows) = funnels::writer_rate(&funnels.config(), messages).await;
-            *best = (best.0.max(rate), rows);
+            let written = funnels::writer_rate(&funnels.config(), messages).await;
+            *best = (best.0.max(written.rate_per_s), written.conversions);
         }
     }
     println!("funnels of five steps: rate of the writer alone, beside {without:.0}/s without any");
@@ -117,16 +117,17 @@ async fn measure_funnels(config: &Config, messages: &[Outgoing]) {
 /// The writer's rate with widgets beside that without, and the way of a change to a subscriber.
 async fn measure_dashboards(config: &Config, messages: &[Outgoing], live_events: u32) {
     let kinds = [("1,000, of which ten change", Numbers::FewOfMany), ("those of the demo", Numbers::OfDemo)];
-    let (mut without, mut with) = (0.0_f64, [0.0_f64; 2]);
+    let (mut without, mut with) = (0.0_f64, [(0.0_f64, 0.0); 2]);
     for _ in 0..FUNNEL_ROUNDS {
-        without = without.max(funnels::writer_rate(config, messages).await.0);
+        without = without.max(funnels::writer_rate(config, messages).await.rate_per_s);
         for (best, (_, numbers)) in with.iter_mut().zip(kinds) {
-            *best = best.max(funnels::writer_rate(&numbers.config(), messages).await.0);
+            let written = funnels::writer_rate(&numbers.config(), messages).await;
+            *best = (best.0.max(written.rate_per_s), written.dashboards_share * 100.0);
         }
     }
     println!("numbers of widgets: rate of the writer alone, beside {without:.0}/s without any");
-    for (rate, (what, _)) in with.iter().zip(kinds) {
-        println!("  {what:<37} {:>11.2}", rate / without);
+    for ((rate, percent), (what, _)) in with.iter().zip(kinds) {
+        println!("  {what:<37} {:>11.2}  ({percent:.1} % of its time)", rate / without);
     }
     let latency_ms = dashboards::latency_ms(2_000, live_events).await;
     let percentile = |percent: usize| latency_ms[(latency_ms.len() * percent).div_ceil(100) - 1];
