@@ -11,6 +11,7 @@ use streamgauge::store::{self, Lock, StoreError, Writer};
 use crate::support::{Database, Random};
 
 mod bounded;
+mod dashboards;
 pub mod naive_activity;
 mod naive_dashboard;
 pub mod naive_features;
