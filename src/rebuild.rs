@@ -62,14 +62,14 @@ impl Rebuild {
         let groups = build.names().join(" ");
         tracing::info!(groups, "making derived tables anew from raw rows");
         let database = self.database.clone();
-        let mut aside = blocking(move || Aside::open(&database, build)).await?;
+        let mut aside = store::blocking(move || Aside::open(&database, build)).await?;
         let mut logged = Instant::now();
         loop {
             if stop.is_cancelled() || self.builds.has_changed().unwrap_or(true) {
                 return Ok(());
             }
             let mut has_more;
-            (aside, has_more) = blocking(move || {
+            (aside, has_more) = store::blocking(move || {
                 let has_more = aside.step(STEP_MESSAGES)?;
                 Ok((aside, has_more))
             })
@@ -95,11 +95,4 @@ fn catch_up_by_half(mut aside: Aside) -> Result<Aside, StoreError> {
     let began = aside.messages_behind()?;
     while aside.messages_behind()? > began.map(|behind| behind / 2) && aside.step(STEP_MESSAGES)? {}
     Ok(aside)
-}
-
-/// Runs SQLite's calls, which block, on a thread that may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::WriterStopped))
 }

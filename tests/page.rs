@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Browser, NatsServer, Worker, http_get, publish_all, wait_for};
+use crate::support::{Browser, NatsServer, Worker, http_get, publish_all};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo.toml");
 const AXE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/data/axe/axe.min.js");
@@ -229,7 +229,6 @@ async fn two_hundred_pages_cost_one_read_for_each_change() {
             }
         }));
     }
-    wait_for("pages", || !pages.is_empty()).await;
     let jetstream = server.jetstream().await;
     let began = std::time::Instant::now();
     for number in 0..20 {

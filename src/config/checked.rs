@@ -217,9 +217,7 @@ fn check_batch(batch: &raw::Batch) -> Result<Batch, ConfigError> {
 }
 
 fn check_dashboard(dashboard: raw::Dashboard, stream: &raw::Stream) -> Result<Dashboard, ConfigError> {
-    let is_bucket = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let bucket_is_fine = (1..=128).contains(&dashboard.bucket.len()) && dashboard.bucket.chars().all(is_bucket);
-    ensure("dashboard.bucket", bucket_is_fine, "must be 1 to 128 letters, digits, _ or -")?;
+    ensure("dashboard.bucket", super::widgets::is_key(&dashboard.bucket), "must be 1 to 128 letters, digits, _ or -")?;
     let tokens_are_fine = dashboard.prefix.split('.').all(is_name) && dashboard.prefix.len() <= 128;
     ensure("dashboard.prefix", tokens_are_fine, "must be subject tokens with dots between, without * or >")?;
     let token = |prefix: &str| prefix.split('.').next().map(str::to_owned);

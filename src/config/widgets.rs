@@ -6,16 +6,13 @@ use std::time::Duration;
 
 use super::rules::milliseconds;
 use super::{ConfigError, raw};
-use crate::analytics::dashboard::{Dashboards, Expression, Series, Widget};
-use crate::model::PeriodType;
+use crate::analytics::dashboard::{self, Dashboards, Expression, Series, Widget};
 
 const DEFAULT_MAX_RATE: Duration = Duration::from_millis(500);
 const MAX_MAX_RATE: Duration = Duration::from_secs(3_600);
 const HISTORIES: RangeInclusive<Duration> = Duration::from_secs(3_600)..=Duration::from_secs(3_660 * 86_400);
 const MAX_ID_CHARS: usize = 128;
 const MAX_TITLE_CHARS: usize = 256;
-const PERIODS: [(&str, PeriodType); 4] =
-    [("1h", PeriodType::Hourly), ("1d", PeriodType::Daily), ("7d", PeriodType::Weekly), ("1mo", PeriodType::Monthly)];
 
 pub(super) fn check(config: &raw::Config) -> Result<Dashboards, ConfigError> {
     let history = config.dashboard.history.0;
@@ -36,7 +33,8 @@ pub(super) fn check(config: &raw::Config) -> Result<Dashboards, ConfigError> {
     Ok(Dashboards::new(widgets, milliseconds(history)))
 }
 
-fn is_key(text: &str) -> bool {
+/// Whether a text may be a token of a key in a bucket, or the bucket's name.
+pub(super) fn is_key(text: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     (1..=MAX_ID_CHARS).contains(&text.len()) && text.chars().all(is_allowed)
 }
@@ -46,8 +44,7 @@ fn check_widget(widget: &raw::Widget, funnels: &BTreeSet<&str>) -> Result<Widget
     ensure(is_key(&widget.id), "id must be 1 to 128 letters, digits, _ or -")?;
     let is_short = |title: &String| title.chars().nth(MAX_TITLE_CHARS).is_none();
     ensure(widget.title.as_ref().is_none_or(is_short), "title must have 256 characters at most")?;
-    let period = widget.period.as_deref().unwrap_or("1h");
-    let period = PERIODS.iter().find(|(name, _)| *name == period).map(|(_, period)| *period);
+    let period = dashboard::period_of(widget.period.as_deref().unwrap_or("1h"));
     let period = period.ok_or("period must be 1h, 1d, 7d (the ISO week) or 1mo")?;
     let max_rate = widget.max_rate.map_or(DEFAULT_MAX_RATE, |max_rate| max_rate.0);
     ensure(max_rate <= MAX_MAX_RATE, "max_rate must be at most 1h")?;

@@ -12,8 +12,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Health;
-use crate::analytics::Rules;
-use crate::model::PeriodType;
+use crate::analytics::{Rules, dashboard};
 use crate::store::{self, Board, NumberKey, Overview, OverviewReader, Status, StoreError};
 use crate::telemetry::Telemetry;
 
@@ -133,7 +132,7 @@ impl Live {
             return Some(Ok(Arc::clone(history)));
         }
         let (database, rules) = (source.database.clone(), Arc::clone(&source.board.borrow().rules));
-        let read = blocking(move || OverviewReader::open(&database)?.history(&rules.dashboards)).await;
+        let read = store::blocking(move || OverviewReader::open(&database)?.history(&rules.dashboards)).await;
         Some(read.map(|history| {
             let history: Shared = json!({ "widgets": history }).to_string().into();
             *kept = Some((Instant::now(), Arc::clone(&history)));
@@ -152,7 +151,7 @@ async fn read(source: &Source, rate: Option<&mut Rate>) -> Result<Shared, StoreE
     let status = store::status(&source.pool, &source.database).await?;
     let (database, rules) = (source.database.clone(), Arc::clone(&source.board.borrow().rules));
     let of_rules = Arc::clone(&rules);
-    let overview = blocking(move || OverviewReader::open(&database)?.overview(&of_rules)).await?;
+    let overview = store::blocking(move || OverviewReader::open(&database)?.overview(&of_rules)).await?;
     let applied_seq = overview.as_of.values().sum();
     let mut snapshot = as_json(&rules, &overview, &status);
     let is_connected = source.health.is_connected();
@@ -188,7 +187,7 @@ fn as_json(rules: &Rules, overview: &Overview, status: &Status) -> Value {
 }
 
 fn widgets(rules: &Rules, overview: &Overview) -> Vec<Value> {
-    let widget = |widget: &crate::analytics::dashboard::Widget| {
+    let widget = |widget: &dashboard::Widget| {
         let metrics = widget.metrics.iter().map(|(key, expression)| {
             let number = NumberKey { widget_id: widget.id.clone(), metric_key: key.clone() };
             let standing = overview.numbers.get(&number).cloned().unwrap_or_default();
@@ -205,25 +204,9 @@ fn widgets(rules: &Rules, overview: &Overview) -> Vec<Value> {
             })
         });
         let metrics: Vec<Value> = metrics.collect();
-        json!({"id": widget.id, "title": widget.title, "period": period_name(widget.period), "metrics": metrics})
+        json!({"id": widget.id, "title": widget.title, "period": dashboard::period_name(widget.period), "metrics": metrics})
     };
     rules.dashboards.widgets.iter().map(widget).collect()
-}
-
-/// As the configuration names it.
-const fn period_name(period: PeriodType) -> &'static str {
-    match period {
-        PeriodType::Hourly => "1h",
-        PeriodType::Daily => "1d",
-        PeriodType::Weekly => "7d",
-        PeriodType::Monthly => "1mo",
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::WriterStopped))
 }
 
 #[cfg(test)]

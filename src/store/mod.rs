@@ -145,6 +145,16 @@ impl StoreError {
     }
 }
 
+/// Runs SQLite's calls, which block, on a thread that may.
+///
+/// # Errors
+/// Those of the calls; [`StoreError::WriterStopped`] where the runtime ends.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::WriterStopped))
+}
+
 /// SQLite's integers are signed; JetStream never reaches 2^63.
 fn to_sql(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)

@@ -41,8 +41,7 @@ pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError
     migrate::up(lock).await?;
     let database = lock.database().to_owned();
     // It may wait for another process's write lock.
-    let open = tokio::task::spawn_blocking(move || open_connection(&database, rules));
-    open.await.map_err(|_| StoreError::WriterStopped)?
+    super::blocking(move || open_connection(&database, rules)).await
 }
 
 fn open_connection(database: &Path, rules: Rules) -> Result<Writer, StoreError> {

@@ -83,7 +83,7 @@ async fn main() {
     }
 
     let latency_ms = bench.idle_latency_ms().await;
-    let percentile = |percent: usize| latency_ms[(latency_ms.len() * percent).div_ceil(100) - 1];
+    let percentile = |percent| percentile(&latency_ms, percent);
     println!("publish to row, idle: p50 {:.1} ms, p99 {:.1} ms", percentile(50), percentile(99));
 }
 
@@ -114,6 +114,11 @@ async fn measure_funnels(config: &Config, messages: &[Outgoing]) {
     }
 }
 
+/// Of sorted values, by nearest rank.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100) - 1]
+}
+
 /// The writer's rate with widgets beside that without, and the way of a change to a subscriber.
 async fn measure_dashboards(config: &Config, messages: &[Outgoing], live_events: u32) {
     let kinds = [("1,000, of which ten change", Numbers::FewOfMany), ("those of the demo", Numbers::OfDemo)];
@@ -130,7 +135,7 @@ async fn measure_dashboards(config: &Config, messages: &[Outgoing], live_events:
         println!("  {what:<37} {:>11.2}  ({percent:.1} % of its time)", rate / without);
     }
     let latency_ms = dashboards::latency_ms(2_000, live_events).await;
-    let percentile = |percent: usize| latency_ms[(latency_ms.len() * percent).div_ceil(100) - 1];
+    let percentile = |percent| percentile(&latency_ms, percent);
     println!("publish to dashboard message, 2,000/s: p50 {:.1} ms, p99 {:.1} ms", percentile(50), percentile(99));
 }
 

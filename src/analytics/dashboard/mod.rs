@@ -30,6 +30,20 @@ use super::period;
 use crate::model::{PeriodType, Timestamp};
 use crate::natural_id;
 
+/// Periods as the configuration names them.
+const PERIODS: [(&str, PeriodType); 4] =
+    [("1h", PeriodType::Hourly), ("1d", PeriodType::Daily), ("7d", PeriodType::Weekly), ("1mo", PeriodType::Monthly)];
+
+/// The period of a name, if it is one.
+pub fn period_of(name: &str) -> Option<PeriodType> {
+    PERIODS.iter().find(|(own, _)| *own == name).map(|(_, period)| *period)
+}
+
+/// The name of a period.
+pub fn period_name(period: PeriodType) -> &'static str {
+    PERIODS.iter().find(|(_, own)| *own == period).map_or("", |(name, _)| name)
+}
+
 /// A widget: numbers that stand together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Widget {

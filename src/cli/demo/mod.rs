@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +21,7 @@ use super::signals::stop_token;
 use crate::config::{Config, ConfigError, HumanDuration, Nats, Sources};
 use crate::model::Kind;
 use crate::nats::{Outgoing, Publisher, PublisherOptions};
-use crate::store::{OverviewReader, StoreError};
+use crate::store::{self, OverviewReader};
 use crate::{app, clock, config, nats};
 
 const CONFIG: &str = include_str!("../../../deploy/demo.toml");
@@ -191,9 +190,8 @@ async fn send(publisher: &Publisher, message: Message) {
 
 /// One line of what there is.
 async fn report(config: &Config) {
-    let (database, rules) = (config.database_path.clone(), Arc::new(config.rules.clone()));
-    let read = tokio::task::spawn_blocking(move || OverviewReader::open(&database)?.overview(&rules));
-    match read.await.unwrap_or(Err(StoreError::WriterStopped)) {
+    let (database, rules) = (config.database_path.clone(), config.rules.clone());
+    match store::blocking(move || OverviewReader::open(&database)?.overview(&rules)).await {
         Ok(overview) => {
             let messages: u64 = overview.as_of.values().sum();
             let events: i64 = overview.top_events.iter().map(|event| event.count).sum();
