@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::analytics::Rules;
 use crate::config::Config;
 use crate::http::{self, Health, Live, Served};
+use crate::judge::Judge;
 use crate::nats::{self, DashboardPublisher, DeadLetters, Instance, NatsError, Source};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::rebuild::Rebuild;
@@ -29,6 +30,10 @@ const REBUILD_PATIENCE: Duration = Duration::from_millis(500);
 /// How long closing the database may take; a WAL that is left behind is read at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
+/// How often to look whether another command asks for something.
+const LOOK_FOR_REQUESTS_EVERY: Duration = Duration::from_millis(200);
+/// How long to wait where what is asked for fails, say for want of space.
+const ATTEND_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// What ends a worker.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +105,7 @@ pub async fn run(
     let rebuild = Rebuild { builds, database: lock.database().to_owned(), writer: writer.clone() };
     let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
     let following = tokio::spawn(follow(rules, writer.clone()));
+    let attending = tokio::spawn(attend(writer.clone(), Judge::of(&config), stop.clone()));
     let source = http::Source {
         database: lock.database().to_owned(),
         pool: pool.clone(),
@@ -116,6 +122,7 @@ pub async fn run(
     let _ = tokio::time::timeout(REBUILD_PATIENCE, &mut rebuilding).await;
     rebuilding.abort();
     following.abort();
+    attending.abort();
     showing.abort();
     // The last handle of the writer is gone: its thread ends and its connection closes, which empties the WAL.
     pool.close().await;
@@ -127,6 +134,26 @@ pub async fn run(
     let _ = tokio::time::timeout(FLUSH_PATIENCE, serving).await;
     let _ = tokio::time::timeout(CLOSE_PATIENCE, closed).await;
     result
+}
+
+/// Has the writer do what other commands ask for, between batches.
+async fn attend(writer: WriterThread, judge: Judge, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let judge = judge.clone();
+        let pause = match writer.run(move |writer| writer.attend(&judge)).await {
+            Ok(true) => continue,
+            Ok(false) => LOOK_FOR_REQUESTS_EVERY,
+            Err(error @ StoreError::Frozen { .. }) => {
+                tracing::warn!("{error}");
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!("what a command asks for waits: {error}");
+                ATTEND_AGAIN_AFTER
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
 }
 
 /// Hands new rules to the writer.

@@ -19,21 +19,18 @@ pub struct Batch {
     /// Sequences between them that the stream does not hold.
     pub gaps: Vec<Gap>,
     size_bytes: usize,
+    end: Position,
 }
 
 impl Batch {
     /// An empty batch after a position.
     pub fn after(position: Position) -> Self {
-        Self { after: position, verdicts: Vec::new(), gaps: Vec::new(), size_bytes: 0 }
+        Self { end: position.clone(), after: position, verdicts: Vec::new(), gaps: Vec::new(), size_bytes: 0 }
     }
 
     /// The position once this batch is written.
     pub fn end(&self) -> Position {
-        let last = self.verdicts.last().map(|verdict| &verdict.delivery);
-        last.map_or_else(
-            || self.after.clone(),
-            |last| Position { last_seq: last.stream_sequence, last_recv_ns: last.recv_ns, ..self.after.clone() },
-        )
+        self.end.clone()
     }
 
     /// Whether nothing is in it.
@@ -55,13 +52,13 @@ impl Batch {
 
     /// Adds the next message of the stream. Where sequences are missing before it, the stream does not hold them.
     pub fn push(&mut self, verdict: Verdict) {
-        let previous_seq =
-            self.verdicts.last().map_or(self.after.last_seq, |previous| previous.delivery.stream_sequence);
+        let previous_seq = self.end.last_seq;
         let seq = verdict.delivery.stream_sequence;
         debug_assert!(seq > previous_seq, "{seq} after {previous_seq}");
         if seq > previous_seq + 1 {
             self.gaps.push(Gap { first_seq: previous_seq + 1, last_seq: seq - 1, reason: GapReason::Deleted });
         }
+        (self.end.last_seq, self.end.last_recv_ns) = (seq, verdict.delivery.recv_ns);
         self.size_bytes += verdict.delivery.size_bytes + OVERHEAD_BYTES;
         self.verdicts.push(verdict);
     }

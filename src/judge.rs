@@ -1,5 +1,6 @@
 //! Subject and bytes to a verdict: route, decode, validate. Pure; the same live and on replay.
 
+use crate::config::Config;
 use crate::decode::{self, Delivery};
 use crate::model::Kind;
 use crate::rejection::{Reason, Rejection};
@@ -31,6 +32,12 @@ pub struct Verdict {
 }
 
 impl Judge {
+    /// As a configuration says, before it is known in which epoch the stream is.
+    pub fn of(config: &Config) -> Self {
+        let (prefix, stream) = (config.stream.prefix.clone(), config.stream.name.clone());
+        Self { prefix, stream, epoch: 0, limits: config.limits.clone() }
+    }
+
     /// Judges a message.
     pub fn judge(&self, delivery: Delivery) -> Verdict {
         let route = subject::route(&self.prefix, &delivery.subject);

@@ -15,6 +15,8 @@ mod dashboards;
 mod dead_letters;
 /// The demo, and `watch` on it.
 mod demo;
+/// Dead letters: listed, judged again, let go.
+mod dlq;
 /// Copies and conflicts.
 mod duplicates;
 /// Funnels: the commands, definitions that change while messages flow.

@@ -54,7 +54,7 @@ fn only_src_store_holds_sql() {
 #[test]
 fn only_the_writer_begins_and_commits() {
     let words = [".commit()", "TransactionBehavior", "BEGIN"];
-    assert_eq!(offenders(&words, |path| path == Path::new("src/store/writer.rs")), Vec::<String>::new());
+    assert_eq!(offenders(&words, |path| path.starts_with("src/store/writer")), Vec::<String>::new());
 }
 
 #[test]

@@ -18,10 +18,12 @@ macro_rules! err {
     }};
 }
 
+mod ask;
 mod check;
 mod completions;
 mod demo;
 mod digest;
+mod dlq;
 mod funnel;
 mod lines;
 mod migrate;
@@ -73,6 +75,9 @@ enum Command {
     /// Funnels: list them, show one, explain somebody's way through one
     #[command(subcommand)]
     Funnel(funnel::Action),
+    /// Dead letters: list them, show one, have them judged again, let them go
+    #[command(subcommand)]
+    Dlq(dlq::Action),
     /// Apply, revert or list migrations
     Migrate(migrate::Args),
     /// Print a script that completes commands in a shell
@@ -137,6 +142,7 @@ impl Cli {
             Command::Status(args) => status::execute(args, config).await,
             Command::Digest(args) => digest::execute(args, config).await,
             Command::Funnel(action) => funnel::execute(action, config).await,
+            Command::Dlq(action) => dlq::execute(action, config).await,
             Command::Migrate(args) => migrate::execute(args, config).await,
             Command::Check => check::execute(raw),
         }

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, param
 use super::derived::{self, Build, GroupName, GroupSet};
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
 use super::raw::{RawTable, is_unreadable};
-use super::{Spent, StoreError, position, to_sql, writer};
+use super::{Spent, StoreError, position, rejections, to_sql, writer};
 use crate::analytics::{Facts, Rules, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
@@ -33,10 +33,11 @@ pub const STEP_MESSAGES: u32 = 10_000;
 /// build   of which build the file is
 /// schema  the statements that made its tables
 /// epoch, stream_seq  the last raw row that is in it
+/// judged  the last transaction whose dead letters, judged again, are in it, where they stand before that row
 /// rows    how many are, `total` as far as was known when it began
 const PROGRESS: &str = "CREATE TABLE _rebuild (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), build TEXT NOT NULL, \
-     schema TEXT NOT NULL, epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, rows INTEGER NOT NULL, \
-     total INTEGER NOT NULL)";
+     schema TEXT NOT NULL, epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, judged INTEGER NOT NULL, \
+     rows INTEGER NOT NULL, total INTEGER NOT NULL)";
 
 /// How far a build is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,14 @@ pub struct Aside {
     /// The file that is built.
     built: Connection,
     path: PathBuf,
+    stands: Stands,
+}
+
+/// Where a build stands: what of the raw rows is in it.
+#[derive(Debug, Clone, Copy)]
+struct Stands {
     upto: Place,
+    judged: i64,
     progress: Progress,
 }
 
@@ -83,21 +91,22 @@ impl Aside {
         let path = file_of(database);
         let schema = schema(&raw, &groups)?;
         let kept = open_file(&path).and_then(|built| Ok((resume(&built, &build, &schema, &raw)?, built)));
-        let (built, (upto, progress)) = match kept {
-            Ok((Some(state), built)) => (built, state),
+        let (built, stands) = match kept {
+            Ok((Some(stands), built)) => (built, stands),
             _ => {
                 remove(database)?;
                 let built = open_file(&path)?;
-                let state = create(&built, &build, &schema, &raw)?;
-                (built, state)
+                let stands = create(&built, &build, &schema, &raw)?;
+                (built, stands)
             }
         };
-        Ok(Self { build, groups, raw, built, path, upto, progress })
+        Ok(Self { build, groups, raw, built, path, stands })
     }
 
     /// How far it is.
     pub fn progress(&self) -> Progress {
-        Progress { total: self.progress.total.max(self.progress.rows), ..self.progress }
+        let Progress { rows, total } = self.stands.progress;
+        Progress { rows, total: total.max(rows) }
     }
 
     /// Messages of the stream that came since it began, and that it has not taken in; none while it still takes in those
@@ -106,9 +115,10 @@ impl Aside {
     /// # Errors
     /// Where the database cannot be read.
     pub fn messages_behind(&self) -> Result<Option<u64>, StoreError> {
-        let position = position::last(&self.raw)?.filter(|position| position.epoch == self.upto.epoch);
-        let behind = position.map(|position| position.last_seq.saturating_sub(super::from_sql(self.upto.stream_seq)));
-        Ok(behind.filter(|_| self.progress.rows >= self.progress.total))
+        let position = position::last(&self.raw)?.filter(|position| position.epoch == self.stands.upto.epoch);
+        let upto = super::from_sql(self.stands.upto.stream_seq);
+        let behind = position.map(|position| position.last_seq.saturating_sub(upto));
+        Ok(behind.filter(|_| self.stands.progress.rows >= self.stands.progress.total))
     }
 
     /// Whether it is of that build.
@@ -133,29 +143,46 @@ impl Aside {
     /// Where it cannot be read or written. Then it is as it was before the step.
     pub fn step(&mut self, max_messages: u32) -> Result<bool, StoreError> {
         ensure_room(&self.path)?;
-        // One read transaction: rows and position must be of one moment.
+        // One read transaction: rows, ledger and position must be of one moment.
         let read = self.raw.unchecked_transaction()?;
-        let Some(first) = next_place(&read, self.upto)? else { return Ok(false) };
-        let mut last = Place { stream_seq: first.stream_seq.saturating_add(i64::from(max_messages) - 1), ..first };
-        if let Some(position) = position::last(&read)?.filter(|position| position.epoch == first.epoch) {
-            // What comes after it is not stored yet.
-            last.stream_seq = last.stream_seq.min(to_sql(position.last_seq)).max(first.stream_seq);
+        let Stands { upto, judged, progress } = self.stands;
+        // Rows that came since, where the build has passed already.
+        let (late, judged_upto) = rejections::applied_after(&read, judged, max_messages as usize)?;
+        let late = late.into_iter().map(|key| Place { epoch: key.epoch, stream_seq: key.stream_seq });
+        let mut ranges: Vec<(Place, Place)> = late.filter(|place| *place <= upto).map(|place| (place, place)).collect();
+        let mut next = Stands { upto, judged: judged_upto, progress };
+        // Those that come later yet are told from rows that are there now by their number.
+        if judged_upto == rejections::last_judged(&read)?.max(judged)
+            && let Some(first) = next_place(&read, upto)?
+        {
+            let mut last = Place { stream_seq: first.stream_seq.saturating_add(i64::from(max_messages) - 1), ..first };
+            if let Some(position) = position::last(&read)?.filter(|position| position.epoch == first.epoch) {
+                // What comes after it is not stored yet.
+                last.stream_seq = last.stream_seq.min(to_sql(position.last_seq)).max(first.stream_seq);
+            }
+            next.upto = last;
+            ranges.push((first, last));
+        } else if ranges.is_empty() && judged_upto == judged {
+            return Ok(false);
         }
-        let rows = writer::transact(&self.built, |tx| {
+        next.progress.rows += writer::transact(&self.built, |tx| {
             let (rules, groups) = (&self.build.rules, &self.groups);
             let keeps_t = self.build.groups.contains(&GroupName::Sessions);
             let t = if keeps_t { None } else { derived::watermark(&read)? };
-            let mut step = Step { rules, groups, read: &read, tx, first, last, t, rows: 0 };
-            step.replay::<AnalyticsEvent>()?;
-            step.replay::<Metric>()?;
-            step.replay::<SessionMessage>()?;
-            let rows = self.progress.rows + step.rows;
-            let sql = "UPDATE _rebuild SET epoch = ?1, stream_seq = ?2, rows = ?3";
-            tx.execute(sql, params![last.epoch, last.stream_seq, to_sql(rows)])?;
+            let mut rows = 0;
+            for (first, last) in ranges {
+                let mut step = Step { rules, groups, read: &read, tx, first, last, t, rows: 0 };
+                step.replay::<AnalyticsEvent>()?;
+                step.replay::<Metric>()?;
+                step.replay::<SessionMessage>()?;
+                rows += step.rows;
+            }
+            let sql = "UPDATE _rebuild SET epoch = ?1, stream_seq = ?2, judged = ?3, rows = ?4";
+            let Stands { upto, judged, progress } = next;
+            tx.execute(sql, params![upto.epoch, upto.stream_seq, judged, to_sql(progress.rows + rows)])?;
             Ok(rows)
         })?;
-        self.upto = last;
-        self.progress.rows = rows;
+        self.stands = next;
         Ok(true)
     }
 }
@@ -292,37 +319,36 @@ fn resume(
     build: &Build,
     schema: &[String],
     raw: &Connection,
-) -> rusqlite::Result<Option<(Place, Progress)>> {
-    let sql = "SELECT build, schema, epoch, stream_seq, rows, total FROM _rebuild WHERE id = 1";
-    let (id, made_by, upto, progress): (String, String, Place, Progress) = built.query_row(sql, [], |row| {
+) -> rusqlite::Result<Option<Stands>> {
+    let sql = "SELECT build, schema, epoch, stream_seq, judged, rows, total FROM _rebuild WHERE id = 1";
+    let (id, made_by, stands): (String, String, Stands) = built.query_row(sql, [], |row| {
         let count = |column| row.get(column).map(super::from_sql);
         let upto = Place { epoch: row.get(2)?, stream_seq: row.get(3)? };
-        Ok((row.get(0)?, row.get(1)?, upto, Progress { rows: count(4)?, total: count(5)? }))
+        let progress = Progress { rows: count(5)?, total: count(6)? };
+        Ok((row.get(0)?, row.get(1)?, Stands { upto, judged: row.get(4)?, progress }))
     })?;
     let position = position::last(raw)?;
-    let stands = position.map_or(BEFORE_ALL, |last| Place { epoch: last.epoch, stream_seq: to_sql(last.last_seq) });
-    let is_usable = id == build.id && made_by == schema.join(";\n") && upto <= stands;
-    Ok(is_usable.then_some((upto, progress)))
+    let last = position.map_or(BEFORE_ALL, |last| Place { epoch: last.epoch, stream_seq: to_sql(last.last_seq) });
+    let is_usable = id == build.id
+        && made_by == schema.join(";\n")
+        && stands.upto <= last
+        && rejections::is_known(raw, stands.judged)?;
+    Ok(is_usable.then_some(stands))
 }
 
-fn create(
-    built: &Connection,
-    build: &Build,
-    schema: &[String],
-    raw: &Connection,
-) -> Result<(Place, Progress), StoreError> {
+fn create(built: &Connection, build: &Build, schema: &[String], raw: &Connection) -> Result<Stands, StoreError> {
     let total: i64 = raw.query_row("SELECT coalesce(sum(stored), 0) FROM _positions", [], |row| row.get(0))?;
     writer::transact(built, |tx| {
         for statement in schema {
             tx.execute(statement, [])?;
         }
-        let sql = "INSERT INTO _rebuild (id, build, schema, epoch, stream_seq, rows, total) \
-                   VALUES (1, ?1, ?2, ?3, ?4, 0, ?5)";
+        let sql = "INSERT INTO _rebuild (id, build, schema, epoch, stream_seq, judged, rows, total) \
+                   VALUES (1, ?1, ?2, ?3, ?4, 0, 0, ?5)";
         let joined = schema.join(";\n");
         tx.execute(sql, params![build.id, joined, BEFORE_ALL.epoch, BEFORE_ALL.stream_seq, total])?;
         Ok(())
     })?;
-    Ok((BEFORE_ALL, Progress { rows: 0, total: super::from_sql(total) }))
+    Ok(Stands { upto: BEFORE_ALL, judged: 0, progress: Progress { rows: 0, total: super::from_sql(total) } })
 }
 
 fn file_of(database: &Path) -> PathBuf {

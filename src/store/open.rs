@@ -27,7 +27,7 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
 /// More than the writer has: with fewer places than statements, every transaction would prepare them all again.
 pub(super) const MAX_PREPARED_STATEMENTS: usize = 64;
 /// How long a reader waits where SQLite is busy.
-const READER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const READER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_READERS: u32 = 4;
 
 /// Opens the file for writing, and migrates it. The lock proves that nobody else does. Derived tables follow `rules`.

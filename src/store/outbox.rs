@@ -3,15 +3,7 @@
 use sqlx::{FromRow, SqlitePool};
 
 use super::StoreError;
-
-/// Names a row of the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromRow)]
-pub struct DeadLetterKey {
-    /// The epoch.
-    pub epoch: i64,
-    /// The sequence in the stream.
-    pub stream_seq: i64,
-}
+use super::letters::DeadLetterKey;
 
 /// A row of the outbox, without its payload.
 #[derive(Debug, Clone, FromRow)]

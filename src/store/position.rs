@@ -1,27 +1,33 @@
 //! `_positions`: read, begun, and moved by compare-and-set.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{StoreError, from_sql, to_sql};
 use crate::position::Position;
 
+const COLUMNS: &str = "stream, epoch, stream_created_ns, first_seq, last_seq, last_recv_ns";
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Position> {
+    Ok(Position {
+        stream: row.get(0)?,
+        epoch: row.get(1)?,
+        stream_created_ns: row.get(2)?,
+        first_seq: from_sql(row.get(3)?),
+        last_seq: from_sql(row.get(4)?),
+        last_recv_ns: row.get(5)?,
+    })
+}
+
 /// Where the database stands: its greatest epoch.
 pub(super) fn last(connection: &Connection) -> rusqlite::Result<Option<Position>> {
-    let sql = "SELECT stream, epoch, stream_created_ns, first_seq, last_seq, last_recv_ns FROM _positions \
-               ORDER BY epoch DESC LIMIT 1";
-    connection
-        .prepare_cached(sql)?
-        .query_row([], |row| {
-            Ok(Position {
-                stream: row.get(0)?,
-                epoch: row.get(1)?,
-                stream_created_ns: row.get(2)?,
-                first_seq: from_sql(row.get(3)?),
-                last_seq: from_sql(row.get(4)?),
-                last_recv_ns: row.get(5)?,
-            })
-        })
-        .optional()
+    let sql = format!("SELECT {COLUMNS} FROM _positions ORDER BY epoch DESC LIMIT 1");
+    connection.prepare_cached(&sql)?.query_row([], from_row).optional()
+}
+
+/// How far an epoch was read.
+pub(super) fn of_epoch(connection: &Connection, epoch: i64) -> rusqlite::Result<Option<Position>> {
+    let sql = format!("SELECT {COLUMNS} FROM _positions WHERE epoch = ?1");
+    connection.prepare_cached(&sql)?.query_row([epoch], from_row).optional()
 }
 
 /// Begins an epoch.

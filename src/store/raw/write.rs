@@ -52,6 +52,16 @@ pub(in crate::store) struct Written<'a> {
     pub(in crate::store) counts: Counts,
     /// The messages that became rows, and when the server received them.
     pub(in crate::store) stored: Vec<(Stored<'a>, Timestamp)>,
+    /// How each message ended.
+    pub(in crate::store) ends: Vec<End>,
+}
+
+/// How a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum End {
+    Stored,
+    Duplicate,
+    Rejected,
 }
 
 /// Writes the messages of a batch.
@@ -65,13 +75,15 @@ pub(in crate::store) fn write<'a>(tx: &Transaction<'_>, batch: &'a Batch) -> rus
         counts: Counts::default(),
     };
     let mut stored = Vec::with_capacity(batch.verdicts.len());
+    let mut ends = Vec::with_capacity(batch.verdicts.len());
     for verdict in &batch.verdicts {
-        let message = tables.write(verdict)?;
+        let (end, message) = tables.write(verdict)?;
         stored.extend(message.map(|message| (message, verdict.delivery.recv())));
+        ends.push(end);
     }
     let mut counts = tables.counts;
     counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
-    Ok(Written { counts, stored })
+    Ok(Written { counts, stored, ends })
 }
 
 /// The statements of one transaction, and how messages ended.
@@ -85,13 +97,13 @@ struct Tables<'tx> {
 }
 
 impl Tables<'_> {
-    /// Writes a message. Returns it where it became a row.
-    fn write<'a>(&mut self, verdict: &'a Verdict) -> rusqlite::Result<Option<Stored<'a>>> {
+    /// Writes a message. Returns how it ended, and the message where it became a row.
+    fn write<'a>(&mut self, verdict: &'a Verdict) -> rusqlite::Result<(End, Option<Stored<'a>>)> {
         let counts = &mut self.counts;
         let (outcome, message, count): (_, Stored<'a>, _) = match &verdict.outcome {
             Err(rejection) => {
                 self.reject(verdict, rejection)?;
-                return Ok(None);
+                return Ok((End::Rejected, None));
             }
             Ok(Message::Event(event)) => {
                 let outcome = self.events.insert_new(event, origin(self.epoch, verdict, event))?;
@@ -109,12 +121,17 @@ impl Tables<'_> {
         match outcome {
             Outcome::Stored => {
                 *count += 1;
-                return Ok(Some(message));
+                Ok((End::Stored, Some(message)))
             }
-            Outcome::Duplicate => counts.duplicates += 1,
-            Outcome::Rejected(rejection) => self.reject(verdict, &rejection)?,
+            Outcome::Duplicate => {
+                counts.duplicates += 1;
+                Ok((End::Duplicate, None))
+            }
+            Outcome::Rejected(rejection) => {
+                self.reject(verdict, &rejection)?;
+                Ok((End::Rejected, None))
+            }
         }
-        Ok(None)
     }
 
     fn reject(&mut self, verdict: &Verdict, rejection: &Rejection) -> rusqlite::Result<()> {

@@ -1,5 +1,7 @@
 //! The writer: the only begin and commit.
 
+mod requests;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +14,7 @@ use super::aside::{self, Aside};
 use super::board::Board;
 use super::committed::{Committed, Swapped};
 use super::derived::{Build, GroupName, GroupSet, Touched};
-use super::outbox::DeadLetterKey;
+use super::letters::DeadLetterKey;
 use super::raw::{self, Counts, Written};
 use super::spent::Spent;
 use super::{StoreError, derived, gaps, position, rejections};
@@ -252,7 +254,13 @@ impl Writer {
     /// [`StoreError::PositionMoved`] where somebody else wrote; [`StoreError::Frozen`] where a derived table was damaged,
     /// and is left out from now on; in every case nothing else changed.
     pub fn commit_all(&mut self, first: &Batch, next: impl FnMut() -> Option<Batch>) -> Result<Committed, StoreError> {
-        match self.try_commit(first, next) {
+        let mut next = next;
+        self.unless_damaged(|writer| writer.try_commit(first, &mut next))
+    }
+
+    /// Does what may meet a damaged table: then its groups are frozen, and nothing else changed.
+    fn unless_damaged<T>(&mut self, work: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match work(self) {
             Err(StoreError::Damaged { table, key, why }) => {
                 let damage = StoreError::Damaged { table, key, why };
                 let groups = GroupName::of_table(&self.rules, table);
@@ -301,7 +309,7 @@ impl Writer {
         so_far.position = batch.end();
         // First: where it fails, nothing else need be tried.
         position::advance(tx, &batch.after, &so_far.position)?;
-        let Written { counts, stored } = raw::write(tx, batch)?;
+        let Written { counts, stored, .. } = raw::write(tx, batch)?;
         gaps::insert(tx, batch.after.epoch, &batch.gaps)?;
         so_far.counts += counts;
         so_far.spent.lap("raw");

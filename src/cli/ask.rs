@@ -1,0 +1,67 @@
+//! Asks for what only the holder of the database may do: the running worker, or, where none runs, this process.
+
+use std::time::Duration;
+
+use super::Failure;
+use super::signals::stop_token;
+use crate::config::Config;
+use crate::judge::Judge;
+use crate::store::{self, Asking, Lock, Outcome, Request, StoreError};
+
+/// How often to look whether the holder is gone.
+const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// Leaves a request and waits until it is done. `command` is what the lock file says meanwhile.
+pub(super) async fn ask(config: &Config, command: &str, request: Request) -> Result<Outcome, Failure> {
+    let path = config.database_path.clone();
+    if !path.is_file() {
+        return Err(Failure::failed(StoreError::Missing { path }));
+    }
+    let stop = stop_token(None)?;
+    let mut asking: Option<Asking> = None;
+    loop {
+        let lock = match Lock::acquire(&path, command).await {
+            Ok(lock) => Some(lock),
+            Err(StoreError::Locked { .. }) => None,
+            Err(error) => return Err(Failure::failed(error)),
+        };
+        let writer = match &lock {
+            Some(lock) => Some(store::open_writer(lock, config.rules.clone()).await.map_err(Failure::failed)?),
+            None => None,
+        };
+        let (database, judge, request, stop) = (path.clone(), Judge::of(config), request.clone(), stop.clone());
+        let waited = store::blocking(move || {
+            let asked = match asking {
+                Some(asked) => asked,
+                None => Asking::ask(&database, &request)?,
+            };
+            if let Some(mut writer) = writer {
+                while !stop.is_cancelled() && attend(&mut writer, &judge)? {}
+            }
+            let until = std::time::Instant::now() + LOOK_FOR_LOCK_EVERY;
+            let mut outcome = None;
+            while outcome.is_none() && !stop.is_cancelled() && std::time::Instant::now() < until {
+                outcome = asked.outcome()?;
+            }
+            Ok((asked, outcome, stop.is_cancelled()))
+        });
+        let (asked, outcome, is_stopped) = waited.await.map_err(Failure::failed)?;
+        drop(lock);
+        match outcome {
+            Some(Outcome { error: Some(error), .. }) => return Err(Failure::Failed(error)),
+            Some(outcome) => return Ok(outcome),
+            None if is_stopped => {
+                return Err(Failure::Failed("interrupted; the worker, or the next one, goes on with it".into()));
+            }
+            None => asking = Some(asked),
+        }
+    }
+}
+
+fn attend(writer: &mut store::Writer, judge: &Judge) -> Result<bool, StoreError> {
+    match writer.attend(judge) {
+        // What was damaged is left out from now on.
+        Err(StoreError::Frozen { .. }) => Ok(true),
+        result => result,
+    }
+}
