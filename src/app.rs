@@ -209,6 +209,7 @@ impl Worker {
             prefix: stream.prefix.clone(),
             limits: self.config.limits.clone(),
             batch: self.config.batch,
+            upto: None,
             new_epoch: self.new_epoch,
             rejections,
             telemetry: Arc::clone(&self.telemetry),

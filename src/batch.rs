@@ -33,6 +33,16 @@ impl Batch {
         self.end.clone()
     }
 
+    /// The last sequence of that position.
+    pub fn end_seq(&self) -> u64 {
+        self.end.last_seq
+    }
+
+    /// Messages that the stream no longer held.
+    pub fn missing(&self) -> u64 {
+        self.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum()
+    }
+
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.verdicts.is_empty()

@@ -45,6 +45,7 @@ pub mod natural_id;
 pub mod app;
 pub mod pipeline;
 pub mod rebuild;
+pub mod replay;
 
 pub mod nats;
 

@@ -111,6 +111,16 @@ impl Telemetry {
         self.applied_sequence.set(applied_seq);
     }
 
+    /// The last stream sequence that is committed.
+    pub fn applied(&self) -> u64 {
+        self.applied_sequence.get()
+    }
+
+    /// A replay has come so far.
+    pub fn replayed(&self, seq: u64) {
+        self.applied_sequence.set(seq);
+    }
+
     /// The database is read for the page.
     pub fn page_read(&self) {
         self.page_reads.inc();

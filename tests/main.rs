@@ -37,5 +37,7 @@ mod readers;
 mod real_data;
 /// Streams that are purged, deleted, recreated, rolled back; epochs.
 mod stream_life;
+/// Rebuilds, and files that they make.
+mod rebuild;
 /// Rules over the source tree.
 mod tidy;

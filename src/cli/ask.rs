@@ -11,8 +11,17 @@ use crate::store::{self, Asking, Lock, Outcome, Request, StoreError};
 /// How often to look whether the holder is gone.
 const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_secs(1);
 
-/// Leaves a request and waits until it is done. `command` is what the lock file says meanwhile.
-pub(super) async fn ask(config: &Config, command: &str, request: Request) -> Result<Outcome, Failure> {
+/// How often to tell how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// Leaves a request and waits until it is done. `command` is what the lock file says meanwhile; `tell` is called now and
+/// then.
+pub(super) async fn ask(
+    config: &Config,
+    command: &str,
+    request: Request,
+    mut tell: impl FnMut(),
+) -> Result<Outcome, Failure> {
     let path = config.database_path.clone();
     if !path.is_file() {
         return Err(Failure::failed(StoreError::Missing { path }));
@@ -30,12 +39,14 @@ pub(super) async fn ask(config: &Config, command: &str, request: Request) -> Res
             None => None,
         };
         let (database, judge, request, stop) = (path.clone(), Judge::of(config), request.clone(), stop.clone());
-        let waited = store::blocking(move || {
+        let waiting = store::blocking(move || {
             let asked = match asking {
                 Some(asked) => asked,
                 None => Asking::ask(&database, &request)?,
             };
             if let Some(mut writer) = writer {
+                while !stop.is_cancelled() && attend(&mut writer, &judge)? {}
+                writer.rebuild()?;
                 while !stop.is_cancelled() && attend(&mut writer, &judge)? {}
             }
             let until = std::time::Instant::now() + LOOK_FOR_LOCK_EVERY;
@@ -45,7 +56,14 @@ pub(super) async fn ask(config: &Config, command: &str, request: Request) -> Res
             }
             Ok((asked, outcome, stop.is_cancelled()))
         });
-        let (asked, outcome, is_stopped) = waited.await.map_err(Failure::failed)?;
+        tokio::pin!(waiting);
+        let waited = loop {
+            tokio::select! {
+                waited = &mut waiting => break waited,
+                () = tokio::time::sleep(TELL_EVERY) => tell(),
+            }
+        };
+        let (asked, outcome, is_stopped) = waited.map_err(Failure::failed)?;
         drop(lock);
         match outcome {
             Some(Outcome { error: Some(error), .. }) => return Err(Failure::Failed(error)),

@@ -211,7 +211,7 @@ async fn change(
         }
         which.keys = Some(keys);
     }
-    let Outcome { applied, duplicate, rejected, dropped, .. } = ask(&config, command, request(which)).await?;
+    let Outcome { applied, duplicate, rejected, dropped, .. } = ask(&config, command, request(which), || ()).await?;
     if json {
         out!("{}", json!({"applied": applied, "duplicate": duplicate, "rejected": rejected, "dropped": dropped}));
     } else if command == "dlq drop" {

@@ -29,6 +29,7 @@ mod lines;
 mod migrate;
 mod progress;
 mod publish;
+mod rebuild;
 mod run;
 mod signals;
 mod status;
@@ -78,6 +79,8 @@ enum Command {
     /// Dead letters: list them, show one, have them judged again, let them go
     #[command(subcommand)]
     Dlq(dlq::Action),
+    /// Make the database anew, from the stream or from its stored rows, while the worker goes on
+    Rebuild(rebuild::Args),
     /// Apply, revert or list migrations
     Migrate(migrate::Args),
     /// Print a script that completes commands in a shell
@@ -143,6 +146,7 @@ impl Cli {
             Command::Digest(args) => digest::execute(args, config).await,
             Command::Funnel(action) => funnel::execute(action, config).await,
             Command::Dlq(action) => dlq::execute(action, config).await,
+            Command::Rebuild(args) => rebuild::execute(args, config).await,
             Command::Migrate(args) => migrate::execute(args, config).await,
             Command::Check => check::execute(raw),
         }

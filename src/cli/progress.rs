@@ -31,6 +31,34 @@ impl Progress {
         Self { what, bar, began, next_line_at: began + LINE_EVERY }
     }
 
+    /// Of messages of a stream, from where it begins to the last sequence.
+    pub(super) fn of_messages(what: &'static str, first_seq: u64, last_seq: u64) -> Self {
+        let bar = ProgressBar::new(last_seq);
+        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAW_HZ));
+        let template = "{prefix} {wide_bar} {pos} of {len} messages, {per_sec}, {eta} left";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = bar.with_style(style).with_prefix(what).with_position(first_seq);
+        bar.reset_eta();
+        let began = Instant::now();
+        Self { what, bar, began, next_line_at: began + LINE_EVERY }
+    }
+
+    /// So far.
+    pub(super) fn set(&mut self, seq: u64) {
+        self.bar.set_position(seq);
+        if self.bar.is_hidden() && Instant::now() >= self.next_line_at {
+            self.next_line_at += LINE_EVERY;
+            let (of, left_s) = (self.bar.length().unwrap_or_default(), self.bar.eta().as_secs());
+            tracing::info!(done = seq, of, rate_per_s = self.bar.per_sec().round(), left_s, "{}", self.what);
+        }
+    }
+
+    /// So far, of so many.
+    pub(super) fn set_of(&mut self, done: u64, of: u64) {
+        self.bar.set_length(of);
+        self.set(done);
+    }
+
     /// So many bytes more; `done` is what came of all of them.
     pub(super) fn advance(&mut self, bytes: u64, done: u64) {
         self.bar.inc(bytes);

@@ -11,16 +11,23 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::datetime::DateTime;
 use async_nats::jetstream::stream::Stream;
+use futures::StreamExt;
 
 use super::stream::{Found, find};
 use super::{Connection, NatsError};
+use crate::model::Timestamp;
 use crate::{clock, config};
 
 /// How long a pull request waits for messages. A reader that died leaves one behind for so long at most.
 pub(super) const PULL_EXPIRY: Duration = Duration::from_secs(5);
 /// Redelivery is of no use to a reader that positions itself; it must be longer than any commit.
 const ACK_WAIT: Duration = Duration::from_secs(60);
+/// What the name of a consumer for a replay begins with.
+const REPLAY_PREFIX: &str = "streamgauge-replay-";
+/// How long such a consumer outlives its reader.
+const REPLAY_INACTIVE: Duration = Duration::from_secs(30);
 /// How often to look whether another reader is still there.
 const POLL: Duration = Duration::from_millis(250);
 /// How many looks in a row must find it gone.
@@ -101,6 +108,40 @@ pub(super) async fn claim(
     }
     let what = format!("cannot update consumer {name}");
     stream.update_consumer(wanted).await.map_err(|error| NatsError::transient(&what, error))
+}
+
+/// Makes a consumer for a replay: it forgets itself, and needs no acks.
+pub(super) async fn ephemeral(stream: &Stream, start_seq: u64) -> Result<PullConsumer, NatsError> {
+    replaying(stream, DeliverPolicy::ByStartSequence { start_sequence: start_seq }).await
+}
+
+/// The first sequence that the stream received at or after a time.
+pub(super) async fn first_seq_at(stream: &Stream, time: Timestamp) -> Result<Option<u64>, NatsError> {
+    let failed = |error: String| NatsError::transient("cannot find a message by its time", error);
+    let nanos = i128::from(time.as_millis()) * 1_000_000;
+    let start_time = DateTime::from_unix_timestamp_nanos(nanos).map_err(|error| failed(error.to_string()))?;
+    let consumer = replaying(stream, DeliverPolicy::ByStartTime { start_time }).await?;
+    if consumer.cached_info().num_pending == 0 {
+        return Ok(None);
+    }
+    let mut first = consumer.fetch().max_messages(1).messages().await.map_err(|error| failed(error.to_string()))?;
+    let Some(message) = first.next().await else { return Ok(None) };
+    let message = message.map_err(|error| failed(error.to_string()))?;
+    message.info().map(|info| Some(info.stream_sequence)).map_err(|error| failed(error.to_string()))
+}
+
+async fn replaying(stream: &Stream, deliver_policy: DeliverPolicy) -> Result<PullConsumer, NatsError> {
+    let wanted = Config {
+        name: Some(format!("{REPLAY_PREFIX}{}", clock::new_id().simple())),
+        description: Some("replays for streamgauge".into()),
+        deliver_policy,
+        ack_policy: AckPolicy::None,
+        inactive_threshold: REPLAY_INACTIVE,
+        memory_storage: true,
+        num_replicas: 1,
+        ..Config::default()
+    };
+    stream.create_consumer(wanted).await.map_err(|error| NatsError::transient("cannot create a consumer", error))
 }
 
 /// Names the other reader of the consumer, if the consumer names one.

@@ -22,7 +22,7 @@ pub use publisher::{
     Acknowledged, Outgoing, PublishFailure, Publishable, Publisher, PublisherOptions, Receipt, Unsent,
 };
 pub use source::{Interrupted, Silence, Source};
-pub use stream::{last_sequence, wait_for_stream};
+pub use stream::{last_sequence, last_sequence_before, wait_for_stream};
 pub use viewer::{LiveNumber, Seen, Viewer};
 
 use crate::position::Refusal;

@@ -67,7 +67,8 @@ pub enum Silence {
 pub struct Source {
     connection: Connection,
     config: config::Stream,
-    instance: Instance,
+    /// None where it replays: through a consumer of its own, which needs no acks and leaves the durable one alone.
+    instance: Option<Instance>,
     batch: config::Batch,
     is_paused: bool,
     missing_since: Option<Instant>,
@@ -98,6 +99,20 @@ impl std::fmt::Debug for Reading {
 impl Source {
     /// A source that asks for as much at once as a batch takes.
     pub fn new(connection: Connection, config: config::Stream, batch: config::Batch, instance: Instance) -> Self {
+        Self::of(connection, config, batch, Some(instance))
+    }
+
+    /// A source that reads what a database has read before, beside whoever reads now.
+    pub fn replay(connection: Connection, config: config::Stream, batch: config::Batch) -> Self {
+        Self::of(connection, config::Stream { create: false, ..config }, batch, None)
+    }
+
+    fn of(
+        connection: Connection,
+        config: config::Stream,
+        batch: config::Batch,
+        instance: Option<Instance>,
+    ) -> Self {
         Self {
             batch,
             is_paused: false,
@@ -160,13 +175,15 @@ impl Source {
             .get_stream(&self.config.name)
             .await
             .map_err(|error| NatsError::transient("cannot open the stream", error))?;
-        self.stop_where_fought_over(&stream).await?;
-        // What a transaction takes, and what is read meanwhile.
-        let batches = MAX_BATCHES + 3;
-        let max_ack_pending = i64::try_from(self.batch.max_messages.saturating_mul(batches)).unwrap_or(i64::MAX);
-        let mut consumer = consumer::claim(&stream, &self.config, max_ack_pending, &self.instance).await?;
         let connects = *self.connection.connects().borrow();
-        self.reset(&mut consumer, position.last_seq + 1).await?;
+        let consumer = match self.instance.clone() {
+            Some(instance) => self.take_over(&stream, &instance, position.last_seq + 1).await?,
+            None => {
+                let consumer = consumer::ephemeral(&stream, position.last_seq + 1).await?;
+                self.config.consumer.clone_from(&consumer.cached_info().name);
+                consumer
+            }
+        };
         // The consumer may have been made in a stream that took the place of the one whose position this is.
         let info =
             stream.get_info().await.map_err(|error| NatsError::transient("cannot read the stream's state", error))?;
@@ -196,6 +213,17 @@ impl Source {
         Ok(())
     }
 
+    /// Claims the durable consumer, and puts it before a sequence.
+    async fn take_over(&mut self, stream: &Stream, instance: &Instance, seq: u64) -> Result<PullConsumer, NatsError> {
+        self.stop_where_fought_over(stream, instance).await?;
+        // What a transaction takes, and what is read meanwhile.
+        let batches = MAX_BATCHES + 3;
+        let max_ack_pending = i64::try_from(self.batch.max_messages.saturating_mul(batches)).unwrap_or(i64::MAX);
+        let mut consumer = consumer::claim(stream, &self.config, max_ack_pending, instance).await?;
+        self.reset(&mut consumer, seq).await?;
+        Ok(consumer)
+    }
+
     async fn reset(&mut self, consumer: &mut PullConsumer, to_seq: u64) -> Result<(), NatsError> {
         // Without an answer it may take effect all the same, later.
         self.unanswered_resets += 1;
@@ -205,12 +233,12 @@ impl Source {
         Ok(())
     }
 
-    async fn stop_where_fought_over(&mut self, stream: &Stream) -> Result<(), NatsError> {
+    async fn stop_where_fought_over(&mut self, stream: &Stream, instance: &Instance) -> Result<(), NatsError> {
         self.foreign_resets.retain(|at| at.elapsed() < FOREIGN_RESETS_WINDOW);
         if self.foreign_resets.len() < MAX_FOREIGN_RESETS {
             return Ok(());
         }
-        let other = consumer::other_reader(stream, &self.config.consumer, &self.instance).await;
+        let other = consumer::other_reader(stream, &self.config.consumer, instance).await;
         Err(consumer::fought_over(&self.config, other.as_ref()))
     }
 
@@ -301,6 +329,10 @@ impl Source {
     /// # Errors
     /// Where they may not be gone; what was read around them is not to be kept.
     pub async fn vouch_for(&self, batch: &mut Batch) -> Result<(), NatsError> {
+        // In a replay the stored rows stand for them.
+        if self.instance.is_none() {
+            return Ok(());
+        }
         batch.reason_gaps(consumer::vouch_for_gaps(&self.connection, &self.config).await?);
         Ok(())
     }
@@ -336,6 +368,7 @@ impl Source {
     pub fn mark_batch(&mut self) {
         if let Some(reading) = &mut self.reading
             && let Some(reply) = reading.last_reply.take()
+            && self.instance.is_some()
         {
             reading.unacked.push_back((reading.last_stream_seq, reply));
         }

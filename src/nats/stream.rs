@@ -9,7 +9,8 @@ use async_nats::jetstream::stream::{Compression, Config, DirectGetErrorKind, Ret
 
 use tokio::time::Instant;
 
-use super::{Backoff, Connection, NatsError, fetch};
+use super::{Backoff, Connection, NatsError, consumer, fetch};
+use crate::model::Timestamp;
 use crate::position::{Position, StreamState};
 use crate::{config, subject};
 
@@ -160,6 +161,20 @@ pub async fn last_sequence(connection: &Connection, name: &str) -> Result<u64, N
         Found::Stream(stream) => Ok(stream.cached_info().state.last_sequence),
         Found::Missing => Err(NatsError::Transient(format!("stream {name} does not exist"))),
     }
+}
+
+/// The last sequence before the first message that the stream received at or after a time.
+///
+/// # Errors
+/// Where it cannot be asked.
+pub async fn last_sequence_before(connection: &Connection, name: &str, time: Timestamp) -> Result<u64, NatsError> {
+    let Found::Stream(stream) = find(&connection.jetstream(), name).await? else {
+        return Err(NatsError::Transient(format!("stream {name} does not exist")));
+    };
+    consumer::first_seq_at(&stream, time).await.map(|first| match first {
+        Some(first_seq) => first_seq.saturating_sub(1),
+        None => stream.cached_info().state.last_sequence,
+    })
 }
 
 /// Waits until the stream is there, so that a mistake in the configuration shows at once and not message by message.

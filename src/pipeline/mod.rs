@@ -53,6 +53,8 @@ pub struct Pipeline {
     pub limits: Limits,
     /// `[batch]`
     pub batch: config::Batch,
+    /// Where a replay ends; none where messages are read as they come.
+    pub upto: Option<u64>,
     /// Whether the operator lets a stream that cannot go on begin a new epoch.
     pub new_epoch: bool,
     /// Told of every commit that put something into the ledger: its last sequence.
@@ -64,6 +66,8 @@ pub struct Pipeline {
 /// Why a round of reading ended.
 enum Ended {
     Stopped,
+    /// A replay has read what there is.
+    Reached,
     Interrupted(String),
     /// There are messages, but they are not delivered.
     Stalled,
@@ -79,7 +83,7 @@ impl Pipeline {
         let mut trouble = Trouble::none();
         loop {
             let why = match self.round(&mut trouble, &stop).await {
-                Ok(Ended::Stopped) => return Ok(()),
+                Ok(Ended::Stopped | Ended::Reached) => return Ok(()),
                 Ok(Ended::Interrupted(why)) => why,
                 Ok(Ended::Stalled) => "messages are there, but not delivered".into(),
                 Err(PipelineError::Nats(NatsError::Transient(why))) => why,
@@ -179,6 +183,9 @@ impl Pipeline {
         let mut batch = Batch::after(after.clone());
         while batch.verdicts.len() < count && !batch.is_full(self.batch) {
             let Some(delivery) = self.source.fetch_after(&batch.end()).await? else { break };
+            if self.upto.is_some_and(|upto| delivery.stream_sequence > upto) {
+                break;
+            }
             batch.push(judge.judge(delivery));
         }
         // Only now is it known that they came from the stream that was read before.
@@ -209,6 +216,9 @@ impl Pipeline {
         let mut idle = tokio::time::interval_at(Instant::now() + IDLE_CHECK, IDLE_CHECK);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {
+            if self.has_reached(round.batch.end_seq()) {
+                break Ended::Reached;
+            }
             if round.is_due(self.batch, self.source.has_backlog())
                 && let Err(error) = self.begin_write(&mut round).await
             {
@@ -228,6 +238,7 @@ impl Pipeline {
                     Err(error) => break Ended::Interrupted(error.to_string()),
                 },
                 delivery = self.source.next(), if !round.batch.is_full(self.batch) => match delivery {
+                    Ok(delivery) if self.upto.is_some_and(|upto| delivery.stream_sequence > upto) => break Ended::Reached,
                     Ok(delivery) => {
                         round.push(judge.judge(delivery));
                         idle.reset();
@@ -247,6 +258,11 @@ impl Pipeline {
         self.source.stop_pulling();
         self.finish(&mut round).await?;
         Ok((ended, round.has_committed))
+    }
+
+    /// Whether a replay is done: nothing more of what it is to read is in the stream.
+    fn has_reached(&self, seq: u64) -> bool {
+        self.upto.is_some_and(|upto| seq >= upto || !self.source.has_backlog())
     }
 
     /// Takes the batch to be handed to the writer. One around sequences that may still be in the stream is dropped instead.

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, param
 
 use super::derived::{self, Build, GroupName, GroupSet};
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
-use super::raw::{RawTable, is_unreadable};
+use super::raw::{RawTable, is_unreadable, size_bytes};
 use super::{Spent, StoreError, position, rejections, to_sql, writer};
 use crate::analytics::{Facts, Rules, Stored};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
@@ -262,12 +262,6 @@ fn ensure_room(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What the texts of a row take.
-fn size_bytes(row: &Row<'_>, columns: usize) -> rusqlite::Result<usize> {
-    let text_bytes = |column| Ok(row.get_ref(column)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len));
-    (0..columns).map(text_bytes).sum()
-}
-
 /// The first place after another that holds a raw row.
 fn next_place(read: &Connection, after: Place) -> rusqlite::Result<Option<Place>> {
     let mut next: Option<Place> = None;
@@ -355,7 +349,7 @@ fn file_of(database: &Path) -> PathBuf {
     with_suffix(database, ".rebuild")
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -376,6 +370,17 @@ pub fn remove(database: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// How far the build is that is wanted, if any is; none before its first step. Blocks.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub fn build_progress(database: &Path) -> Result<Option<Progress>, StoreError> {
+    let connection = super::open::open_blocking_reader(database)?;
+    let sql = "SELECT build FROM _groups WHERE build IS NOT NULL LIMIT 1";
+    let build: Option<String> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    Ok(build.and_then(|build| progress_of(database, &build)))
 }
 
 /// How far a build is, seen from outside; none where there is no file of it.

@@ -54,6 +54,12 @@ pub struct Outcome {
     /// Rows that differed, where those that do were written.
     #[serde(default)]
     pub rows_that_differed: u64,
+    /// The build of groups that was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// What was built aside is in the place of the database.
+    #[serde(default)]
+    pub is_in_place: bool,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -68,19 +74,18 @@ pub(super) struct Wanted {
     pub(super) so_far: Outcome,
 }
 
-/// The request that is next.
-pub(super) fn next(connection: &Connection) -> rusqlite::Result<Option<Wanted>> {
-    let sql = "SELECT id, request, outcome FROM _control WHERE state = 'wanted' ORDER BY id LIMIT 1";
-    connection
-        .prepare_cached(sql)?
-        .query_row([], |row| {
-            let (request, so_far): (String, Option<String>) = (row.get(1)?, row.get(2)?);
-            let is_begun = so_far.is_some();
-            let so_far = so_far.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-            let request = serde_json::from_str(&request).map_err(|error| error.to_string());
-            Ok(Wanted { id: row.get(0)?, request, is_begun, so_far })
-        })
-        .optional()
+/// The requests that wait, in their order.
+pub(super) fn wanted(connection: &Connection) -> rusqlite::Result<Vec<Wanted>> {
+    let sql = "SELECT id, request, outcome FROM _control WHERE state = 'wanted' ORDER BY id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| {
+        let (request, so_far): (String, Option<String>) = (row.get(1)?, row.get(2)?);
+        let is_begun = so_far.is_some();
+        let so_far = so_far.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let request = serde_json::from_str(&request).map_err(|error| error.to_string());
+        Ok(Wanted { id: row.get(0)?, request, is_begun, so_far })
+    })?;
+    rows.collect()
 }
 
 /// Records what has come of a request so far, or in the end.

@@ -52,6 +52,28 @@ impl Lock {
     /// # Errors
     /// [`StoreError::Locked`] names the holder.
     pub async fn acquire(database: &Path, command: &str) -> Result<Self, StoreError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match Self::try_acquire(database, command) {
+                Err(StoreError::Locked { path, holder }) => {
+                    // At the first look the file may still name the holder before this one.
+                    let is_run = holder.command == "run" && waited > Duration::ZERO;
+                    if command != "run" || is_run || waited >= WAIT_FOR_COMMAND {
+                        return Err(StoreError::Locked { path, holder });
+                    }
+                }
+                result => return result,
+            }
+            tokio::time::sleep(POLL).await;
+            waited += POLL;
+        }
+    }
+
+    /// Takes the lock where it is free.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] names the holder.
+    pub fn try_acquire(database: &Path, command: &str) -> Result<Self, StoreError> {
         let database = canonical(database)?;
         let path = lock_path(&database);
         let mut file = OpenOptions::new()
@@ -61,22 +83,12 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(|source| StoreError::Io { path: path.clone(), source })?;
-        let mut waited = Duration::ZERO;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::Error(source)) => return Err(StoreError::Io { path, source }),
-                Err(TryLockError::WouldBlock) => {
-                    let holder = read_holder(&mut file);
-                    // At the first look the file may still name the holder before this one.
-                    let is_run = holder.command == "run" && waited > Duration::ZERO;
-                    if command != "run" || is_run || waited >= WAIT_FOR_COMMAND {
-                        return Err(StoreError::Locked { path: database, holder });
-                    }
-                }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(source)) => return Err(StoreError::Io { path, source }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Locked { path: database, holder: read_holder(&mut file) });
             }
-            tokio::time::sleep(POLL).await;
-            waited += POLL;
         }
         let holder = Holder { pid: std::process::id(), command: command.into(), since: clock::now().to_string() };
         write_holder(&mut file, &holder).map_err(|source| StoreError::Io { path, source })?;

@@ -12,6 +12,7 @@ mod derived;
 mod digest;
 mod funnels;
 mod gaps;
+mod history;
 mod letters;
 mod lock;
 mod migrate;
@@ -21,6 +22,7 @@ mod overview;
 mod position;
 mod raw;
 mod rejections;
+mod replica;
 mod spent;
 mod status;
 mod thread;
@@ -28,7 +30,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-pub use aside::{Aside, Progress, STEP_MESSAGES, remove as discard_build};
+pub use aside::{Aside, Progress, STEP_MESSAGES, build_progress, remove as discard_build};
 pub use board::{Board, Number, NumberKey, numbers_changed};
 pub use committed::{Committed, Swapped};
 pub use control::{Asking, Outcome, Request};
@@ -42,6 +44,10 @@ pub use open::{WRITER_PRAGMAS, open_reader, open_writer};
 pub use outbox::{DeadLetter, Unpublished, dead_letter, unpublished};
 pub use overview::{History, Overview, OverviewReader, Standing};
 pub use raw::Counts;
+pub use replica::{
+    MadeOf, create_replica, differing_groups, discard_lock, ensure_room, is_unfinished, last_place_before, open_replica,
+    positions, remove_replica, replica_path, size_bytes, verified_path,
+};
 pub use spent::Spent;
 pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};
 pub use thread::WriterThread;
@@ -67,7 +73,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The disk has no room for what is built aside.
-    #[error("{path}: {free_bytes} bytes are free on its disk, and {needed_bytes} must stay so; make room")]
+    #[error("{path}: {free_bytes} bytes are free on its disk, and {needed_bytes} are needed; make room")]
     NoRoom {
         /// The file.
         path: PathBuf,
@@ -116,6 +122,30 @@ pub enum StoreError {
         group: &'static str,
         /// What was found.
         damage: String,
+    },
+    /// A database that is built aside would not hold a row that this one holds.
+    #[error("{table}, id {id:?}: {why}; a rebuild would lose this row: delete it if it is of no use, or mend it")]
+    WouldLose {
+        /// The raw table.
+        table: &'static str,
+        /// The row's id.
+        id: String,
+        /// Why.
+        why: String,
+    },
+    /// The database holds what cannot be copied row by row.
+    #[error("the database has a virtual table that a rebuild cannot carry over ({what}); drop it, and make it again after")]
+    CannotCarryOver {
+        /// The statement that made it.
+        what: String,
+    },
+    /// A file is not what is to take the place of the database.
+    #[error("{path} cannot be put in: {why}; run `streamgauge rebuild` again")]
+    NotBuilt {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// SQLite, in a write.
     #[error("SQLite: {0}")]

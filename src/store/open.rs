@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
-use super::{Lock, StoreError, Writer, migrate};
+use super::{Lock, StoreError, Writer, migrate, replica};
 use crate::analytics::Rules;
 
 /// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
@@ -51,6 +51,8 @@ fn open_connection(database: &Path, rules: Rules) -> Result<Writer, StoreError> 
     for (pragma, value) in WRITER_PRAGMAS {
         connection.pragma_update(None, pragma, value)?;
     }
+    // Where a process died just after it had put a rebuilt database in.
+    replica::forget(&connection)?;
     Writer::new(connection, database, rules)
 }
 

@@ -30,6 +30,12 @@ pub(super) fn of_epoch(connection: &Connection, epoch: i64) -> rusqlite::Result<
     connection.prepare_cached(&sql)?.query_row([epoch], from_row).optional()
 }
 
+/// How far each epoch was read, in their order.
+pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<Position>> {
+    let sql = format!("SELECT {COLUMNS} FROM _positions ORDER BY epoch");
+    connection.prepare_cached(&sql)?.query_map([], from_row)?.collect()
+}
+
 /// Begins an epoch.
 pub(super) fn insert(tx: &Transaction<'_>, position: &Position) -> rusqlite::Result<()> {
     let sql =

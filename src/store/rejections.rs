@@ -144,3 +144,11 @@ pub(super) fn applied_after(
     }
     Ok((keys, last))
 }
+
+/// Sequences of an epoch that the ledger says were not accepted, in order.
+pub(super) fn listed(connection: &Connection, epoch: i64, first_seq: u64, last_seq: u64) -> rusqlite::Result<Vec<u64>> {
+    let sql = "SELECT stream_seq FROM _rejections WHERE epoch = ?1 AND stream_seq >= ?2 AND stream_seq <= ?3 \
+               AND state <> 'applied' ORDER BY stream_seq";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map((epoch, to_sql(first_seq), to_sql(last_seq)), |row| row.get(0).map(from_sql))?.collect()
+}

@@ -34,3 +34,23 @@ pub struct Limits {
     /// How far a timestamp may be before `recv`; no limit where none.
     pub max_age: Option<Duration>,
 }
+
+impl Limits {
+    /// None: what was accepted once is not judged by them again.
+    pub const NONE: Self = Self {
+        max_payload_bytes: usize::MAX,
+        max_id_chars: usize::MAX,
+        max_name_chars: usize::MAX,
+        max_metric_name_chars: usize::MAX,
+        max_keys: usize::MAX,
+        max_depth_levels: usize::MAX,
+        max_array_elements: usize::MAX,
+        max_string_bytes: usize::MAX,
+        max_tags: usize::MAX,
+        max_tag_key_chars: usize::MAX,
+        max_tag_value_chars: usize::MAX,
+        max_tags_bytes: usize::MAX,
+        max_future: Duration::MAX,
+        max_age: None,
+    };
+}

@@ -18,7 +18,7 @@ pub mod naive_features;
 pub mod naive_funnels;
 pub mod naive_sessions;
 mod people;
-mod people_config;
+pub mod people_config;
 mod raw;
 mod rebuild;
 pub mod rollups;

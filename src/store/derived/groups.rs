@@ -90,6 +90,8 @@ const SERIES_TABLES: [Table; 2] = [
     shared_table("_series_states", &["series", "period_type", "period_start"], "series"),
     shared_table("_series_members", &["series", "period_type", "period_start", "member"], "series"),
 ];
+/// What the id of a build begins with that freezes nothing.
+const REFRESH_PREFIX: &str = "refresh ";
 /// What the name of a funnel's group begins with.
 pub(in crate::store) const FUNNEL_PREFIX: &str = "funnel ";
 /// What the name of a series' group begins with.
@@ -155,6 +157,34 @@ impl GroupName {
             GroupName::Funnel(_) => &FUNNEL_TABLES,
             GroupName::Series(_) => &SERIES_TABLES,
         }
+    }
+
+    /// Those that people mean by a word, or all where they say none.
+    pub(in crate::store) fn meant_by(rules: &Rules, words: &[String]) -> GroupSet {
+        let is_meant = |group: &Self| {
+            let word = match group {
+                GroupName::Links | GroupName::Funnel(_) => "funnels",
+                GroupName::EventCounts | GroupName::Series(_) => "dashboard",
+                other => other.kind(),
+            };
+            words.is_empty() || words.iter().any(|meant| meant == word)
+        };
+        Self::all(rules).into_iter().filter(is_meant).collect()
+    }
+
+    /// The tables of all groups.
+    pub(in crate::store) fn all_tables() -> impl Iterator<Item = &'static Table> {
+        let tables: [&'static [Table]; 8] = [
+            &ROLLUP_TABLES,
+            &FEATURE_TABLES,
+            &LINK_TABLES,
+            &SESSION_TABLES,
+            &ACTIVITY_TABLES,
+            &EVENT_COUNT_TABLES,
+            &FUNNEL_TABLES,
+            &SERIES_TABLES,
+        ];
+        tables.into_iter().flatten()
     }
 
     /// The groups that it is frozen with: those that it listens to, and what keeps T.
@@ -261,6 +291,12 @@ pub struct Build {
 }
 
 impl Build {
+    /// Whether rows stay as they are until it is put in: other rules made them. Those that somebody wants to be made anew
+    /// by the same rules go on meanwhile.
+    pub(in crate::store) fn freezes(&self) -> bool {
+        !self.id.starts_with(REFRESH_PREFIX)
+    }
+
     /// The names of the groups that it replaces.
     pub fn names(&self) -> Vec<String> {
         self.groups.iter().map(GroupName::name).collect()
@@ -307,7 +343,11 @@ fn has_watermark(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
 
 /// Begins a build: from now on the groups' rows stay as they are.
 fn begin(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet) -> rusqlite::Result<Build> {
-    let build = Build { id: clock::new_id().to_string(), groups, rules: rules.clone() };
+    begin_as(tx, rules, groups, clock::new_id().to_string())
+}
+
+fn begin_as(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet, id: String) -> rusqlite::Result<Build> {
+    let build = Build { id, groups, rules: rules.clone() };
     let sql = "INSERT INTO _groups (name, fingerprint, build) VALUES (?1, ?2, ?3) \
                ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, build = excluded.build";
     for group in &build.groups {
@@ -319,6 +359,11 @@ fn begin(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet) -> rusqlite::Res
 /// Begins a build of these groups, and what depends on them.
 pub(in crate::store) fn freeze(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet) -> rusqlite::Result<Build> {
     begin(tx, rules, with_dependents(rules, groups))
+}
+
+/// Likewise of groups that are up to date, as far as is known: they go on until it is put in.
+pub(in crate::store) fn refresh(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet) -> rusqlite::Result<Build> {
+    begin_as(tx, rules, with_dependents(rules, groups), format!("{REFRESH_PREFIX}{}", clock::new_id()))
 }
 
 /// The build is in: its groups are up to date.

@@ -4,11 +4,16 @@ use rusqlite::{CachedStatement, Row, params};
 
 use super::{RawTable, RowOrigin, parsed};
 use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
+use crate::validate::{Judged, Message};
 
 impl RawTable for AnalyticsEvent {
     const TABLE: &'static str = "analytics_events";
     const COLUMNS: &'static str = "id, event_type, event_name, timestamp, session_id, user_id, properties, context, page_url, \
          referrer, anonymous_id";
+
+    fn message(judged: Judged<Self>) -> Message {
+        Message::Event(Box::new(judged))
+    }
 
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize> {
         statement.execute(params![

@@ -4,10 +4,15 @@ use rusqlite::{CachedStatement, Row, params};
 
 use super::{RawTable, RowOrigin, parsed};
 use crate::model::{JsonObject, Metric, Timestamp};
+use crate::validate::{Judged, Message};
 
 impl RawTable for Metric {
     const TABLE: &'static str = "metrics";
     const COLUMNS: &'static str = "id, name, metric_type, value, timestamp, tags, unit";
+
+    fn message(judged: Judged<Self>) -> Message {
+        Message::Metric(Box::new(judged))
+    }
 
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize> {
         statement.execute(params![

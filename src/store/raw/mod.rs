@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Row, Transaction};
 
 use crate::duplicate::{self, Record};
 use crate::rejection::Rejection;
-use crate::validate::{Judged, Supplied};
+use crate::validate::{Judged, Message, Supplied};
 
 pub use write::Counts;
 pub(super) use write::{End, Written, write};
@@ -20,6 +20,8 @@ pub(super) trait RawTable: Record + Sized {
     /// The record's columns, in the order in which [`RawTable::insert`] binds them and [`RawTable::from_row`] reads them.
     const COLUMNS: &'static str;
 
+    /// The record as a message that was judged.
+    fn message(judged: Judged<Self>) -> Message;
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize>;
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self>;
 }
@@ -107,4 +109,10 @@ pub(super) fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -
         let error = format!("column {column} holds {text:?}");
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
     })
+}
+
+/// What the texts of a row take.
+pub(super) fn size_bytes(row: &Row<'_>, columns: usize) -> rusqlite::Result<usize> {
+    let text_bytes = |column| Ok(row.get_ref(column)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len));
+    (0..columns).map(text_bytes).sum()
 }

@@ -4,7 +4,6 @@ use rusqlite::Transaction;
 
 use super::{Insert, Outcome, RowOrigin};
 use crate::analytics::Stored;
-use crate::batch::Batch;
 use crate::judge::Verdict;
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 use crate::rejection::Rejection;
@@ -64,26 +63,29 @@ pub(in crate::store) enum End {
     Rejected,
 }
 
-/// Writes the messages of a batch.
-pub(in crate::store) fn write<'a>(tx: &Transaction<'_>, batch: &'a Batch) -> rusqlite::Result<Written<'a>> {
+/// Writes messages of an epoch.
+pub(in crate::store) fn write<'a>(
+    tx: &Transaction<'_>,
+    epoch: i64,
+    verdicts: impl IntoIterator<Item = &'a Verdict>,
+) -> rusqlite::Result<Written<'a>> {
     let mut tables = Tables {
-        epoch: batch.after.epoch,
+        epoch,
         events: Insert::prepare::<AnalyticsEvent>(tx)?,
         metrics: Insert::prepare::<Metric>(tx)?,
         sessions: Insert::prepare::<SessionMessage>(tx)?,
         ledger: Ledger::prepare(tx)?,
         counts: Counts::default(),
     };
-    let mut stored = Vec::with_capacity(batch.verdicts.len());
-    let mut ends = Vec::with_capacity(batch.verdicts.len());
-    for verdict in &batch.verdicts {
+    let verdicts = verdicts.into_iter();
+    let mut stored = Vec::with_capacity(verdicts.size_hint().0);
+    let mut ends = Vec::with_capacity(verdicts.size_hint().0);
+    for verdict in verdicts {
         let (end, message) = tables.write(verdict)?;
         stored.extend(message.map(|message| (message, verdict.delivery.recv())));
         ends.push(end);
     }
-    let mut counts = tables.counts;
-    counts.missing = batch.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum();
-    Ok(Written { counts, stored, ends })
+    Ok(Written { counts: tables.counts, stored, ends })
 }
 
 /// The statements of one transaction, and how messages ended.

@@ -1,7 +1,11 @@
 //! The writer: the only begin and commit.
 
+mod builds;
+mod replace;
+mod replay;
 mod requests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +14,11 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::watch;
 
-use super::aside::{self, Aside};
+use super::aside;
 use super::board::Board;
-use super::committed::{Committed, Swapped};
+use super::committed::Committed;
 use super::derived::{Build, GroupName, GroupSet, Touched};
+use super::history::History;
 use super::letters::DeadLetterKey;
 use super::raw::{self, Counts, Written};
 use super::spent::Spent;
@@ -36,16 +41,29 @@ pub struct Writer {
     build: watch::Sender<Option<Build>>,
     board: watch::Sender<Board>,
     stop_waiting: Arc<AtomicBool>,
+    /// Of a database that is built aside: whose messages it replays.
+    history: Option<History>,
 }
 
 impl Writer {
     /// Takes a migrated database. Groups of derived tables that other rules made are frozen from now on.
     pub(super) fn new(connection: Connection, database: &Path, rules: Rules) -> Result<Self, StoreError> {
+        Self::of_replica(connection, database, rules, None)
+    }
+
+    /// Likewise, a database that is built aside: it replays the messages of another, where there is one.
+    pub(super) fn of_replica(
+        connection: Connection,
+        database: &Path,
+        rules: Rules,
+        history: Option<History>,
+    ) -> Result<Self, StoreError> {
         let build = watch::Sender::new(None);
         let database_path = database.to_owned();
         let rules = Arc::new(rules);
         let (board, stop_waiting) = (watch::Sender::new(Board::of(&rules)), Arc::default());
-        let mut writer = Self { connection, database: database_path, rules, build, board, stop_waiting };
+        let mut writer =
+            Self { connection, database: database_path, rules, build, board, stop_waiting, history };
         writer.set_rules(Rules::clone(&writer.rules))?;
         if writer.build.borrow().is_none() {
             aside::remove(database)?;
@@ -122,85 +140,6 @@ impl Writer {
         self.board.subscribe()
     }
 
-    /// Puts in what was built aside, brought up to date: one transaction, which writes the rows that differ. None where
-    /// another build is wanted now.
-    ///
-    /// # Errors
-    /// Where the transaction fails; then nothing changed.
-    pub fn swap(&mut self, mut aside: Aside) -> Result<Option<Swapped>, StoreError> {
-        let wanted = self.build.borrow().clone();
-        let Some(build) = wanted.filter(|wanted| aside.is_of(wanted)) else { return Ok(None) };
-        let began = Instant::now();
-        // What was written since its last step. Nothing else is: whoever writes does it here.
-        while aside.step(aside::STEP_MESSAGES)? {}
-        // Should an earlier one have failed.
-        let _ = self.connection.execute("DETACH built", []);
-        self.connection.execute("ATTACH ?1 AS built", [aside.absolute_path()?])?;
-        let swapped = self.swap_attached(&build);
-        if let Err(error) = self.connection.execute("DETACH built", []) {
-            tracing::warn!("{}: {error}", aside.path().display());
-        }
-        let rows_that_differed = swapped?;
-        let swapped = Swapped { raw_rows: aside.progress().rows, rows_that_differed, pause: began.elapsed() };
-        self.build.send_replace(None);
-        drop(aside);
-        aside::remove(&self.database)?;
-        tracing::info!(
-            groups = %build.names().join(" "),
-            raw_rows = swapped.raw_rows,
-            rows_that_differed,
-            pause_ms = swapped.pause.as_millis(),
-            "derived tables are made anew"
-        );
-        Ok(Some(swapped))
-    }
-
-    fn swap_attached(&self, build: &Build) -> Result<usize, StoreError> {
-        let tx = self.begin()?;
-        let mut differed = 0;
-        for group in &build.groups {
-            for table in group.tables() {
-                differed += derived::swap(&tx, table, group)?;
-            }
-        }
-        derived::thaw(&tx, build)?;
-        match derived::evaluate(&tx, &self.rules, &up_to_date(&self.rules, None), &Touched::default()) {
-            // Of another number: the next commit that comes to it freezes it.
-            Err(StoreError::Damaged { table, key, why }) => tracing::warn!("{table}, key {key:?}: {why}"),
-            result => drop(result?),
-        }
-        tx.commit()?;
-        self.board.send_modify(|board| board.commit(&self.rules, true));
-        Ok(differed)
-    }
-
-    /// Makes what is frozen anew, here and now.
-    ///
-    /// # Errors
-    /// Where a file cannot be read or written.
-    pub fn rebuild(&mut self) -> Result<(), StoreError> {
-        loop {
-            let Some(build) = self.build.borrow().clone() else { return Ok(()) };
-            self.swap(Aside::open(&self.database, build)?)?;
-        }
-    }
-
-    /// Freezes the groups of a damaged table, beside those that are frozen already.
-    fn freeze(&mut self, damaged: GroupSet) -> Result<(), StoreError> {
-        let groups = self.frozen().into_iter().chain(damaged).collect();
-        let tx = self.begin()?;
-        // Should it be a definition that somebody took away.
-        derived::define_funnels(&tx, &self.rules)?;
-        let build = derived::freeze(&tx, &self.rules, groups)?;
-        tx.commit()?;
-        self.build.send_replace(Some(build));
-        Ok(())
-    }
-
-    fn frozen(&self) -> GroupSet {
-        self.build.borrow().as_ref().map(|build| build.groups.clone()).unwrap_or_default()
-    }
-
     /// Begins an epoch: the next number, at `first_seq` of the stream.
     ///
     /// # Errors
@@ -231,6 +170,9 @@ impl Writer {
     /// # Errors
     /// Where the transaction fails; then nothing changed.
     pub fn skip(&mut self, after: &Position, gap: Gap) -> Result<Position, StoreError> {
+        if self.history.is_some() {
+            return self.stand_in(after, gap.last_seq);
+        }
         let tx = self.begin()?;
         let end = Position { last_seq: gap.last_seq, last_recv_ns: 0, ..after.clone() };
         gaps::insert(&tx, after.epoch, &[gap])?;
@@ -275,45 +217,72 @@ impl Writer {
     }
 
     fn try_commit(&self, first: &Batch, mut next: impl FnMut() -> Option<Batch>) -> Result<Committed, StoreError> {
-        let groups = up_to_date(&self.rules, self.build.borrow().as_ref());
+        let _snapshot = self.history.as_ref().map(History::snapshot).transpose()?;
         let tx = self.begin()?;
         let mut so_far = Committed { position: first.end(), counts: Counts::default(), spent: Spent::begin() };
-        let mut facts = Facts::default();
-        self.write(&tx, first, &mut so_far, &mut facts)?;
+        let mut work = self.work(&tx)?;
+        self.write(&mut work, first, &mut so_far)?;
         for _ in 1..MAX_BATCHES {
             let Some(batch) = next() else { break };
             so_far.spent.skip();
-            self.write(&tx, &batch, &mut so_far, &mut facts)?;
+            self.write(&mut work, &batch, &mut so_far)?;
         }
         so_far.spent.skip();
         let Committed { position, counts, mut spent } = so_far;
-        let t_before = if groups.contains(&GroupName::Sessions) { derived::watermark(&tx)? } else { None };
-        let series = derived::apply(&tx, &self.rules, &groups, facts, t_before, &mut spent)?;
-        let has_shown = derived::evaluate(&tx, &self.rules, &groups, &Touched { series, t_before })?;
-        spent.lap("dashboards");
+        let judged = work.judged;
+        let has_shown = self.derive(work, &mut spent)?;
         position::add_counts(&tx, position.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
         spent.lap("commit");
+        if let Some(history) = &self.history {
+            history.has_taken_in(judged);
+        }
         self.board.send_modify(|board| board.commit(&self.rules, has_shown));
         Ok(Committed { position, counts, spent })
     }
 
+    /// Begins to write messages.
+    fn work<'tx>(&self, tx: &'tx Transaction<'tx>) -> Result<Work<'tx>, StoreError> {
+        let groups = up_to_date(&self.rules, self.build.borrow().as_ref());
+        let t_before = if groups.contains(&GroupName::Sessions) { derived::watermark(tx)? } else { None };
+        let touched = Touched { series: BTreeSet::new(), t_before };
+        let judged = self.history.as_ref().map_or(0, History::judged);
+        let mut work = Work { tx, groups, facts: Facts::default(), touched, judged };
+        if let Some(history) = &self.history {
+            self.write_late(&mut work, history)?;
+        }
+        Ok(work)
+    }
+
+    /// Brings the derived tables up to the messages that were written. Returns whether a number of a widget changed.
+    fn derive(&self, mut work: Work<'_>, spent: &mut Spent) -> Result<bool, StoreError> {
+        self.apply(&mut work, spent)?;
+        let has_shown = derived::evaluate(work.tx, &self.rules, &work.groups, &work.touched)?;
+        spent.lap("dashboards");
+        Ok(has_shown)
+    }
+
+    /// Applies the facts so far. Before the end of a transaction only to bound what it holds in memory.
+    fn apply(&self, work: &mut Work<'_>, spent: &mut Spent) -> Result<(), StoreError> {
+        let facts = std::mem::take(&mut work.facts);
+        let series = derived::apply(work.tx, &self.rules, &work.groups, facts, work.touched.t_before, spent)?;
+        work.touched.series.extend(series);
+        Ok(())
+    }
+
     /// Writes what came of a batch; what it says of the derived tables is added to the facts.
-    fn write(
-        &self,
-        tx: &Transaction<'_>,
-        batch: &Batch,
-        so_far: &mut Committed,
-        facts: &mut Facts,
-    ) -> Result<(), StoreError> {
+    fn write(&self, work: &mut Work<'_>, batch: &Batch, so_far: &mut Committed) -> Result<(), StoreError> {
         so_far.position = batch.end();
         // First: where it fails, nothing else need be tried.
-        position::advance(tx, &batch.after, &so_far.position)?;
-        let Written { counts, stored, .. } = raw::write(tx, batch)?;
-        gaps::insert(tx, batch.after.epoch, &batch.gaps)?;
-        so_far.counts += counts;
+        position::advance(work.tx, &batch.after, &so_far.position)?;
+        if let Some(history) = &self.history {
+            return self.write_accepted(work, batch, history, so_far);
+        }
+        let Written { counts, stored, .. } = raw::write(work.tx, batch.after.epoch, &batch.verdicts)?;
+        gaps::insert(work.tx, batch.after.epoch, &batch.gaps)?;
+        so_far.counts += Counts { missing: batch.missing(), ..counts };
         so_far.spent.lap("raw");
-        facts.add(&self.rules, stored);
+        work.facts.add(&self.rules, stored);
         so_far.spent.lap("facts");
         Ok(())
     }
@@ -354,6 +323,16 @@ impl Writer {
     }
 }
 
+/// What a transaction writes.
+struct Work<'tx> {
+    tx: &'tx Transaction<'tx>,
+    groups: GroupSet,
+    facts: Facts,
+    touched: Touched,
+    /// In a replay: the last transaction whose late dead letters are in it.
+    judged: i64,
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
@@ -373,9 +352,9 @@ pub(super) fn transact<T>(
     Ok(value)
 }
 
-/// The groups that are not being made anew.
+/// The groups that are not frozen.
 fn up_to_date(rules: &Rules, build: Option<&Build>) -> GroupSet {
-    let is_frozen = |group: &GroupName| build.is_some_and(|build| build.groups.contains(group));
+    let is_frozen = |group: &GroupName| build.is_some_and(|build| build.freezes() && build.groups.contains(group));
     GroupName::all(rules).into_iter().filter(|group| !is_frozen(group)).collect()
 }
 

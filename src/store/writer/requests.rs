@@ -1,14 +1,12 @@
 //! What other commands ask for: one bounded step at a time, between batches.
 
 use super::Writer;
-use crate::analytics::Facts;
-use crate::batch::Batch;
 use crate::clock;
 use crate::decode::Delivery;
 use crate::judge::Judge;
 use crate::position::Position;
 use crate::store::control::{self, Outcome, Request, Wanted};
-use crate::store::derived::{self, GroupName, Touched};
+use crate::store::derived::{self, GroupName};
 use crate::store::letters::{DeadLetterKey, Selection};
 use crate::store::raw::{self, End, Written};
 use crate::store::spent::Spent;
@@ -19,36 +17,71 @@ const MAX_RETRIED: usize = 1_000;
 const MAX_RETRIED_BYTES: usize = 8 << 20;
 
 impl Writer {
-    /// Does the next step of what is asked for. Returns whether there is more to do.
+    /// Does the next step of what is asked for. Returns whether there is more to do now.
     ///
     /// # Errors
     /// Where a transaction fails; then nothing changed, and the step is done again when this is called next.
     pub fn attend(&mut self, judge: &Judge) -> Result<bool, StoreError> {
-        let Some(wanted) = control::next(&self.connection)? else { return Ok(false) };
-        match wanted.request.clone() {
-            Ok(Request::Retry(which)) => self.retry(wanted, &which, judge)?,
-            Ok(Request::Drop(which)) => {
-                let tx = self.begin()?;
-                let dropped = rejections::let_go(&tx, &which)? as u64;
-                control::record(&tx, &wanted.id, "done", &Outcome { dropped, ..Outcome::default() })?;
-                tx.commit()?;
+        for wanted in control::wanted(&self.connection)? {
+            let is_building = self.build.borrow().is_some();
+            match wanted.request.clone() {
+                // What is being made anew goes on by itself, and lets others by.
+                Ok(Request::Rebuild { .. }) if is_building => continue,
+                Ok(Request::Rebuild { .. }) if wanted.is_begun => self.finish(&wanted, "done", &wanted.so_far)?,
+                Ok(Request::Rebuild { groups }) => self.begin_rebuild(&wanted, &groups)?,
+                Ok(Request::Retry(which)) => self.retry(&wanted, &which, judge)?,
+                Ok(Request::Drop(which)) => self.let_go(&wanted, &which)?,
+                // The process died just after.
+                Ok(Request::Replace { .. }) if wanted.so_far.is_in_place => {
+                    self.finish(&wanted, "done", &wanted.so_far)?;
+                }
+                Ok(Request::Replace { file }) => match self.replace(&file, &wanted) {
+                    Ok(outcome) => self.finish(&wanted, "done", &outcome)?,
+                    Err(error) => self.refuse(&wanted, error.to_string())?,
+                },
+                Err(error) => self.refuse(&wanted, format!("this worker does not know what was asked: {error}"))?,
             }
-            Ok(Request::Rebuild { .. } | Request::Replace { .. }) => {}
-            Err(error) => self.refuse(&wanted, format!("this worker does not know what was asked: {error}"))?,
+            return Ok(true);
         }
-        Ok(true)
+        Ok(false)
     }
 
-    fn refuse(&self, wanted: &Wanted, error: String) -> Result<(), StoreError> {
-        tracing::warn!("a command asked for what cannot be done: {error}");
+    fn finish(&self, wanted: &Wanted, state: &str, outcome: &Outcome) -> Result<(), StoreError> {
         let tx = self.begin()?;
-        control::record(&tx, &wanted.id, "failed", &Outcome { error: Some(error), ..wanted.so_far.clone() })?;
+        control::record(&tx, &wanted.id, state, outcome)?;
         tx.commit()?;
         Ok(())
     }
 
+    fn let_go(&self, wanted: &Wanted, which: &Selection) -> Result<(), StoreError> {
+        let tx = self.begin()?;
+        let dropped = rejections::let_go(&tx, which)? as u64;
+        control::record(&tx, &wanted.id, "done", &Outcome { dropped, ..Outcome::default() })?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Has groups made anew, by the builder that makes those whose rules have changed; they go on meanwhile.
+    fn begin_rebuild(&mut self, wanted: &Wanted, words: &[String]) -> Result<(), StoreError> {
+        let groups = GroupName::meant_by(&self.rules, words);
+        if groups.is_empty() {
+            return self.finish(wanted, "done", &wanted.so_far);
+        }
+        let tx = self.begin()?;
+        let build = derived::refresh(&tx, &self.rules, groups)?;
+        control::record(&tx, &wanted.id, "wanted", &Outcome { build: Some(build.id.clone()), ..Outcome::default() })?;
+        tx.commit()?;
+        self.build.send_replace(Some(build));
+        Ok(())
+    }
+
+    fn refuse(&self, wanted: &Wanted, error: String) -> Result<(), StoreError> {
+        tracing::warn!("a command asked for what cannot be done: {error}");
+        self.finish(wanted, "failed", &Outcome { error: Some(error), ..wanted.so_far.clone() })
+    }
+
     /// Marks the chosen dead letters, then judges them again, some with each call.
-    fn retry(&mut self, wanted: Wanted, which: &Selection, judge: &Judge) -> Result<(), StoreError> {
+    fn retry(&mut self, wanted: &Wanted, which: &Selection, judge: &Judge) -> Result<(), StoreError> {
         if !wanted.is_begun {
             let tx = self.begin()?;
             let marked = rejections::mark(&tx, &wanted.id, which)?;
@@ -58,15 +91,10 @@ impl Writer {
         }
         match rejections::marked(&self.connection, &wanted.id, MAX_RETRIED, MAX_RETRIED_BYTES)? {
             Some((epoch, deliveries)) => match position::of_epoch(&self.connection, epoch)? {
-                Some(of) => self.unless_damaged(|writer| writer.judge_again(&wanted, &of, &deliveries, judge)),
-                None => self.refuse(&wanted, format!("there is no epoch {epoch}, which dead letters are of")),
+                Some(of) => self.unless_damaged(|writer| writer.judge_again(wanted, &of, &deliveries, judge)),
+                None => self.refuse(wanted, format!("there is no epoch {epoch}, which dead letters are of")),
             },
-            None => {
-                let tx = self.begin()?;
-                control::record(&tx, &wanted.id, "done", &wanted.so_far)?;
-                tx.commit()?;
-                Ok(())
-            }
+            None => self.finish(wanted, "done", &wanted.so_far),
         }
     }
 
@@ -79,16 +107,12 @@ impl Writer {
         deliveries: &[Delivery],
         judge: &Judge,
     ) -> Result<(), StoreError> {
-        let groups = super::up_to_date(&self.rules, self.build.borrow().as_ref());
         let tx = self.begin()?;
+        let mut work = self.work(&tx)?;
         let epoch = of_epoch.epoch;
         let judge = Judge { stream: of_epoch.stream.clone(), epoch, ..judge.clone() };
-        let mut batch = Batch::after(Position { last_seq: 0, ..of_epoch.clone() });
-        for delivery in deliveries {
-            batch.push(judge.judge(delivery.clone()));
-        }
-        batch.gaps.clear();
-        let Written { stored, ends, .. } = raw::write(&tx, &batch)?;
+        let verdicts: Vec<_> = deliveries.iter().map(|delivery| judge.judge(delivery.clone())).collect();
+        let Written { stored, ends, .. } = raw::write(&tx, epoch, &verdicts)?;
         // In a database that was put back, never a number that it had before.
         let at = clock::now().as_millis().max(rejections::last_judged(&tx)? + 1);
         let mut so_far = wanted.so_far.clone();
@@ -101,11 +125,8 @@ impl Writer {
                 End::Rejected => &mut so_far.rejected,
             } += 1;
         }
-        let mut facts = Facts::default();
-        facts.add(&self.rules, stored);
-        let t_before = if groups.contains(&GroupName::Sessions) { derived::watermark(&tx)? } else { None };
-        let series = derived::apply(&tx, &self.rules, &groups, facts, t_before, &mut Spent::begin())?;
-        let has_shown = derived::evaluate(&tx, &self.rules, &groups, &Touched { series, t_before })?;
+        work.facts.add(&self.rules, stored);
+        let has_shown = self.derive(work, &mut Spent::begin())?;
         control::record(&tx, &wanted.id, "wanted", &so_far)?;
         tx.commit()?;
         self.board.send_modify(|board| board.commit(&self.rules, has_shown));

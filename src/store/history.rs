@@ -1,0 +1,178 @@
+//! What a database has accepted: what a replay of its messages goes by.
+//!
+//! A replay does not judge again. A sequence that the ledger lists was not accepted; any other was, whatever the limits
+//! of today; and where the stream does not hold it any more, the stored raw row stands for it.
+
+use std::cell::Cell;
+use std::path::Path;
+
+use bytes::Bytes;
+use rusqlite::{Connection, Transaction};
+
+use super::open::open_blocking_reader;
+use super::raw::{RawTable, is_unreadable};
+use super::{StoreError, from_sql, position, rejections, to_sql};
+use crate::batch::Batch;
+use crate::decode::Delivery;
+use crate::judge::Verdict;
+use crate::model::{AnalyticsEvent, Metric, SessionMessage};
+use crate::position::Position;
+use crate::validate::{Judged, Supplied};
+
+/// Stored rows that stand for messages, in memory at once.
+const CHUNK_ROWS: usize = 10_000;
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// The database whose messages are replayed, read in short transactions.
+#[derive(Debug)]
+pub(super) struct History {
+    live: Connection,
+    /// Dead letters that were judged again up to this transaction are in the replay, where they stand before its position.
+    judged: Cell<i64>,
+}
+
+/// Sequences from first to last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+}
+
+impl Range {
+    pub(super) const fn of(seq: u64) -> Self {
+        Self { first_seq: seq, last_seq: seq }
+    }
+}
+
+/// What of a batch was accepted.
+pub(super) struct Accepted<'a> {
+    pub(super) verdicts: Vec<&'a Verdict>,
+    /// What stored rows stand for.
+    pub(super) stand_ins: Vec<Range>,
+}
+
+impl History {
+    pub(super) fn open(live: &Path) -> Result<Self, StoreError> {
+        Ok(Self { live: open_blocking_reader(live)?, judged: Cell::new(0) })
+    }
+
+    /// Where the database stands in an epoch.
+    pub(super) fn position(&self, epoch: i64) -> rusqlite::Result<Option<Position>> {
+        position::of_epoch(&self.live, epoch)
+    }
+
+    /// Where the database stands in each epoch, in their order.
+    pub(super) fn positions(&self) -> rusqlite::Result<Vec<Position>> {
+        position::all(&self.live)
+    }
+
+    /// What of a batch was accepted. The database must have applied it.
+    pub(super) fn accepted<'a>(&self, batch: &'a Batch) -> Result<Accepted<'a>, StoreError> {
+        let (epoch, first_seq, last_seq) = (batch.after.epoch, batch.after.last_seq + 1, batch.end_seq());
+        let listed = rejections::listed(&self.live, epoch, first_seq, last_seq)?;
+        let mut stand_ins: Vec<Range> = Vec::new();
+        for gap in &batch.gaps {
+            stand_ins.push(Range { first_seq: gap.first_seq, last_seq: gap.last_seq });
+        }
+        let mut verdicts = Vec::with_capacity(batch.verdicts.len());
+        for verdict in &batch.verdicts {
+            let seq = verdict.delivery.stream_sequence;
+            match &verdict.outcome {
+                _ if listed.binary_search(&seq).is_ok() => {}
+                Ok(_) => verdicts.push(verdict),
+                // It was accepted by rules of then.
+                Err(_) => stand_ins.push(Range::of(seq)),
+            }
+        }
+        Ok(Accepted { verdicts, stand_ins })
+    }
+
+    /// What is read is of one moment, until this is dropped.
+    pub(super) fn snapshot(&self) -> rusqlite::Result<Transaction<'_>> {
+        self.live.unchecked_transaction()
+    }
+
+    /// Dead letters that were applied when they were judged again, after the transaction of a number, where they stand at
+    /// or before a position: so many at least, if there are. And the number of the last of those transactions.
+    pub(super) fn applied_after(
+        &self,
+        judged: i64,
+        passed: &Position,
+        enough: usize,
+    ) -> rusqlite::Result<(Vec<(i64, Range)>, i64)> {
+        let (keys, upto) = rejections::applied_after(&self.live, judged, enough)?;
+        let passed = (passed.epoch, to_sql(passed.last_seq));
+        let keys = keys.into_iter().filter(|key| (key.epoch, key.stream_seq) <= passed);
+        Ok((keys.map(|key| (key.epoch, Range::of(from_sql(key.stream_seq)))).collect(), upto))
+    }
+
+    /// The number that is remembered.
+    pub(super) fn judged(&self) -> i64 {
+        self.judged.get()
+    }
+
+    /// What was late is in the replay.
+    pub(super) fn has_taken_in(&self, judged: i64) {
+        self.judged.set(judged);
+    }
+
+    /// Hands over the stored rows of sequences of an epoch, some at a time.
+    pub(super) fn rows(
+        &self,
+        epoch: i64,
+        range: Range,
+        mut take: impl FnMut(&[Verdict]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.rows_of::<AnalyticsEvent>(epoch, range, &mut take)?;
+        self.rows_of::<Metric>(epoch, range, &mut take)?;
+        self.rows_of::<SessionMessage>(epoch, range, &mut take)
+    }
+
+    fn rows_of<T: RawTable>(
+        &self,
+        epoch: i64,
+        range: Range,
+        take: &mut impl FnMut(&[Verdict]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (table, columns) = (T::TABLE, T::COLUMNS);
+        let sql = format!(
+            "SELECT {columns}, supplied, recv_ms, stream_seq FROM {table} \
+             WHERE epoch = ?1 AND stream_seq >= ?2 AND stream_seq <= ?3 ORDER BY stream_seq"
+        );
+        let mut statement = self.live.prepare_cached(&sql)?;
+        let width = statement.column_count();
+        let mut rows = statement.query((epoch, to_sql(range.first_seq), to_sql(range.last_seq)))?;
+        let (mut chunk, mut chunk_bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let read = || {
+                let record = T::from_row(row)?;
+                Ok((record, row.get(width - 3)?, row.get::<_, i64>(width - 2)?, row.get(width - 1)?))
+            };
+            let (record, supplied, recv_ms, stream_seq) = match read() {
+                Ok(read) => read,
+                Err(error) if is_unreadable(&error) => {
+                    let id = row.get_ref(0)?.as_str().unwrap_or("?").to_owned();
+                    return Err(StoreError::WouldLose { table, id, why: format!("it is no message: {error}") });
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let size_bytes = super::raw::size_bytes(row, width - 3)?;
+            chunk_bytes += size_bytes;
+            let judged = Judged { record, supplied: Supplied::from_bits(supplied), untimely: None };
+            let delivery = Delivery {
+                subject: String::new(),
+                payload: Bytes::new(),
+                size_bytes,
+                stream_sequence: from_sql(stream_seq),
+                recv_ns: recv_ms.saturating_mul(1_000_000),
+            };
+            chunk.push(Verdict { delivery, kind: Some(T::KIND), outcome: Ok(T::message(judged)) });
+            if chunk.len() == CHUNK_ROWS || chunk_bytes >= CHUNK_BYTES {
+                take(&chunk)?;
+                chunk.clear();
+                chunk_bytes = 0;
+            }
+        }
+        if chunk.is_empty() { Ok(()) } else { take(&chunk) }
+    }
+}

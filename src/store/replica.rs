@@ -1,0 +1,399 @@
+//! A whole database that is built aside, from nothing, by the worker's own writer.
+//!
+//! ```text
+//! <database>         ledger, stored rows -- read, never locked -->  History
+//! <file>             what was accepted, written by a Writer: no index that loading does not need, no fsync
+//! <database>         <-- Writer::replace, or it stays a file of its own
+//! ```
+//! A process that dies leaves the file at some commit, and the next one goes on from there. After a power cut it is begun
+//! anew: until it is finished nothing of it is certain to be on the disk.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::aside::with_suffix;
+use super::derived::GroupName;
+use super::history::History;
+use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader};
+use super::{Lock, StoreError, Writer, migrate, writer};
+use crate::analytics::Rules;
+use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
+use crate::position::Position;
+use crate::store::raw::RawTable;
+
+/// What the file is, and what it still lacks.
+///
+/// made_of    what it is built from, and by which rules: another file is of no use
+/// postponed  statements that make what loading does not need: indexes, views, triggers
+const ABOUT: &str = "CREATE TABLE _replay (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), made_of TEXT NOT NULL, \
+     postponed TEXT NOT NULL)";
+/// How its connection is set up. 128 MiB of pages: what grows at random places stays in memory for longer.
+const PRAGMAS: [(&str, &str); 6] = [
+    ("journal_mode", "WAL"),
+    ("synchronous", "OFF"),
+    ("foreign_keys", "OFF"),
+    ("cache_size", "-98304"),
+    ("temp_store", "FILE"),
+    ("wal_autocheckpoint", "16000"),
+];
+/// Of the tables that a rebuild fills, those that no group of derived tables has.
+const OTHER_TABLES: [&str; 4] = ["funnels", "dashboard_metrics", "_groups", "_replay"];
+pub(super) const RAW_TABLES: [&str; 3] = [AnalyticsEvent::TABLE, Metric::TABLE, SessionMessage::TABLE];
+
+/// What a replica is built from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeOf {
+    /// The stream, and where that does not hold a message any more, the stored row.
+    Stream,
+    /// The stored rows alone.
+    Rows,
+}
+
+/// Opens a database that is built aside, whose lock the caller has; goes on with it where it was begun for the same end.
+/// Blocks.
+///
+/// # Errors
+/// Where a file cannot be read or written.
+pub fn open_replica(lock: &Lock, live: &Path, rules: &Rules, made_of: MadeOf) -> Result<Writer, StoreError> {
+    let path = lock.database();
+    let history = History::open(live)?;
+    let about = about(live, rules, made_of)?;
+    let kept = open_file(path).and_then(|built| Ok((read_about(&built)?, built)));
+    let connection = match kept {
+        Ok((Some(found), built)) if found == about && !is_ahead(&built, &history)? => built,
+        _ => {
+            remove_replica(path)?;
+            let built = open_file(path)?;
+            create(&built, live, &about)?;
+            built
+        }
+    };
+    Writer::of_replica(connection, path, rules.clone(), Some(history))
+}
+
+/// Opens a database that was built aside for this one, and is complete. Blocks.
+///
+/// # Errors
+/// [`StoreError::NotBuilt`] where it is another file, or by other rules.
+pub(super) fn open_built(lock: &Lock, live: &Path, rules: &Rules) -> Result<Writer, StoreError> {
+    let path = lock.database();
+    let not_built = |why: &str| StoreError::NotBuilt { path: path.to_owned(), why: why.to_owned() };
+    if !path.is_file() {
+        return Err(not_built("there is no such file"));
+    }
+    let (history, connection) = (History::open(live)?, open_file(path)?);
+    let about = about(live, rules, MadeOf::Stream)?;
+    if read_about(&connection).ok().flatten().is_none_or(|found| found != about) {
+        return Err(not_built("it was built from another database, or by another configuration than the worker has"));
+    }
+    if is_ahead(&connection, &history)? {
+        return Err(not_built("it holds messages that this database does not hold"));
+    }
+    if next_postponed(&connection)?.is_some() {
+        return Err(not_built("it is not finished"));
+    }
+    Writer::of_replica(connection, path, rules.clone(), Some(history))
+}
+
+/// Makes a database where there was none, to be filled from the stream alone.
+///
+/// # Errors
+/// Where the file is there, or cannot be written.
+pub async fn create_replica(lock: &Lock, rules: Rules) -> Result<Writer, StoreError> {
+    migrate::up(lock).await?;
+    let path = lock.database().to_owned();
+    super::blocking(move || {
+        let built = open_file(&path)?;
+        writer::transact(&built, |tx| postpone(tx, "stream"))?;
+        Writer::of_replica(built, &path, rules, None)
+    })
+    .await
+}
+
+fn open_file(path: &Path) -> rusqlite::Result<Connection> {
+    let built = Connection::open(path)?;
+    built.busy_timeout(BUSY_TIMEOUT)?;
+    built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
+    for (pragma, value) in PRAGMAS {
+        built.pragma_update(None, pragma, value)?;
+    }
+    Ok(built)
+}
+
+/// What it is made of, in one text: equal texts, equal files.
+fn about(live: &Path, rules: &Rules, made_of: MadeOf) -> Result<String, StoreError> {
+    let live = open_blocking_reader(live)?;
+    let schema: Vec<String> = live
+        .prepare("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let epochs: Vec<(i64, i64, i64)> = live
+        .prepare("SELECT epoch, stream_created_ns, first_seq FROM _positions ORDER BY epoch")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let groups: Vec<String> =
+        GroupName::all(rules).iter().map(|group| format!("{} {}", group.name(), group.fingerprint(rules))).collect();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Ok(format!("{made_of:?} {} {epochs:?} {groups:?} {schema:?}", boot.trim()))
+}
+
+fn read_about(built: &Connection) -> rusqlite::Result<Option<String>> {
+    built.query_row("SELECT made_of FROM _replay WHERE id = 1", [], |row| row.get(0)).optional()
+}
+
+/// Whether it holds what the database does not: that one was put back.
+fn is_ahead(built: &Connection, history: &History) -> rusqlite::Result<bool> {
+    let Some(stands) = super::position::last(built)? else { return Ok(false) };
+    Ok(history.position(stands.epoch)?.is_none_or(|live| live.last_seq < stands.last_seq))
+}
+
+fn create(built: &Connection, live: &Path, about: &str) -> Result<(), StoreError> {
+    let live = open_blocking_reader(live)?;
+    let sql = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' \
+               ORDER BY type <> 'table', type <> 'index', name";
+    let schema: Vec<String> = live.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    if let Some(table) = schema.iter().find(|sql| sql.get(..15).is_some_and(|head| head.eq_ignore_ascii_case("CREATE VIRTUAL "))) {
+        return Err(StoreError::CannotCarryOver { what: table.clone() });
+    }
+    writer::transact(built, |tx| {
+        for statement in &schema {
+            tx.execute_batch(statement)?;
+        }
+        postpone(tx, about)
+    })
+}
+
+/// Takes away what loading does not need, and remembers it.
+fn postpone(tx: &Transaction<'_>, about: &str) -> Result<(), StoreError> {
+    let raw = RAW_TABLES.map(|table| format!("'{table}'")).join(", ");
+    // Indexes of internal tables are for their own writes.
+    let sql = format!(
+        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND (type IN ('view', 'trigger') OR \
+         type = 'index' AND (tbl_name IN ({raw}) OR substr(tbl_name, 1, 1) <> '_')) ORDER BY type, name"
+    );
+    let postponed: Vec<(String, String, String)> = tx
+        .prepare(&sql)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (kind, name, _) in &postponed {
+        // A trigger may have gone with its view.
+        tx.execute_batch(&format!("DROP {kind} IF EXISTS \"{}\"", name.replace('"', "\"\"")))?;
+    }
+    let statements: Vec<String> = postponed.into_iter().map(|(_, _, sql)| sql).collect();
+    tx.execute_batch(ABOUT)?;
+    let statements = serde_json::to_string(&statements).unwrap_or_default();
+    tx.execute("INSERT INTO _replay (id, made_of, postponed) VALUES (1, ?1, ?2)", params![about, statements])?;
+    Ok(())
+}
+
+/// The next statement that was postponed.
+pub(super) fn next_postponed(built: &Connection) -> rusqlite::Result<Option<String>> {
+    Ok(postponed(built)?.pop())
+}
+
+fn postponed(built: &Connection) -> rusqlite::Result<Vec<String>> {
+    let text: String = built.query_row("SELECT postponed FROM _replay WHERE id = 1", [], |row| row.get(0))?;
+    Ok(serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// Makes what was postponed last.
+pub(super) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut statements = postponed(tx)?;
+    if let Some(statement) = statements.pop() {
+        tx.execute_batch(&statement)?;
+        let statements = serde_json::to_string(&statements).unwrap_or_default();
+        tx.execute("UPDATE _replay SET postponed = ?1", [statements])?;
+    }
+    Ok(())
+}
+
+/// What is not derived from messages comes from the database that is attached as `live`: positions, ledger, gaps, what was
+/// asked for, what was published, tables of others.
+pub(super) fn carry_over(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let filled = |name: &str| {
+        RAW_TABLES.contains(&name)
+            || OTHER_TABLES.contains(&name)
+            || GroupName::all_tables().any(|table| table.name == name)
+    };
+    let tables: Vec<String> = tx
+        .prepare("SELECT name FROM live.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for table in tables.iter().filter(|name| !filled(name)) {
+        let table = table.replace('"', "\"\"");
+        tx.execute_batch(&format!(
+            "DELETE FROM main.\"{table}\"; INSERT INTO main.\"{table}\" SELECT * FROM live.\"{table}\""
+        ))?;
+    }
+    carry_over_funnels(tx)
+}
+
+/// It is a database like any other.
+pub(super) fn forget(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("DROP TABLE IF EXISTS _replay")
+}
+
+/// Of the next ids of a raw table of the database that is attached as `live`: the last, and the first that is not here
+/// though the replay has passed its message. None where there are no more.
+pub(super) fn lost_rows(
+    built: &Connection,
+    table: &str,
+    after: &str,
+    count: u32,
+) -> Result<Option<(String, Option<String>)>, StoreError> {
+    writer::transact(built, |tx| {
+        let upto = format!("SELECT max(id) FROM (SELECT id FROM live.{table} WHERE id > ?1 ORDER BY id LIMIT ?2)");
+        let upto: Option<String> = tx.query_row(&upto, params![after, count], |row| row.get(0))?;
+        let Some(upto) = upto else { return Ok(None) };
+        let lost = format!(
+            "SELECT id FROM live.{table} l WHERE id > ?1 AND id <= ?2 \
+             AND NOT EXISTS (SELECT 1 FROM main.{table} b WHERE b.id = l.id) \
+             AND NOT EXISTS (SELECT 1 FROM main._positions p WHERE p.epoch = l.epoch AND l.stream_seq > p.last_seq) \
+             ORDER BY id LIMIT 1"
+        );
+        Ok(Some((upto.clone(), tx.query_row(&lost, params![after, upto], |row| row.get(0)).optional()?)))
+    })
+}
+
+/// Rows of a table.
+pub(super) fn count(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
+    connection.query_row(&format!("SELECT count(*) FROM main.{table}"), [], |row| row.get(0))
+}
+
+/// Nothing of it is to be published, or asked of it, and it is like any other from now on.
+pub(super) fn let_go_of_outboxes(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "DELETE FROM _dashboard_outbox; DELETE FROM _control; UPDATE _rejections SET published = 1, retry = NULL",
+    )?;
+    forget(tx)
+}
+
+/// When a definition first reached the database is no function of the messages.
+pub(super) fn carry_over_funnels(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "UPDATE main.funnels AS f SET created_at = (SELECT created_at FROM live.funnels l WHERE l.id = f.id) \
+         WHERE EXISTS (SELECT 1 FROM live.funnels l WHERE l.id = f.id)",
+    )
+}
+
+/// Of a file that goes its own way, up to where it stands: the ledger and the gaps. Nothing of it is to be published.
+pub(super) fn carry_over_ledger(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "DELETE FROM main._rejections; DELETE FROM main._gaps; DELETE FROM main._sqlx_migrations; \
+         INSERT INTO main._sqlx_migrations SELECT * FROM live._sqlx_migrations; \
+         INSERT INTO main._rejections SELECT l.* FROM live._rejections l JOIN main._positions p \
+         ON p.epoch = l.epoch AND l.stream_seq <= p.last_seq; \
+         INSERT INTO main._gaps SELECT l.* FROM live._gaps l JOIN main._positions p \
+         ON p.epoch = l.epoch AND l.first_seq <= p.last_seq; \
+         UPDATE main._gaps AS g SET last_seq = min(last_seq, (SELECT last_seq FROM main._positions p \
+         WHERE p.epoch = g.epoch))",
+    )?;
+    carry_over_funnels(tx)
+}
+
+/// Takes away a file that is built aside, and what stands beside it.
+///
+/// # Errors
+/// Where the system does not let it.
+pub fn remove_replica(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = with_suffix(path, suffix);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io { path, source }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where a database is built aside that is to take the place of this one.
+pub fn replica_path(database: &Path) -> PathBuf {
+    with_suffix(database, ".replay")
+}
+
+/// Where a database is built aside that this one is compared with.
+pub fn verified_path(database: &Path) -> PathBuf {
+    with_suffix(database, ".verify")
+}
+
+/// Whether a file is one that a rebuild was killed in.
+pub fn is_unfinished(path: &Path) -> bool {
+    let built = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    built.is_ok_and(|built| read_about(&built).is_ok_and(|about| about.is_some()))
+}
+
+/// Takes away the lock file of a database that is built aside, once nobody wants it any more.
+pub fn discard_lock(path: &Path) {
+    // It would be made again, and does no harm.
+    let _ = std::fs::remove_file(with_suffix(path, ".lock"));
+}
+
+/// Bytes of a database and its write-ahead log.
+pub fn size_bytes(database: &Path) -> u64 {
+    let size_of = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    size_of(database) + size_of(&with_suffix(database, "-wal"))
+}
+
+/// Makes sure that so many bytes are free where a file is to be.
+///
+/// # Errors
+/// [`StoreError::NoRoom`].
+pub fn ensure_room(path: &Path, needed_bytes: u64) -> Result<(), StoreError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let disk = rustix::fs::statvfs(folder).map_err(|error| StoreError::Io { path: folder.to_owned(), source: error.into() })?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes < needed_bytes {
+        return Err(StoreError::NoRoom { path: path.to_owned(), free_bytes, needed_bytes });
+    }
+    Ok(())
+}
+
+/// How far each epoch was read, in their order. Blocks.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub fn positions(database: &Path) -> Result<Vec<Position>, StoreError> {
+    Ok(super::position::all(&open_blocking_reader(database)?)?)
+}
+
+/// Epoch and sequence of the last message that is stored or rejected and was received before a time. Blocks.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub fn last_place_before(database: &Path, time: Timestamp) -> Result<Option<(i64, u64)>, StoreError> {
+    let connection = open_blocking_reader(database)?;
+    let mut last = None;
+    for table in RAW_TABLES.into_iter().chain(["_rejections"]) {
+        let sql = format!(
+            "SELECT epoch, stream_seq FROM {table} WHERE epoch > 0 AND recv_ms < ?1 \
+             ORDER BY epoch DESC, stream_seq DESC LIMIT 1"
+        );
+        let found = connection
+            .query_row(&sql, [time.as_millis()], |row| Ok((row.get(0)?, super::from_sql(row.get(1)?))))
+            .optional()?;
+        last = last.max(found);
+    }
+    Ok(last)
+}
+
+/// The groups of derived tables of a database that were not made by these rules, or are being made anew. Blocks.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub fn differing_groups(database: &Path, rules: &Rules) -> Result<Vec<String>, StoreError> {
+    let connection = open_blocking_reader(database)?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM _groups WHERE name = ?1 AND fingerprint = ?2 AND build IS NULL)";
+    let mut statement = connection.prepare(sql)?;
+    let mut differing = Vec::new();
+    for group in GroupName::all(rules) {
+        let is_same: bool = statement.query_row([group.name(), group.fingerprint(rules)], |row| row.get(0))?;
+        if !is_same {
+            differing.push(group.name());
+        }
+    }
+    Ok(differing)
+}

@@ -1,0 +1,171 @@
+//! A database that was built aside, made whole, and put in the place of this one.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+
+use super::Writer;
+use crate::position::Position;
+use crate::store::control::{self, Outcome, Wanted};
+use crate::store::replica::{self, RAW_TABLES};
+use crate::store::{Lock, StoreError, position};
+
+/// Between tries to begin while another process writes.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// Ids that are compared in one read transaction of the live database.
+const IDS_AT_ONCE: u32 = 100_000;
+
+impl Writer {
+    /// Makes one thing more that was postponed, such as an index. Returns whether there was any.
+    ///
+    /// # Errors
+    /// Where the transaction fails; then nothing changed.
+    pub fn make_postponed(&mut self) -> Result<bool, StoreError> {
+        if replica::next_postponed(&self.connection)?.is_none() {
+            return Ok(false);
+        }
+        let tx = self.begin()?;
+        replica::make_postponed(&tx)?;
+        tx.commit()?;
+        Ok(true)
+    }
+
+    /// Brings a database that is built aside up to a database, from the stored rows: those that came since.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or written.
+    pub fn follow_rows(&mut self) -> Result<(), StoreError> {
+        let epochs = self.history.as_ref().map_or_else(|| Ok(Vec::new()), |history| history.positions())?;
+        for epoch in epochs {
+            let mut stands = self.position_in(&epoch)?;
+            loop {
+                let is_there = stands.last_seq >= epoch.last_seq;
+                stands = self.stand_in(&stands, epoch.last_seq.max(stands.last_seq))?;
+                if is_there {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a replay stands in an epoch; begins it.
+    ///
+    /// # Errors
+    /// Where the transaction fails.
+    pub fn position_in(&mut self, epoch: &Position) -> Result<Position, StoreError> {
+        match position::of_epoch(&self.connection, epoch.epoch)? {
+            Some(stands) => Ok(stands),
+            None => self.adopt_epoch(epoch),
+        }
+    }
+
+    /// Makes sure that a database that is built aside holds every raw row of the live one, as far as it has come.
+    ///
+    /// # Errors
+    /// [`StoreError::WouldLose`] names the first that it does not hold.
+    pub fn ensure_nothing_lost(&mut self, live: &Path) -> Result<(), StoreError> {
+        for table in RAW_TABLES {
+            let mut after = String::new();
+            while let Some((upto, lost)) = self.attached(live, |built| replica::lost_rows(built, table, &after, IDS_AT_ONCE))? {
+                if let Some(id) = lost {
+                    let why = "no message that was accepted is this row".to_owned();
+                    return Err(StoreError::WouldLose { table, id, why });
+                }
+                after = upto;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a database that was built aside a file of its own: with the ledger and the gaps of the live one, as far as
+    /// it has come, where there is one, and with nothing in it to be published.
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    pub fn become_a_file(&mut self, live: Option<&Path>) -> Result<(), StoreError> {
+        if let Some(live) = live {
+            self.attached(live, |built| {
+                super::transact(built, |tx| Ok(replica::carry_over_ledger(tx)?))
+            })?;
+        }
+        super::transact(&self.connection, |tx| Ok(replica::let_go_of_outboxes(tx)?))?;
+        self.make_durable()
+    }
+
+    /// What was written is on the disk, and in the file itself.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn make_durable(&mut self) -> Result<(), StoreError> {
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        let error = |source| StoreError::Io { path: self.database.clone(), source };
+        std::fs::File::open(&self.database).and_then(|file| file.sync_all()).map_err(error)
+    }
+
+    /// Does something while the live database is attached as `live`.
+    fn attached<T>(&mut self, live: &Path, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let live = std::path::absolute(live).map_err(|source| StoreError::Io { path: live.to_owned(), source })?;
+        self.connection.execute("ATTACH ?1 AS live", [live.to_string_lossy()])?;
+        let result = work(&self.connection);
+        self.connection.execute("DETACH live", [])?;
+        result
+    }
+
+    /// Puts a database that was built aside in the place of this one: brings it up to date, carries over what is not
+    /// derived from messages, and copies its pages in one transaction. Readers see all of the one or all of the other.
+    pub(super) fn replace(&mut self, file: &Path, wanted: &Wanted) -> Result<Outcome, StoreError> {
+        let began = Instant::now();
+        let lock = Lock::try_acquire(file, "rebuild, put in")?;
+        let mut built = replica::open_built(&lock, &self.database, &self.rules)?;
+        built.follow_rows()?;
+        built.ensure_no_fewer_rows(&self.connection)?;
+        built.attached(&self.database.clone(), |connection| {
+            super::transact(connection, |tx| {
+                replica::carry_over(tx)?;
+                let in_place = Outcome { is_in_place: true, ..wanted.so_far.clone() };
+                Ok(control::record(tx, &wanted.id, "wanted", &in_place)?)
+            })
+        })?;
+        built.make_durable()?;
+        self.connection.flush_prepared_statement_cache();
+        copy(&built.connection, &mut self.connection)?;
+        replica::forget(&self.connection)?;
+        self.set_rules((*self.rules).clone())?;
+        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = checkpoint {
+            tracing::debug!("the WAL stays as long as it is: {error}");
+        }
+        drop(built);
+        replica::remove_replica(file)?;
+        let pause = began.elapsed();
+        tracing::info!(pause_ms = pause.as_millis(), "the database was rebuilt: what was built aside is in its place");
+        Ok(Outcome { pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), ..wanted.so_far.clone() })
+    }
+
+    /// The raw rows of the live database were compared with these one by one; since then it was written to by others.
+    fn ensure_no_fewer_rows(&self, live: &Connection) -> Result<(), StoreError> {
+        for table in RAW_TABLES {
+            let (here, there) = (replica::count(&self.connection, table)?, replica::count(live, table)?);
+            if here < there {
+                let why = format!("{} rows were written by others meanwhile", there - here);
+                return Err(StoreError::WouldLose { table, id: "?".into(), why });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies all pages, in one transaction of the destination. Waits while another process writes.
+fn copy(from: &Connection, to: &mut Connection) -> Result<(), StoreError> {
+    let backup = Backup::new(from, to)?;
+    loop {
+        match backup.step(-1)? {
+            StepResult::Done => return Ok(()),
+            _ => std::thread::sleep(BUSY_PAUSE),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+use std::process::{Command, Output};
+
+use crate::laws::people_config::CONFIG;
+use crate::support::{Database, NatsServer, Random, Traffic, Worker, publish_all, seed, wait_for};
+
+fn run(command: &mut Command) -> (Output, String) {
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output, said)
+}
+
+fn succeed(command: &mut Command) -> String {
+    let (output, said) = run(command);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn digest(worker: &Worker, database: &Database) -> String {
+    let path = database.0.display().to_string();
+    succeed(worker.command().args(["--database", &path, "digest", "--json"]))
+}
+
+/// A worker that reads random traffic, with funnels and widgets.
+async fn busy(server: &NatsServer, folder: &std::path::Path, seed: u64, count: usize) -> (Worker, u64) {
+    std::fs::write(folder.join("streamgauge.toml"), CONFIG).unwrap();
+    let mut worker = Worker::new(folder, &server.url());
+    worker.start_reading().await;
+    let last_seq = publish_all(&server.jetstream().await, Traffic::new(seed).take_messages(count)).await;
+    worker.applied(last_seq).await;
+    (worker, last_seq)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
+    let seed = seed();
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (worker, _) = busy(&server, folder.path(), seed, 60_000).await;
+    let database = worker.database();
+    // What somebody did to it: rows of any table, and of the states behind them.
+    let by_hand = database.write();
+    by_hand
+        .execute_batch(
+            "UPDATE user_activity SET event_count = event_count + 1 WHERE user_id = 'u7'; \
+             DELETE FROM metric_aggregates WHERE tags = '{\"u\":\"9\"}'; DELETE FROM _rollup_states; \
+             UPDATE analytics_events SET event_name = 'forged' WHERE stream_seq < 20; \
+             DELETE FROM analytics_events WHERE stream_seq BETWEEN 100 AND 150; \
+             CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('mine'); \
+             CREATE INDEX notes_text ON notes(text); CREATE VIEW forged AS SELECT * FROM analytics_events",
+        )
+        .unwrap();
+    drop(by_hand);
+    // Messages go on coming, and readers reading: never fewer rows than before.
+    let jetstream = server.jetstream().await;
+    let more = tokio::spawn(async move { publish_all(&jetstream, Traffic::new(seed ^ 1).take_messages(60_000)).await });
+    let watching = {
+        let (database, least) = (database.clone(), i64::try_from(database.count("analytics_events")).unwrap());
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let ends = std::sync::Arc::clone(&done);
+        let thread = std::thread::spawn(move || {
+            let (mut reads, mut last) = (0, least);
+            let connection = database.read();
+            while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+                let sql = "SELECT (SELECT count(*) FROM analytics_events), (SELECT sum(event_count) FROM user_activity)";
+                let (rows, counted): (i64, i64) =
+                    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+                assert!(rows >= last && counted >= last && counted < rows + 200, "{rows} rows, {counted} counted, after {last}");
+                (reads, last) = (reads + 1, rows.min(counted));
+            }
+            reads
+        });
+        (done, thread)
+    };
+    let said = succeed(worker.command().arg("rebuild"));
+    assert!(said.contains("in the place of the old one"), "{said}");
+    let last_seq = more.await.unwrap();
+    worker.applied(last_seq).await;
+    watching.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(watching.1.join().unwrap() > 10);
+    assert!(worker.log().contains("the database was rebuilt"), "{}", worker.log());
+
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("streamgauge.toml"), CONFIG).unwrap();
+    let mut calm = worker.twin(other.path());
+    calm.start();
+    calm.applied(last_seq).await;
+    assert_eq!(digest(&worker, &database), digest(&calm, &calm.database()));
+    let schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('notes', 'notes_text', 'forged') ORDER BY name";
+    assert_eq!(database.texts(schema), calm.database().texts(schema));
+    assert_eq!((database.texts("SELECT text FROM notes"), database.count("forged WHERE event_name = 'forged'")), (vec!["mine".to_owned()], 0));
+    database.assert_account_balances();
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".replay")), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_that_is_killed_goes_on_and_one_without_a_worker_does_it_itself() {
+    let seed = seed();
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worker, last_seq) = busy(&server, folder.path(), seed, 60_000).await;
+    let database = worker.database();
+    let before = digest(&worker, &database);
+    worker.stop().await;
+    database.write().execute_batch("DELETE FROM analytics_sessions; DELETE FROM _session_states").unwrap();
+    let aside = Database(folder.path().join("streamgauge.db.replay"));
+    let mut random = Random(seed);
+    let mut reached = 0;
+    loop {
+        let mut rebuild = worker.command().arg("rebuild").spawn().unwrap();
+        let until = reached + 1 + random.below(20_000);
+        wait_for("some of it", || aside.applied() >= until || rebuild.try_wait().unwrap().is_some()).await;
+        let _ = rebuild.kill();
+        if rebuild.wait().unwrap().success() {
+            break;
+        }
+        let stands = aside.applied();
+        assert!(stands >= reached || !aside.0.exists(), "{stands} after {reached}");
+        reached = stands;
+        if reached >= last_seq {
+            succeed(worker.command().arg("rebuild"));
+            break;
+        }
+    }
+    assert_eq!(digest(&worker, &database), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
+    let seed = seed();
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worker, last_seq) = busy(&server, folder.path(), seed, 20_000).await;
+    let jetstream = server.jetstream().await;
+    let stream = jetstream.get_stream("ANALYTICS").await.unwrap();
+    stream.purge().sequence(5_000).await.unwrap();
+    for seq in (6_000..6_500).step_by(3).chain(last_seq - 5..=last_seq) {
+        stream.delete_message(seq).await.unwrap();
+    }
+    let database = worker.database();
+    let before = digest(&worker, &database);
+    database.write().execute_batch("DELETE FROM feature_usage; UPDATE analytics_sessions SET event_count = 0").unwrap();
+    succeed(worker.command().arg("rebuild"));
+    assert_eq!(digest(&worker, &database), before);
+
+    // A file of its own, without a worker; of all, of a part, of the rows alone.
+    worker.stop().await;
+    let into = |name: &str, args: &[&str]| {
+        let file = Database(folder.path().join(name));
+        succeed(worker.command().args(["rebuild", "--into", name]).args(args));
+        file
+    };
+    for (name, args) in [("whole.db", &[][..]), ("rows.db", &["--from", "database"])] {
+        let file = into(name, args);
+        assert_eq!(digest(&worker, &file), before, "{name}");
+        assert_eq!(file.count("_rejections"), database.count("_rejections"));
+        assert_eq!((file.count("_rejections WHERE published = 0"), file.count("_dashboard_outbox"), file.count("_control")), (0, 0, 0));
+    }
+    let part = into("part.db", &["--until", "7000"]);
+    let part_of_rows = into("part-of-rows.db", &["--until", "7000", "--from", "database"]);
+    assert_eq!((part.applied(), digest(&worker, &part)), (7_000, digest(&worker, &part_of_rows)));
+    assert!(part.count("analytics_events") < database.count("analytics_events"));
+    let (output, said) = run(worker.command().args(["rebuild", "--into", "part.db"]));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    // It is a database like any other: a worker goes on with it.
+    let path = part.0.display().to_string();
+    let mut going_on = Worker::new(folder.path(), &server.url());
+    going_on.start_with(&["--database", &path]);
+    wait_for("the rest", || part.applied() == last_seq - 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_that_would_lose_a_row_refuses_and_says_which() {
+    let seed = seed();
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worker, _) = busy(&server, folder.path(), seed, 2_000).await;
+    let database = worker.database();
+    let strange = "INSERT INTO analytics_events (id, event_type, event_name, timestamp) \
+                   VALUES ('by hand', 't', 'n', '2026-01-01T00:00:00.000Z')";
+    database.write().execute_batch(strange).unwrap();
+    let before = digest(&worker, &database);
+    for _ in ["with a worker", "without"] {
+        let (output, said) = run(worker.command().arg("rebuild"));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("would lose this row") && said.contains("by hand"), "{said}");
+        if worker.is_running() {
+            worker.stop().await;
+        }
+    }
+    assert_eq!(digest(&worker, &database), before);
+}
