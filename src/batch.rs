@@ -18,6 +18,8 @@ pub struct Batch {
     pub verdicts: Vec<Verdict>,
     /// Sequences between them that the stream does not hold.
     pub gaps: Vec<Gap>,
+    /// Whether they were not delivered, but are stored rows which stand for messages.
+    pub is_of_rows: bool,
     size_bytes: usize,
     end: Position,
 }
@@ -25,7 +27,13 @@ pub struct Batch {
 impl Batch {
     /// An empty batch after a position.
     pub fn after(position: Position) -> Self {
-        Self { end: position.clone(), after: position, verdicts: Vec::new(), gaps: Vec::new(), size_bytes: 0 }
+        let (end, after) = (position.clone(), position);
+        Self { after, verdicts: Vec::new(), gaps: Vec::new(), is_of_rows: false, size_bytes: 0, end }
+    }
+
+    /// The stored rows of all messages from one position to another.
+    pub fn of_rows(after: Position, verdicts: Vec<Verdict>, end: Position) -> Self {
+        Self { after, verdicts, gaps: Vec::new(), is_of_rows: true, size_bytes: 0, end }
     }
 
     /// The position once this batch is written.

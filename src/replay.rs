@@ -19,9 +19,10 @@ use crate::store::{self, Lock, MadeOf, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 use crate::validate::Limits;
 
-/// What one transaction takes, five of these: each key's state is read and written once for all of them.
+/// What is judged at once. A transaction takes many of these, so it waits for them: each key's state is read and written
+/// once for all of them.
 const BATCH: config::Batch =
-    config::Batch { max_messages: 20_000, max_bytes: 16 << 20, max_delay: Duration::from_millis(50) };
+    config::Batch { max_messages: 10_000, max_bytes: 8 << 20, max_delay: Duration::from_secs(1) };
 
 /// Where a replay ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -41,3 +41,5 @@ mod stream_life;
 mod rebuild;
 /// Rules over the source tree.
 mod tidy;
+/// Whether the database is what its messages make.
+mod verify;

@@ -213,6 +213,11 @@ impl<G: Group> ByKey<G> {
         self.0.iter()
     }
 
+    /// Of how many keys something is said.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

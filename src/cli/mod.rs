@@ -30,9 +30,11 @@ mod migrate;
 mod progress;
 mod publish;
 mod rebuild;
+mod replaying;
 mod run;
 mod signals;
 mod status;
+mod verify;
 mod watch;
 
 use std::path::PathBuf;
@@ -81,6 +83,8 @@ enum Command {
     Dlq(dlq::Action),
     /// Make the database anew, from the stream or from its stored rows, while the worker goes on
     Rebuild(rebuild::Args),
+    /// Rebuild aside and compare: whether the database is what its messages make
+    Verify(verify::Args),
     /// Apply, revert or list migrations
     Migrate(migrate::Args),
     /// Print a script that completes commands in a shell
@@ -147,6 +151,7 @@ impl Cli {
             Command::Funnel(action) => funnel::execute(action, config).await,
             Command::Dlq(action) => dlq::execute(action, config).await,
             Command::Rebuild(args) => rebuild::execute(args, config).await,
+            Command::Verify(args) => verify::execute(args, config).await,
             Command::Migrate(args) => migrate::execute(args, config).await,
             Command::Check => check::execute(raw),
         }

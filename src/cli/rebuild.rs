@@ -1,38 +1,25 @@
 //! `streamgauge rebuild`
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::ask::ask;
 use super::progress::Progress;
+use super::replaying::{From, connect, ensure_same_rules, follow, interrupted};
 use super::signals::stop_token;
 use crate::config::Config;
 use crate::model::Timestamp;
 use crate::nats::{self, Connection};
 use crate::replay::{End, Replay};
-use crate::store::{self, Lock, Request, StoreError};
+use crate::store::{self, Request, StoreError};
 
-/// Messages that may be left for the worker to take in while it waits.
-const MAX_LEFT_MESSAGES: u64 = 2_000;
-/// Rounds after which the worker takes in what is left, however much: it writes faster than it is followed.
-const MAX_ROUNDS: u32 = 20;
 /// What a rebuild takes on the disk at its end, as often as the database is large: that one, the new one, and the new one
 /// on its way into the old one.
 const DISK_FACTOR: u64 = 3;
-const DRAW_EVERY: Duration = Duration::from_millis(200);
+const WHAT: &str = "rebuilding";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum From {
-    /// The stream; where it does not hold a message any more, the stored row
-    Stream,
-    /// The stored rows alone
-    Database,
-}
-
-/// Where to stop.
 #[derive(Debug, Clone, Copy)]
 enum Until {
     Sequence(u64),
@@ -80,7 +67,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
 
 /// Groups of derived tables, by the worker, or without one by this process.
 async fn groups(groups: Vec<String>, config: &Config) -> Result<(), Failure> {
-    let mut progress = Progress::of_messages("rebuilding", 0, 0);
+    let mut progress = Progress::of_messages(WHAT, 0, 0);
     let database = &config.database_path;
     let tell = || {
         if let Ok(Some(built)) = store::build_progress(database) {
@@ -103,7 +90,7 @@ async fn into_file(args: &Args, config: Config, file: &Path) -> Result<(), Failu
         return Err(Failure::Failed(format!("{} is there already; name another file", file.display())));
     }
     let connection = match args.from {
-        From::Stream => Some(nats::connect(&config.nats).await.map_err(Failure::failed)?),
+        From::Stream => Some(connect(&config).await?),
         From::Database => None,
     };
     let end = end_of(args.until, live.as_deref(), connection.as_ref(), &config).await?;
@@ -112,7 +99,7 @@ async fn into_file(args: &Args, config: Config, file: &Path) -> Result<(), Failu
     }
     let stop = stop_token(Some("stopping; the same command goes on from here"))?;
     let replay = Replay::open(config, connection, live.as_deref(), file).await.map_err(Failure::failed)?;
-    let position = follow(&replay, live.as_deref(), end, &stop).await?;
+    let position = follow(&replay, live.as_deref(), end, &stop, WHAT).await?;
     finish(&replay, &stop).await?;
     let done = replay.writer().run(move |writer| writer.become_a_file(live.as_deref())).await;
     done.map_err(Failure::failed)?;
@@ -161,76 +148,25 @@ async fn whole(config: Config) -> Result<(), Failure> {
     let needed_bytes = (store::size_bytes(&live) * DISK_FACTOR).saturating_sub(store::size_bytes(&file));
     store::ensure_room(&file, needed_bytes).map_err(Failure::failed)?;
     let stop = stop_token(Some("stopping; the same command goes on from here"))?;
-    let connection = nats::connect(&config.nats).await.map_err(Failure::failed)?;
+    let connection = connect(&config).await?;
     let replay =
         Replay::open(config.clone(), Some(connection), Some(&live), &file).await.map_err(Failure::failed)?;
-    follow(&replay, Some(&live), None, &stop).await?;
+    follow(&replay, Some(&live), None, &stop, WHAT).await?;
+    tracing::debug!("loaded");
     finish(&replay, &stop).await?;
     // What came meanwhile.
-    follow(&replay, Some(&live), None, &stop).await?;
+    follow(&replay, Some(&live), None, &stop, WHAT).await?;
     let database = live.clone();
     replay.writer().run(move |writer| writer.ensure_nothing_lost(&database)).await.map_err(Failure::failed)?;
-    follow(&replay, Some(&live), None, &stop).await?;
+    tracing::debug!("nothing is lost");
+    follow(&replay, Some(&live), None, &stop, WHAT).await?;
+    tracing::debug!("closing");
     replay.close().await.map_err(Failure::failed)?;
+    tracing::debug!("asking");
     let file = std::path::absolute(&file).map_err(Failure::failed)?;
     let outcome = ask(&config, "rebuild", Request::Replace { file: file.clone() }, || ()).await?;
     store::discard_lock(&file);
     out!("rebuilt: the new database is in the place of the old one; ingestion waited {} ms", outcome.pause_ms);
-    Ok(())
-}
-
-/// A worker has its own rules: what is built by others could not take its place.
-async fn ensure_same_rules(config: &Config, live: &Path) -> Result<(), Failure> {
-    drop(store::open_reader(live).await.map_err(Failure::failed)?);
-    let Err(StoreError::Locked { .. }) = Lock::try_acquire(live, "rebuild") else { return Ok(()) };
-    let differing = store::differing_groups(live, &config.rules).map_err(Failure::failed)?;
-    if differing.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::Failed(format!(
-        "the worker goes by another configuration than this command, or has not made by it yet: {}; name the worker's with \
-         --config, or wait until `streamgauge status` shows nothing as rebuilding",
-        differing.join(", ")
-    )))
-}
-
-/// Fills the file until it is close to the live database, or at the end, with a bar. Returns the sequence it stands at.
-async fn follow(
-    replay: &Replay,
-    live: Option<&Path>,
-    end: Option<End>,
-    stop: &CancellationToken,
-) -> Result<u64, Failure> {
-    for _ in 0..MAX_ROUNDS {
-        let last = live.map(store::positions).transpose().map_err(Failure::failed)?.and_then(|mut all| all.pop());
-        let upto = end.map(|end| end.seq).or(last.map(|last| last.last_seq)).unwrap_or_default();
-        let telemetry = replay.telemetry();
-        let mut progress = Progress::of_messages("rebuilding", telemetry.applied(), upto);
-        let following = replay.follow(end, stop);
-        tokio::pin!(following);
-        let stands = loop {
-            tokio::select! {
-                stands = &mut following => break stands,
-                () = tokio::time::sleep(DRAW_EVERY) => progress.set(telemetry.applied()),
-            }
-        };
-        progress.finish();
-        let stands = stands.map_err(Failure::failed)?;
-        interrupted(stop)?;
-        let seq = stands.map_or(0, |stands| stands.last_seq);
-        let Some(live) = live.filter(|_| end.is_none()) else { return Ok(seq) };
-        let last = store::positions(live).map_err(Failure::failed)?.pop();
-        if last.is_none_or(|last| last.last_seq.saturating_sub(seq) <= MAX_LEFT_MESSAGES) {
-            return Ok(seq);
-        }
-    }
-    Ok(0)
-}
-
-fn interrupted(stop: &CancellationToken) -> Result<(), Failure> {
-    if stop.is_cancelled() {
-        return Err(Failure::Failed("interrupted; the same command goes on from here".into()));
-    }
     Ok(())
 }
 

@@ -94,6 +94,16 @@ fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
         out!("  duplicates  {}", stream.duplicates);
     }
     out!("dead letters  {} open, {} not published yet", status.dead_letters, status.unpublished_dead_letters);
+    print_gaps(status);
+    for group in &status.rebuilding {
+        out!("rebuilding    {}: {} of {} rows", group.group, group.rows_done, group.rows_total);
+    }
+    out!("database      {} bytes, write-ahead log {} bytes", status.size_bytes, status.wal_bytes);
+    out!("version       {}", env!("CARGO_PKG_VERSION"));
+}
+
+/// Messages that the stream no longer held when they were to be read.
+pub(super) fn print_gaps(status: &store::Status) {
     out!("gaps          {} with {} messages", status.gaps, status.missing_messages);
     for gap in &status.gap_ranges {
         out!(
@@ -106,9 +116,4 @@ fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
             gap.found_at
         );
     }
-    for group in &status.rebuilding {
-        out!("rebuilding    {}: {} of {} rows", group.group, group.rows_done, group.rows_total);
-    }
-    out!("database      {} bytes, write-ahead log {} bytes", status.size_bytes, status.wal_bytes);
-    out!("version       {}", env!("CARGO_PKG_VERSION"));
 }

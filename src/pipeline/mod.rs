@@ -29,6 +29,9 @@ use trouble::Trouble;
 /// How often an idle worker looks whether the stream is still the one it reads.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
+/// Batches that a replay reads ahead: while the writer derives, the rules of the next go on.
+const REPLAYED_AHEAD: usize = 5;
+
 /// What ends the pipeline.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -280,15 +283,17 @@ impl Pipeline {
 
     /// Begins a transaction. Under backlog it takes more batches as they fill.
     async fn begin_write(&mut self, round: &mut Round) -> Result<(), NatsError> {
-        let batch = match round.left_over.take() {
+        let mut left_over = std::mem::take(&mut round.left_over);
+        let batch = match left_over.pop_front() {
             Some(batch) => batch,
             None => self.take_batch(round).await?,
         };
-        let (feed, mut more) = mpsc::channel(1);
+        let (feed, mut more) = mpsc::channel(if self.upto.is_some() { REPLAYED_AHEAD } else { 1 });
         let (runtime, max_delay) = (Handle::current(), self.batch.max_delay);
         let committed = self.writer.run(move |writer| {
-            let next = || runtime.block_on(async { tokio::time::timeout(max_delay, more.recv()).await.ok().flatten() });
-            Ok((writer.commit_all(&batch, next)?, more))
+            let mut came = || runtime.block_on(async { tokio::time::timeout(max_delay, more.recv()).await.ok().flatten() });
+            let committed = writer.commit_all(&batch, || left_over.pop_front().or_else(&mut came))?;
+            Ok((committed, left_over, more))
         });
         let feed = self.source.has_backlog().then_some(feed);
         round.write = Some(Write { began: Instant::now(), feed, committed });
@@ -310,9 +315,10 @@ impl Pipeline {
     }
 
     /// After a commit, and only then: acknowledge, and tell those who publish.
-    async fn committed(&mut self, round: &mut Round, (committed, mut more): Written) {
+    async fn committed(&mut self, round: &mut Round, (committed, left_over, mut more): Written) {
         let took = round.write.take().map(|write| write.began.elapsed()).unwrap_or_default();
-        round.left_over = more.try_recv().ok();
+        round.left_over = left_over;
+        round.left_over.extend(std::iter::from_fn(|| more.try_recv().ok()));
         round.has_committed = true;
         self.source.ack(&committed).await;
         self.publish(&committed, took);

@@ -1,5 +1,7 @@
 //! A round of reading: the batch that is being filled, and the transaction that is being written.
 
+use std::collections::VecDeque;
+
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::time::Instant;
@@ -15,8 +17,8 @@ pub(super) struct Round {
     /// When the first message came into the batch.
     pub(super) began: Instant,
     pub(super) write: Option<Write>,
-    /// A batch that was handed to a transaction which had closed already: the next one begins with it.
-    pub(super) left_over: Option<Batch>,
+    /// Batches that were handed to a transaction which had closed already: the next one begins with them.
+    pub(super) left_over: VecDeque<Batch>,
     pub(super) has_committed: bool,
 }
 
@@ -28,13 +30,13 @@ pub(super) struct Write {
     pub(super) committed: BoxFuture<'static, Result<Written, StoreError>>,
 }
 
-/// What a transaction committed, and what it did not take any more.
-pub(super) type Written = (Committed, Receiver<Batch>);
+/// What a transaction committed, and what it did not take any more: of what was left before it, then of what came.
+pub(super) type Written = (Committed, VecDeque<Batch>, Receiver<Batch>);
 
 impl Round {
     pub(super) fn after(position: Position) -> Self {
         let batch = Batch::after(position);
-        Self { batch, began: Instant::now(), write: None, left_over: None, has_committed: false }
+        Self { batch, began: Instant::now(), write: None, left_over: VecDeque::new(), has_committed: false }
     }
 
     pub(super) fn push(&mut self, verdict: Verdict) {
@@ -45,7 +47,7 @@ impl Round {
     }
 
     pub(super) fn can_write(&self) -> bool {
-        self.write.is_none() && !(self.batch.is_empty() && self.left_over.is_none())
+        self.write.is_none() && !(self.batch.is_empty() && self.left_over.is_empty())
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -55,7 +57,7 @@ impl Round {
     /// The writer takes what is there when it is free; only under backlog does it wait for the batch to fill.
     pub(super) fn is_due(&self, limits: config::Batch, has_backlog: bool) -> bool {
         let is_filled = self.batch.is_full(limits) || self.began.elapsed() >= limits.max_delay;
-        self.can_write() && (self.left_over.is_some() || !has_backlog || is_filled)
+        self.can_write() && (!self.left_over.is_empty() || !has_backlog || is_filled)
     }
 
     /// Ends the transaction with what it has.

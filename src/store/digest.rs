@@ -13,7 +13,7 @@ use super::{StoreError, from_sql};
 
 /// The public tables and the specification's columns, which the digest covers. `funnels.created_at` is left out: when
 /// a definition first reached a database is no function of the messages.
-const TABLES: [(&str, &str); 9] = [
+pub(super) const TABLES: [(&str, &str); 9] = [
     (
         "analytics_events",
         "id, event_type, event_name, timestamp, session_id, user_id, properties, context, page_url, referrer",

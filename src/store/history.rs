@@ -4,7 +4,8 @@
 //! of today; and where the stream does not hold it any more, the stored raw row stands for it.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
 use rusqlite::{Connection, Transaction};
@@ -22,11 +23,14 @@ use crate::validate::{Judged, Supplied};
 /// Stored rows that stand for messages, in memory at once.
 const CHUNK_ROWS: usize = 10_000;
 const CHUNK_BYTES: usize = 8 << 20;
+/// Sequences that are looked for in each raw table in turn.
+const SEQS_AT_ONCE: u64 = 1_000;
 
 /// The database whose messages are replayed, read in short transactions.
 #[derive(Debug)]
 pub(super) struct History {
     live: Connection,
+    path: PathBuf,
     /// Dead letters that were judged again up to this transaction are in the replay, where they stand before its position.
     judged: Cell<i64>,
 }
@@ -45,15 +49,21 @@ impl Range {
 }
 
 /// What of a batch was accepted.
-pub(super) struct Accepted<'a> {
-    pub(super) verdicts: Vec<&'a Verdict>,
+pub(super) struct Accepted {
+    /// Whether each of its messages was.
+    pub(super) are_accepted: Vec<bool>,
     /// What stored rows stand for.
     pub(super) stand_ins: Vec<Range>,
 }
 
 impl History {
     pub(super) fn open(live: &Path) -> Result<Self, StoreError> {
-        Ok(Self { live: open_blocking_reader(live)?, judged: Cell::new(0) })
+        Ok(Self { live: open_blocking_reader(live)?, path: live.to_owned(), judged: Cell::new(0) })
+    }
+
+    /// The database.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where the database stands in an epoch.
@@ -67,24 +77,24 @@ impl History {
     }
 
     /// What of a batch was accepted. The database must have applied it.
-    pub(super) fn accepted<'a>(&self, batch: &'a Batch) -> Result<Accepted<'a>, StoreError> {
+    pub(super) fn accepted(&self, batch: &Batch) -> Result<Accepted, StoreError> {
         let (epoch, first_seq, last_seq) = (batch.after.epoch, batch.after.last_seq + 1, batch.end_seq());
         let listed = rejections::listed(&self.live, epoch, first_seq, last_seq)?;
         let mut stand_ins: Vec<Range> = Vec::new();
         for gap in &batch.gaps {
             stand_ins.push(Range { first_seq: gap.first_seq, last_seq: gap.last_seq });
         }
-        let mut verdicts = Vec::with_capacity(batch.verdicts.len());
+        let mut are_accepted = Vec::with_capacity(batch.verdicts.len());
         for verdict in &batch.verdicts {
             let seq = verdict.delivery.stream_sequence;
-            match &verdict.outcome {
-                _ if listed.binary_search(&seq).is_ok() => {}
-                Ok(_) => verdicts.push(verdict),
-                // It was accepted by rules of then.
-                Err(_) => stand_ins.push(Range::of(seq)),
+            let is_listed = listed.binary_search(&seq).is_ok();
+            // It was accepted by rules of then.
+            if verdict.outcome.is_err() && !is_listed {
+                stand_ins.push(Range::of(seq));
             }
+            are_accepted.push(verdict.outcome.is_ok() && !is_listed);
         }
-        Ok(Accepted { verdicts, stand_ins })
+        Ok(Accepted { are_accepted, stand_ins })
     }
 
     /// What is read is of one moment, until this is dropped.
@@ -116,12 +126,43 @@ impl History {
         self.judged.set(judged);
     }
 
+    /// Hands over the stored rows from a position to a sequence, for as long as somebody takes them; one batch at least.
+    pub(super) fn batches(
+        &self,
+        mut after: Position,
+        last_seq: u64,
+        into: &SyncSender<Batch>,
+    ) -> Result<(), StoreError> {
+        let live = self.position(after.epoch)?;
+        let recv_ns_at = |seq: u64| live.as_ref().filter(|live| live.last_seq == seq).map_or(0, |live| live.last_recv_ns);
+        loop {
+            let (mut verdicts, mut size_bytes, mut seq) = (Vec::new(), 0, after.last_seq);
+            while seq < last_seq && verdicts.len() < CHUNK_ROWS && size_bytes < CHUNK_BYTES {
+                let range = Range { first_seq: seq + 1, last_seq: last_seq.min(seq + SEQS_AT_ONCE) };
+                let known = verdicts.len();
+                self.rows(after.epoch, range, |rows| {
+                    verdicts.append(rows);
+                    Ok(())
+                })?;
+                size_bytes += verdicts[known..].iter().map(|verdict| verdict.delivery.size_bytes).sum::<usize>();
+                verdicts[known..].sort_by_key(|verdict| verdict.delivery.stream_sequence);
+                seq = range.last_seq;
+            }
+            let last_recv_ns = if seq == after.last_seq { after.last_recv_ns } else { recv_ns_at(seq) };
+            let end = Position { last_seq: seq, last_recv_ns, ..after.clone() };
+            if into.send(Batch::of_rows(after, verdicts, end.clone())).is_err() || seq >= last_seq {
+                return Ok(());
+            }
+            after = end;
+        }
+    }
+
     /// Hands over the stored rows of sequences of an epoch, some at a time.
     pub(super) fn rows(
         &self,
         epoch: i64,
         range: Range,
-        mut take: impl FnMut(&[Verdict]) -> Result<(), StoreError>,
+        mut take: impl FnMut(&mut Vec<Verdict>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         self.rows_of::<AnalyticsEvent>(epoch, range, &mut take)?;
         self.rows_of::<Metric>(epoch, range, &mut take)?;
@@ -132,7 +173,7 @@ impl History {
         &self,
         epoch: i64,
         range: Range,
-        take: &mut impl FnMut(&[Verdict]) -> Result<(), StoreError>,
+        take: &mut impl FnMut(&mut Vec<Verdict>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let (table, columns) = (T::TABLE, T::COLUMNS);
         let sql = format!(
@@ -168,11 +209,11 @@ impl History {
             };
             chunk.push(Verdict { delivery, kind: Some(T::KIND), outcome: Ok(T::message(judged)) });
             if chunk.len() == CHUNK_ROWS || chunk_bytes >= CHUNK_BYTES {
-                take(&chunk)?;
+                take(&mut chunk)?;
                 chunk.clear();
                 chunk_bytes = 0;
             }
         }
-        if chunk.is_empty() { Ok(()) } else { take(&chunk) }
+        if chunk.is_empty() { Ok(()) } else { take(&mut chunk) }
     }
 }

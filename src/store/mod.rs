@@ -7,9 +7,11 @@
 mod aside;
 mod board;
 mod committed;
+mod compare;
 mod control;
 mod derived;
 mod digest;
+mod disk;
 mod funnels;
 mod gaps;
 mod history;
@@ -33,20 +35,22 @@ use std::path::PathBuf;
 pub use aside::{Aside, Progress, STEP_MESSAGES, build_progress, remove as discard_build};
 pub use board::{Board, Number, NumberKey, numbers_changed};
 pub use committed::{Committed, Swapped};
+pub use compare::{Compared, Comparison, Difference, How};
 pub use control::{Asking, Outcome, Request};
 pub use derived::Build;
 pub use digest::{Digest, digest};
+pub use disk::{discard_lock, ensure_room, size_bytes};
 pub use funnels::{ActorHits, FunnelReport, funnel_hits, funnel_reports};
 pub use letters::{DeadLetterId, DeadLetterKey, Letter, Selection, letter_with_payload, letters};
 pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
 pub use open::{WRITER_PRAGMAS, open_reader, open_writer};
 pub use outbox::{DeadLetter, Unpublished, dead_letter, unpublished};
+pub use position::{last_place_before, positions};
 pub use overview::{History, Overview, OverviewReader, Standing};
 pub use raw::Counts;
 pub use replica::{
-    MadeOf, create_replica, differing_groups, discard_lock, ensure_room, is_unfinished, last_place_before, open_replica,
-    positions, remove_replica, replica_path, size_bytes, verified_path,
+    MadeOf, create_replica, differing_groups, is_unfinished, open_replica, remove_replica, replica_path, verified_path,
 };
 pub use spent::Spent;
 pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};

@@ -1,8 +1,13 @@
 //! `_positions`: read, begun, and moved by compare-and-set.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::open::open_blocking_reader;
+use super::replica::RAW_TABLES;
 use super::{StoreError, from_sql, to_sql};
+use crate::model::Timestamp;
 use crate::position::Position;
 
 const COLUMNS: &str = "stream, epoch, stream_created_ns, first_seq, last_seq, last_recv_ns";
@@ -72,4 +77,32 @@ pub(super) fn add_counts(tx: &Transaction<'_>, epoch: i64, stored: u64, duplicat
     let sql = "UPDATE _positions SET stored = stored + ?1, duplicates = duplicates + ?2 WHERE epoch = ?3";
     tx.prepare_cached(sql)?.execute(params![to_sql(stored), to_sql(duplicates), epoch])?;
     Ok(())
+}
+
+/// How far each epoch was read, in their order. Blocks.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub fn positions(database: &Path) -> Result<Vec<Position>, StoreError> {
+    Ok(all(&open_blocking_reader(database)?)?)
+}
+
+/// Epoch and sequence of the last message that is stored or rejected and was received before a time. Blocks.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub fn last_place_before(database: &Path, time: Timestamp) -> Result<Option<(i64, u64)>, StoreError> {
+    let connection = open_blocking_reader(database)?;
+    let mut last = None;
+    for table in RAW_TABLES.into_iter().chain(["_rejections"]) {
+        let sql = format!(
+            "SELECT epoch, stream_seq FROM {table} WHERE epoch > 0 AND recv_ms < ?1 \
+             ORDER BY epoch DESC, stream_seq DESC LIMIT 1"
+        );
+        let found = connection
+            .query_row(&sql, [time.as_millis()], |row| Ok((row.get(0)?, from_sql(row.get(1)?))))
+            .optional()?;
+        last = last.max(found);
+    }
+    Ok(last)
 }

@@ -12,14 +12,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::aside::with_suffix;
 use super::derived::GroupName;
+use super::disk::{boot_id, with_suffix};
 use super::history::History;
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader};
 use super::{Lock, StoreError, Writer, migrate, writer};
 use crate::analytics::Rules;
-use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
-use crate::position::Position;
+use crate::model::{AnalyticsEvent, Metric, SessionMessage};
 use crate::store::raw::RawTable;
 
 /// What the file is, and what it still lacks.
@@ -28,12 +27,12 @@ use crate::store::raw::RawTable;
 /// postponed  statements that make what loading does not need: indexes, views, triggers
 const ABOUT: &str = "CREATE TABLE _replay (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), made_of TEXT NOT NULL, \
      postponed TEXT NOT NULL)";
-/// How its connection is set up. 128 MiB of pages: what grows at random places stays in memory for longer.
+/// How its connection is set up. 64 MiB of pages: what grows at random places stays in memory for longer.
 const PRAGMAS: [(&str, &str); 6] = [
     ("journal_mode", "WAL"),
     ("synchronous", "OFF"),
     ("foreign_keys", "OFF"),
-    ("cache_size", "-98304"),
+    ("cache_size", "-65536"),
     ("temp_store", "FILE"),
     ("wal_autocheckpoint", "16000"),
 ];
@@ -134,8 +133,7 @@ fn about(live: &Path, rules: &Rules, made_of: MadeOf) -> Result<String, StoreErr
         .collect::<rusqlite::Result<_>>()?;
     let groups: Vec<String> =
         GroupName::all(rules).iter().map(|group| format!("{} {}", group.name(), group.fingerprint(rules))).collect();
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Ok(format!("{made_of:?} {} {epochs:?} {groups:?} {schema:?}", boot.trim()))
+    Ok(format!("{made_of:?} {} {epochs:?} {groups:?} {schema:?}", boot_id()))
 }
 
 fn read_about(built: &Connection) -> rusqlite::Result<Option<String>> {
@@ -321,63 +319,6 @@ pub fn verified_path(database: &Path) -> PathBuf {
 pub fn is_unfinished(path: &Path) -> bool {
     let built = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
     built.is_ok_and(|built| read_about(&built).is_ok_and(|about| about.is_some()))
-}
-
-/// Takes away the lock file of a database that is built aside, once nobody wants it any more.
-pub fn discard_lock(path: &Path) {
-    // It would be made again, and does no harm.
-    let _ = std::fs::remove_file(with_suffix(path, ".lock"));
-}
-
-/// Bytes of a database and its write-ahead log.
-pub fn size_bytes(database: &Path) -> u64 {
-    let size_of = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    size_of(database) + size_of(&with_suffix(database, "-wal"))
-}
-
-/// Makes sure that so many bytes are free where a file is to be.
-///
-/// # Errors
-/// [`StoreError::NoRoom`].
-pub fn ensure_room(path: &Path, needed_bytes: u64) -> Result<(), StoreError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let disk = rustix::fs::statvfs(folder).map_err(|error| StoreError::Io { path: folder.to_owned(), source: error.into() })?;
-    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free_bytes < needed_bytes {
-        return Err(StoreError::NoRoom { path: path.to_owned(), free_bytes, needed_bytes });
-    }
-    Ok(())
-}
-
-/// How far each epoch was read, in their order. Blocks.
-///
-/// # Errors
-/// Where the database cannot be read.
-pub fn positions(database: &Path) -> Result<Vec<Position>, StoreError> {
-    Ok(super::position::all(&open_blocking_reader(database)?)?)
-}
-
-/// Epoch and sequence of the last message that is stored or rejected and was received before a time. Blocks.
-///
-/// # Errors
-/// Where the database cannot be read.
-pub fn last_place_before(database: &Path, time: Timestamp) -> Result<Option<(i64, u64)>, StoreError> {
-    let connection = open_blocking_reader(database)?;
-    let mut last = None;
-    for table in RAW_TABLES.into_iter().chain(["_rejections"]) {
-        let sql = format!(
-            "SELECT epoch, stream_seq FROM {table} WHERE epoch > 0 AND recv_ms < ?1 \
-             ORDER BY epoch DESC, stream_seq DESC LIMIT 1"
-        );
-        let found = connection
-            .query_row(&sql, [time.as_millis()], |row| Ok((row.get(0)?, super::from_sql(row.get(1)?))))
-            .optional()?;
-        last = last.max(found);
-    }
-    Ok(last)
 }
 
 /// The groups of derived tables of a database that were not made by these rules, or are being made anew. Blocks.

@@ -46,6 +46,11 @@ impl Bench {
         self.worker.database().0
     }
 
+    /// A command on the bench's stream and database.
+    pub fn command(&self) -> std::process::Command {
+        self.worker.command()
+    }
+
     /// Fills the stream. Returns messages a second, each acknowledged.
     pub async fn publish(&mut self, messages: Vec<Outgoing>) -> f64 {
         let publisher = Publisher::connect(&self.server.url(), PublisherOptions::default()).await.unwrap();

@@ -12,6 +12,7 @@ mod dashboards;
 mod full;
 mod funnels;
 mod limit;
+mod replay;
 mod workload;
 
 use std::path::Path;
@@ -51,6 +52,13 @@ async fn main() {
     let is_short = std::env::args().any(|argument| argument == "--short");
     let sizes = if is_short { SHORT } else { WHOLE };
     let config = config::load(&Sources::default()).unwrap().1;
+    if std::env::args().any(|argument| argument == "--replay") {
+        let mut bench = Bench::start().await;
+        bench.publish(Workload::new().take_outgoing(sizes.messages)).await;
+        let run = bench.run().await;
+        measure_replays(&bench, &run, sizes.messages);
+        return;
+    }
     // First, while this process has not taken memory for anything else.
     close_sessions(&config, sizes.open_sessions).await;
     swap_sessions(&config).await;
@@ -67,6 +75,7 @@ async fn main() {
     let run = bench.run().await;
     report("on an empty file", limit, &run);
     println!("  publish, every message acknowledged   {publish:>9.0}/s");
+    measure_replays(&bench, &run, sizes.messages);
 
     if sizes.stored > 0 {
         for _ in 0..(sizes.stored / sizes.messages - 1) {
@@ -150,6 +159,15 @@ fn report(what: &str, limit: f64, run: &Run) {
     }
     println!("  CPU of the worker                     {:>9.1} s for a million messages", run.cpu_s_per_million);
     println!("  peak resident                         {:>9.0} MiB", run.peak_mib);
+}
+
+/// How fast the database is made anew, beside the worker's rate with the same messages.
+fn measure_replays(bench: &Bench, live: &Run, messages: usize) {
+    println!("made anew: rate beside the worker's {:.0}/s", live.rate_per_s);
+    for replayed in replay::measure(bench, messages) {
+        let (rate, peak) = (replayed.rate_per_s, replayed.peak_mib);
+        println!("  {:<37} {:>11.2}  ({rate:.0}/s, {peak:.0} MiB)", replayed.what, rate / live.rate_per_s);
+    }
 }
 
 async fn limit_of_an_empty_file(config: &Config, messages: &[Outgoing]) -> f64 {

@@ -22,6 +22,16 @@ pub struct FunnelFacts {
 }
 
 impl FunnelFacts {
+    /// New hits.
+    pub fn len(&self) -> usize {
+        self.hits.values().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.hits.is_empty()
+    }
+
     /// Adds what an event says.
     pub fn add_event(&mut self, funnels: &Funnels, parsed: &mut ParsedEvent<'_>) {
         funnels.hits_of(parsed, |funnel, actor, hit| self.hits.entry((funnel, actor)).or_default().push(hit));

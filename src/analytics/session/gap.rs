@@ -66,6 +66,16 @@ impl Equivalent<Actor> for ActorRef<'_> {
 pub struct UnnamedSessions(HashMap<Actor, Vec<Session>>);
 
 impl UnnamedSessions {
+    /// How many there are, as far as is known.
+    pub fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes in an event of an actor.
     pub fn add_event(&mut self, actor: ActorRef<'_>, event: &AnalyticsEvent, context: &Context, timeout_ms: i64) {
         let sessions = entry_of(&mut self.0, &actor, |actor| actor.to_actor(), Vec::new);

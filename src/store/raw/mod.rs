@@ -12,7 +12,7 @@ use crate::rejection::Rejection;
 use crate::validate::{Judged, Message, Supplied};
 
 pub use write::Counts;
-pub(super) use write::{End, Written, write};
+pub(super) use write::{End, Written, stored, write, write_accepted};
 
 /// A raw table: a record's columns, then where it came from.
 pub(super) trait RawTable: Record + Sized {

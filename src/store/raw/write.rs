@@ -47,10 +47,8 @@ impl std::ops::AddAssign for Counts {
 }
 
 /// What writing the messages of a batch gave.
-pub(in crate::store) struct Written<'a> {
+pub(in crate::store) struct Written {
     pub(in crate::store) counts: Counts,
-    /// The messages that became rows, and when the server received them.
-    pub(in crate::store) stored: Vec<(Stored<'a>, Timestamp)>,
     /// How each message ended.
     pub(in crate::store) ends: Vec<End>,
 }
@@ -60,6 +58,7 @@ pub(in crate::store) struct Written<'a> {
 pub(in crate::store) enum End {
     Stored,
     Duplicate,
+    /// Or never accepted, in a replay.
     Rejected,
 }
 
@@ -68,7 +67,16 @@ pub(in crate::store) fn write<'a>(
     tx: &Transaction<'_>,
     epoch: i64,
     verdicts: impl IntoIterator<Item = &'a Verdict>,
-) -> rusqlite::Result<Written<'a>> {
+) -> rusqlite::Result<Written> {
+    write_accepted(tx, epoch, verdicts.into_iter().map(|verdict| (verdict, true)))
+}
+
+/// Likewise, those of which it is known that they were accepted.
+pub(in crate::store) fn write_accepted<'a>(
+    tx: &Transaction<'_>,
+    epoch: i64,
+    verdicts: impl Iterator<Item = (&'a Verdict, bool)>,
+) -> rusqlite::Result<Written> {
     let mut tables = Tables {
         epoch,
         events: Insert::prepare::<AnalyticsEvent>(tx)?,
@@ -77,15 +85,27 @@ pub(in crate::store) fn write<'a>(
         ledger: Ledger::prepare(tx)?,
         counts: Counts::default(),
     };
-    let verdicts = verdicts.into_iter();
-    let mut stored = Vec::with_capacity(verdicts.size_hint().0);
     let mut ends = Vec::with_capacity(verdicts.size_hint().0);
-    for verdict in verdicts {
-        let (end, message) = tables.write(verdict)?;
-        stored.extend(message.map(|message| (message, verdict.delivery.recv())));
-        ends.push(end);
+    for (verdict, is_accepted) in verdicts {
+        ends.push(if is_accepted { tables.write(verdict)? } else { End::Rejected });
     }
-    Ok(Written { counts: tables.counts, stored, ends })
+    Ok(Written { counts: tables.counts, ends })
+}
+
+/// The messages that became rows, and when the server received them.
+pub(in crate::store) fn stored<'a>(
+    verdicts: &'a [Verdict],
+    ends: &'a [End],
+) -> impl Iterator<Item = (Stored<'a>, Timestamp)> {
+    let are_stored = verdicts.iter().zip(ends).filter(|(_, end)| **end == End::Stored);
+    are_stored.filter_map(|(verdict, _)| {
+        let message: Stored<'a> = match verdict.outcome.as_ref().ok()? {
+            Message::Event(event) => (&event.record).into(),
+            Message::Metric(metric) => (&metric.record).into(),
+            Message::Session(session) => (&session.record).into(),
+        };
+        Some((message, verdict.delivery.recv()))
+    })
 }
 
 /// The statements of one transaction, and how messages ended.
@@ -99,39 +119,36 @@ struct Tables<'tx> {
 }
 
 impl Tables<'_> {
-    /// Writes a message. Returns how it ended, and the message where it became a row.
-    fn write<'a>(&mut self, verdict: &'a Verdict) -> rusqlite::Result<(End, Option<Stored<'a>>)> {
+    /// Writes a message. Returns how it ended.
+    fn write(&mut self, verdict: &Verdict) -> rusqlite::Result<End> {
         let counts = &mut self.counts;
-        let (outcome, message, count): (_, Stored<'a>, _) = match &verdict.outcome {
+        let (outcome, count) = match &verdict.outcome {
             Err(rejection) => {
                 self.reject(verdict, rejection)?;
-                return Ok((End::Rejected, None));
+                return Ok(End::Rejected);
             }
             Ok(Message::Event(event)) => {
-                let outcome = self.events.insert_new(event, origin(self.epoch, verdict, event))?;
-                (outcome, (&event.record).into(), &mut counts.events)
+                (self.events.insert_new(event, origin(self.epoch, verdict, event))?, &mut counts.events)
             }
             Ok(Message::Metric(metric)) => {
-                let outcome = self.metrics.insert_new(metric, origin(self.epoch, verdict, metric))?;
-                (outcome, (&metric.record).into(), &mut counts.metrics)
+                (self.metrics.insert_new(metric, origin(self.epoch, verdict, metric))?, &mut counts.metrics)
             }
             Ok(Message::Session(session)) => {
-                let outcome = self.sessions.insert_new(session, origin(self.epoch, verdict, session))?;
-                (outcome, (&session.record).into(), &mut counts.sessions)
+                (self.sessions.insert_new(session, origin(self.epoch, verdict, session))?, &mut counts.sessions)
             }
         };
         match outcome {
             Outcome::Stored => {
                 *count += 1;
-                Ok((End::Stored, Some(message)))
+                Ok(End::Stored)
             }
             Outcome::Duplicate => {
                 counts.duplicates += 1;
-                Ok((End::Duplicate, None))
+                Ok(End::Duplicate)
             }
             Outcome::Rejected(rejection) => {
                 self.reject(verdict, &rejection)?;
-                Ok((End::Rejected, None))
+                Ok(End::Rejected)
             }
         }
     }

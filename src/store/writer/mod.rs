@@ -1,5 +1,6 @@
 //! The writer: the only begin and commit.
 
+mod beside;
 mod builds;
 mod replace;
 mod replay;
@@ -20,7 +21,8 @@ use super::committed::Committed;
 use super::derived::{Build, GroupName, GroupSet, Touched};
 use super::history::History;
 use super::letters::DeadLetterKey;
-use super::raw::{self, Counts, Written};
+use self::beside::{FactsBeside, Held};
+use super::raw::{self, Counts, End, Written};
 use super::spent::Spent;
 use super::{StoreError, derived, gaps, position, rejections};
 use crate::analytics::{Facts, Rules};
@@ -29,6 +31,10 @@ use crate::position::{Gap, Position};
 
 /// Batches that may share a transaction.
 pub const MAX_BATCHES: usize = 5;
+/// Likewise in a replay, for which nobody waits.
+const MAX_REPLAYED_BATCHES: usize = 15;
+/// With more keys than these, the messages of a transaction are enough: what they say is held in memory.
+const MAX_KEYS: usize = 150_000;
 const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
 
 /// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it.
@@ -221,13 +227,29 @@ impl Writer {
         let tx = self.begin()?;
         let mut so_far = Committed { position: first.end(), counts: Counts::default(), spent: Spent::begin() };
         let mut work = self.work(&tx)?;
-        self.write(&mut work, first, &mut so_far)?;
-        for _ in 1..MAX_BATCHES {
-            let Some(batch) = next() else { break };
+        std::thread::scope(|scope| {
+            let mut beside = FactsBeside::start(scope, &self.rules, first.verdicts.len());
+            let ends = self.write(&mut work, first, &mut so_far)?;
+            beside.add(Held::Borrowed(first), ends);
+            let max_batches = if self.history.is_some() { MAX_REPLAYED_BATCHES } else { MAX_BATCHES };
+            for _ in 1..max_batches {
+                if beside.keys() > MAX_KEYS {
+                    break;
+                }
+                let Some(batch) = next() else { break };
+                so_far.spent.skip();
+                let ends = self.write(&mut work, &batch, &mut so_far)?;
+                beside.add(Held::Owned(batch), ends);
+            }
             so_far.spent.skip();
-            self.write(&mut work, &batch, &mut so_far)?;
-        }
-        so_far.spent.skip();
+            // Of stored rows that stand for messages.
+            if work.facts.watermark.is_some() {
+                self.apply(&mut work, &mut so_far.spent)?;
+            }
+            work.facts = beside.finish();
+            so_far.spent.lap("facts");
+            Ok::<_, StoreError>(())
+        })?;
         let Committed { position, counts, mut spent } = so_far;
         let judged = work.judged;
         let has_shown = self.derive(work, &mut spent)?;
@@ -270,21 +292,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what came of a batch; what it says of the derived tables is added to the facts.
-    fn write(&self, work: &mut Work<'_>, batch: &Batch, so_far: &mut Committed) -> Result<(), StoreError> {
+    /// Writes what came of a batch. Returns how each of its messages ended.
+    fn write(&self, work: &mut Work<'_>, batch: &Batch, so_far: &mut Committed) -> Result<Vec<End>, StoreError> {
         so_far.position = batch.end();
         // First: where it fails, nothing else need be tried.
         position::advance(work.tx, &batch.after, &so_far.position)?;
-        if let Some(history) = &self.history {
+        if let Some(history) = self.history.as_ref().filter(|_| !batch.is_of_rows) {
             return self.write_accepted(work, batch, history, so_far);
         }
-        let Written { counts, stored, .. } = raw::write(work.tx, batch.after.epoch, &batch.verdicts)?;
+        let Written { counts, ends } = raw::write(work.tx, batch.after.epoch, &batch.verdicts)?;
         gaps::insert(work.tx, batch.after.epoch, &batch.gaps)?;
         so_far.counts += Counts { missing: batch.missing(), ..counts };
         so_far.spent.lap("raw");
-        work.facts.add(&self.rules, stored);
-        so_far.spent.lap("facts");
-        Ok(())
+        Ok(ends)
     }
 
     /// Marks dead letters as published.

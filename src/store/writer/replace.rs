@@ -122,6 +122,7 @@ impl Writer {
         let lock = Lock::try_acquire(file, "rebuild, put in")?;
         let mut built = replica::open_built(&lock, &self.database, &self.rules)?;
         built.follow_rows()?;
+        tracing::debug!(took_ms = began.elapsed().as_millis(), "what came since is in what was built aside");
         built.ensure_no_fewer_rows(&self.connection)?;
         built.attached(&self.database.clone(), |connection| {
             super::transact(connection, |tx| {
@@ -130,9 +131,10 @@ impl Writer {
                 Ok(control::record(tx, &wanted.id, "wanted", &in_place)?)
             })
         })?;
-        built.make_durable()?;
         self.connection.flush_prepared_statement_cache();
+        tracing::debug!(took_ms = began.elapsed().as_millis(), "what is not derived is carried over");
         copy(&built.connection, &mut self.connection)?;
+        tracing::debug!(took_ms = began.elapsed().as_millis(), "all pages are copied");
         replica::forget(&self.connection)?;
         self.set_rules((*self.rules).clone())?;
         let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

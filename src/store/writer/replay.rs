@@ -1,16 +1,16 @@
 //! The writer of a database that is built aside: it writes what another database has accepted.
 
+use std::sync::mpsc::sync_channel;
+
 use super::{Work, Writer};
 use crate::batch::Batch;
 use crate::position::Position;
 use crate::store::committed::Committed;
 use crate::store::history::{Accepted, History, Range};
-use crate::store::raw::{self, Counts, Written};
+use crate::store::raw::{self, Counts, End, Written};
 use crate::store::spent::Spent;
 use crate::store::{StoreError, position};
 
-/// Sequences that stored rows stand for, in one transaction.
-const MAX_STAND_INS: u64 = 50_000;
 /// Dead letters that were applied late, before what they say is applied.
 const MAX_LATE: usize = 10_000;
 
@@ -27,29 +27,26 @@ impl Writer {
         Ok(begun)
     }
 
-    /// Goes on from `after` to a sequence, or as far as one transaction goes, with the stored rows alone.
+    /// Goes on from `after` to a sequence, or as far as one transaction goes, with the stored rows alone. They are read on
+    /// a thread beside the writer's.
     ///
     /// # Errors
     /// Where the transaction fails, or a row cannot be read; then nothing changed.
     pub fn stand_in(&mut self, after: &Position, last_seq: u64) -> Result<Position, StoreError> {
         let Some(history) = &self.history else { return Err(StoreError::PositionMoved) };
-        let last_seq = last_seq.min(after.last_seq + MAX_STAND_INS);
-        let _snapshot = history.snapshot()?;
-        let recv_ns_at = |position: Position| (position.last_seq == last_seq).then_some(position.last_recv_ns);
-        let known = recv_ns_at(after.clone()).or(history.position(after.epoch)?.and_then(recv_ns_at));
-        let end = Position { last_seq, last_recv_ns: known.unwrap_or(0), ..after.clone() };
-        let tx = self.begin()?;
-        let mut work = self.work(&tx)?;
-        position::advance(&tx, after, &end)?;
-        let (mut counts, mut spent) = (Counts::default(), Spent::begin());
-        let range = Range { first_seq: after.last_seq + 1, last_seq };
-        self.write_rows(&mut work, history, after.epoch, range, &mut counts, &mut spent)?;
-        let judged = work.judged;
-        self.derive(work, &mut spent)?;
-        position::add_counts(&tx, end.epoch, counts.stored(), counts.duplicates)?;
-        tx.commit()?;
-        history.has_taken_in(judged);
-        Ok(end)
+        let live = history.path().to_owned();
+        std::thread::scope(|scope| {
+            let (batches, read) = sync_channel(1);
+            let reader = scope.spawn(move || History::open(&live)?.batches(after.clone(), last_seq, &batches));
+            // None but the reader's end closes it, so the first is there, or an error.
+            let committed = read.recv().map(|first| self.commit_all(&first, || read.recv().ok()));
+            drop(read);
+            let end = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match committed {
+                Ok(committed) => Ok(committed?.position().clone()),
+                Err(_) => end.map(|()| after.clone()),
+            }
+        })
     }
 
     /// Takes in, in a transaction, dead letters that were applied after messages which the replay has passed already.
@@ -69,26 +66,25 @@ impl Writer {
         }
     }
 
-    /// Writes what of a batch was accepted, and the stored rows of what is missing in it.
+    /// Writes what of a batch was accepted, and the stored rows of what is missing in it. Returns how messages ended.
     pub(super) fn write_accepted(
         &self,
         work: &mut Work<'_>,
         batch: &Batch,
         history: &History,
         so_far: &mut Committed,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<End>, StoreError> {
         let epoch = batch.after.epoch;
-        let Accepted { verdicts, stand_ins } = history.accepted(batch)?;
+        let Accepted { are_accepted, stand_ins } = history.accepted(batch)?;
         // First: they were stored, so no other message was accepted with their ids before them.
         for range in stand_ins {
             self.write_rows(work, history, epoch, range, &mut so_far.counts, &mut so_far.spent)?;
         }
-        let Written { counts, stored, .. } = raw::write(work.tx, epoch, verdicts)?;
+        let verdicts = batch.verdicts.iter().zip(are_accepted);
+        let Written { counts, ends } = raw::write_accepted(work.tx, epoch, verdicts)?;
         so_far.counts += counts;
         so_far.spent.lap("raw");
-        work.facts.add(&self.rules, stored);
-        so_far.spent.lap("facts");
-        Ok(())
+        Ok(ends)
     }
 
     /// Writes stored rows of sequences.
@@ -108,10 +104,10 @@ impl Writer {
             if chunks > 1 {
                 self.apply(work, spent)?;
             }
-            let Written { counts: of_chunk, stored, .. } = raw::write(work.tx, epoch, verdicts)?;
+            let Written { counts: of_chunk, ends } = raw::write(work.tx, epoch, &*verdicts)?;
             *counts += of_chunk;
             spent.lap("raw");
-            work.facts.add(&self.rules, stored);
+            work.facts.add(&self.rules, raw::stored(verdicts, &ends));
             spent.lap("facts");
             Ok(())
         })

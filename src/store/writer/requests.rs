@@ -8,7 +8,7 @@ use crate::position::Position;
 use crate::store::control::{self, Outcome, Request, Wanted};
 use crate::store::derived::{self, GroupName};
 use crate::store::letters::{DeadLetterKey, Selection};
-use crate::store::raw::{self, End, Written};
+use crate::store::raw::{self, End};
 use crate::store::spent::Spent;
 use crate::store::{StoreError, position, rejections, to_sql};
 
@@ -112,7 +112,7 @@ impl Writer {
         let epoch = of_epoch.epoch;
         let judge = Judge { stream: of_epoch.stream.clone(), epoch, ..judge.clone() };
         let verdicts: Vec<_> = deliveries.iter().map(|delivery| judge.judge(delivery.clone())).collect();
-        let Written { stored, ends, .. } = raw::write(&tx, epoch, &verdicts)?;
+        let ends = raw::write(&tx, epoch, &verdicts)?.ends;
         // In a database that was put back, never a number that it had before.
         let at = clock::now().as_millis().max(rejections::last_judged(&tx)? + 1);
         let mut so_far = wanted.so_far.clone();
@@ -125,7 +125,7 @@ impl Writer {
                 End::Rejected => &mut so_far.rejected,
             } += 1;
         }
-        work.facts.add(&self.rules, stored);
+        work.facts.add(&self.rules, raw::stored(&verdicts, &ends));
         let has_shown = self.derive(work, &mut Spent::begin())?;
         control::record(&tx, &wanted.id, "wanted", &so_far)?;
         tx.commit()?;

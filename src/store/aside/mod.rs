@@ -9,25 +9,26 @@
 //! The rules and the tables' code are those that the worker itself runs. A process that dies leaves the file at some
 //! step, and the next one goes on from there.
 
+mod reading;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
-use super::derived::{self, Build, GroupName, GroupSet};
+use super::derived::{self, Build, GroupSet};
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
-use super::raw::{RawTable, is_unreadable, size_bytes};
+use super::disk::{boot_id, ensure_room, with_suffix};
+use self::reading::Reading;
 use super::{Spent, StoreError, position, rejections, to_sql, writer};
-use crate::analytics::{Facts, Rules, Stored};
-use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
 
-/// Raw rows whose facts are combined before they are applied: as many as in a large batch, and of so many bytes.
-const CHUNK_ROWS: usize = 10_000;
-const CHUNK_BYTES: usize = 8 << 20;
 /// What must stay free on the disk: the worker goes on writing to the database.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 /// Messages that one step takes in.
-pub const STEP_MESSAGES: u32 = 10_000;
+pub const STEP_MESSAGES: u32 = 50_000;
+/// Chunks that are read before what they say is applied.
+const CHUNKS_AHEAD: usize = 2;
 /// Where the build stands.
 ///
 /// build   of which build the file is
@@ -137,146 +138,33 @@ impl Aside {
         path.into_os_string().into_string().map_err(|_| error(std::io::ErrorKind::InvalidFilename.into()))
     }
 
-    /// Takes in the raw rows of the next `max_messages` messages of the stream. Returns whether there were any.
+    /// Takes in the raw rows of the next `max_messages` messages of the stream. Returns whether there were any. Rows are
+    /// read, and the rules go over them, on a thread beside that which applies what they say.
     ///
     /// # Errors
     /// Where it cannot be read or written. Then it is as it was before the step.
     pub fn step(&mut self, max_messages: u32) -> Result<bool, StoreError> {
-        ensure_room(&self.path)?;
-        // One read transaction: rows, ledger and position must be of one moment.
-        let read = self.raw.unchecked_transaction()?;
-        let Stands { upto, judged, progress } = self.stands;
-        // Rows that came since, where the build has passed already.
-        let (late, judged_upto) = rejections::applied_after(&read, judged, max_messages as usize)?;
-        let late = late.into_iter().map(|key| Place { epoch: key.epoch, stream_seq: key.stream_seq });
-        let mut ranges: Vec<(Place, Place)> = late.filter(|place| *place <= upto).map(|place| (place, place)).collect();
-        let mut next = Stands { upto, judged: judged_upto, progress };
-        // Those that come later yet are told from rows that are there now by their number.
-        if judged_upto == rejections::last_judged(&read)?.max(judged)
-            && let Some(first) = next_place(&read, upto)?
-        {
-            let mut last = Place { stream_seq: first.stream_seq.saturating_add(i64::from(max_messages) - 1), ..first };
-            if let Some(position) = position::last(&read)?.filter(|position| position.epoch == first.epoch) {
-                // What comes after it is not stored yet.
-                last.stream_seq = last.stream_seq.min(to_sql(position.last_seq)).max(first.stream_seq);
-            }
-            next.upto = last;
-            ranges.push((first, last));
-        } else if ranges.is_empty() && judged_upto == judged {
-            return Ok(false);
-        }
-        next.progress.rows += writer::transact(&self.built, |tx| {
-            let (rules, groups) = (&self.build.rules, &self.groups);
-            let keeps_t = self.build.groups.contains(&GroupName::Sessions);
-            let t = if keeps_t { None } else { derived::watermark(&read)? };
-            let mut rows = 0;
-            for (first, last) in ranges {
-                let mut step = Step { rules, groups, read: &read, tx, first, last, t, rows: 0 };
-                step.replay::<AnalyticsEvent>()?;
-                step.replay::<Metric>()?;
-                step.replay::<SessionMessage>()?;
-                rows += step.rows;
-            }
-            let sql = "UPDATE _rebuild SET epoch = ?1, stream_seq = ?2, judged = ?3, rows = ?4";
-            let Stands { upto, judged, progress } = next;
-            tx.execute(sql, params![upto.epoch, upto.stream_seq, judged, to_sql(progress.rows + rows)])?;
-            Ok(rows)
-        })?;
-        self.stands = next;
-        Ok(true)
-    }
-}
-
-/// Raw rows from one place to another, to the tables that are built.
-struct Step<'a> {
-    rules: &'a Rules,
-    groups: &'a GroupSet,
-    read: &'a Connection,
-    tx: &'a Transaction<'a>,
-    first: Place,
-    last: Place,
-    /// T of the database, where it is up to date: periods that it does not keep are not built.
-    t: Option<Timestamp>,
-    rows: u64,
-}
-
-impl Step<'_> {
-    /// Applies what the rows of a raw table say. Their order does not matter: facts commute.
-    fn replay<T: RawTable>(&mut self) -> Result<(), StoreError>
-    where
-        for<'a> &'a T: Into<Stored<'a>>,
-    {
-        let (table, columns) = (T::TABLE, T::COLUMNS);
-        let sql = format!(
-            "SELECT {columns}, recv_ms FROM {table} WHERE epoch = ?1 AND stream_seq >= ?2 AND stream_seq <= ?3"
-        );
-        let mut statement = self.read.prepare_cached(&sql)?;
-        let recv_column = statement.column_count() - 1;
-        let mut rows = statement.query([self.first.epoch, self.first.stream_seq, self.last.stream_seq])?;
-        let (mut chunk, mut chunk_bytes, mut unreadable) = (Vec::<(T, Timestamp)>::new(), 0, 0);
-        while let Some(row) = rows.next()? {
-            chunk_bytes += size_bytes(row, recv_column)?;
-            let record = T::from_row(row).and_then(|record| Ok((record, row.get(recv_column)?)));
-            match record {
-                Ok((record, recv_ms)) => chunk.push((record, Timestamp::from_millis(recv_ms))),
-                // Some other program wrote that row; it is no message.
-                Err(error) if is_unreadable(&error) => {
-                    unreadable += 1;
-                    if unreadable == 1 {
-                        tracing::warn!(table, id = ?row.get_ref(0)?, "a row that is no message counts for nothing: {error}");
-                    }
+        ensure_room(&self.path, MIN_FREE_BYTES)?;
+        let Self { build, groups, raw, built, stands, .. } = self;
+        let (build, groups, before) = (&*build, &*groups, *stands);
+        let next = writer::transact(built, |tx| {
+            std::thread::scope(|scope| {
+                let (read, facts) = sync_channel(CHUNKS_AHEAD);
+                let reader = scope.spawn(move || Reading { build, raw, read }.step(before, max_messages));
+                for (facts, t) in facts {
+                    derived::apply(tx, &build.rules, groups, facts, t, &mut Spent::begin())?;
                 }
-                Err(error) => return Err(error.into()),
-            }
-            if chunk.len() == CHUNK_ROWS || chunk_bytes >= CHUNK_BYTES {
-                self.apply(&mut chunk)?;
-                chunk_bytes = 0;
-            }
-        }
-        if unreadable > 1 {
-            tracing::warn!(table, rows = unreadable, "rows that are no messages count for nothing");
-        }
-        self.apply(&mut chunk)
+                let next = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                if let Some(Stands { upto, judged, progress }) = next {
+                    let sql = "UPDATE _rebuild SET epoch = ?1, stream_seq = ?2, judged = ?3, rows = ?4";
+                    tx.execute(sql, params![upto.epoch, upto.stream_seq, judged, to_sql(progress.rows)])?;
+                }
+                Ok(next)
+            })
+        })?;
+        self.stands = next.unwrap_or(before);
+        Ok(next.is_some())
     }
-
-    fn apply<T>(&mut self, chunk: &mut Vec<(T, Timestamp)>) -> Result<(), StoreError>
-    where
-        for<'a> &'a T: Into<Stored<'a>>,
-    {
-        let mut facts = Facts::default();
-        facts.add(self.rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
-        derived::apply(self.tx, self.rules, self.groups, facts, self.t, &mut Spent::begin())?;
-        self.rows += chunk.len() as u64;
-        chunk.clear();
-        Ok(())
-    }
-}
-
-fn ensure_room(path: &Path) -> Result<(), StoreError> {
-    let disk =
-        rustix::fs::statvfs(path).map_err(|error| StoreError::Io { path: path.to_owned(), source: error.into() })?;
-    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free_bytes < MIN_FREE_BYTES {
-        return Err(StoreError::NoRoom { path: path.to_owned(), free_bytes, needed_bytes: MIN_FREE_BYTES });
-    }
-    Ok(())
-}
-
-/// The first place after another that holds a raw row.
-fn next_place(read: &Connection, after: Place) -> rusqlite::Result<Option<Place>> {
-    let mut next: Option<Place> = None;
-    for table in [AnalyticsEvent::TABLE, Metric::TABLE, SessionMessage::TABLE] {
-        let sql = format!(
-            "SELECT epoch, stream_seq FROM {table} WHERE (epoch, stream_seq) > (?1, ?2) \
-             ORDER BY epoch, stream_seq LIMIT 1"
-        );
-        let found = read
-            .prepare_cached(&sql)?
-            .query_row([after.epoch, after.stream_seq], |row| Ok(Place { epoch: row.get(0)?, stream_seq: row.get(1)? }))
-            .optional()?;
-        next = next.into_iter().chain(found).min();
-    }
-    Ok(next)
 }
 
 /// The statements that made the tables of these groups, and the indexes that their own writes need.
@@ -302,6 +190,8 @@ fn open_file(path: &Path) -> rusqlite::Result<Connection> {
     for (pragma, value) in WRITER_PRAGMAS {
         built.pragma_update(None, pragma, value)?;
     }
+    // After a power cut it is begun anew.
+    built.pragma_update(None, "synchronous", "OFF")?;
     // What some of its tables refer to is not there.
     built.pragma_update(None, "foreign_keys", "OFF")?;
     Ok(built)
@@ -324,10 +214,15 @@ fn resume(
     let position = position::last(raw)?;
     let last = position.map_or(BEFORE_ALL, |last| Place { epoch: last.epoch, stream_seq: to_sql(last.last_seq) });
     let is_usable = id == build.id
-        && made_by == schema.join(";\n")
+        && made_by == made_by_now(schema)
         && stands.upto <= last
         && rejections::is_known(raw, stands.judged)?;
     Ok(is_usable.then_some(stands))
+}
+
+/// The statements that make its tables, and since when the machine runs.
+fn made_by_now(schema: &[String]) -> String {
+    format!("{} {}", boot_id(), schema.join(";\n"))
 }
 
 fn create(built: &Connection, build: &Build, schema: &[String], raw: &Connection) -> Result<Stands, StoreError> {
@@ -338,8 +233,7 @@ fn create(built: &Connection, build: &Build, schema: &[String], raw: &Connection
         }
         let sql = "INSERT INTO _rebuild (id, build, schema, epoch, stream_seq, judged, rows, total) \
                    VALUES (1, ?1, ?2, ?3, ?4, 0, 0, ?5)";
-        let joined = schema.join(";\n");
-        tx.execute(sql, params![build.id, joined, BEFORE_ALL.epoch, BEFORE_ALL.stream_seq, total])?;
+        tx.execute(sql, params![build.id, made_by_now(schema), BEFORE_ALL.epoch, BEFORE_ALL.stream_seq, total])?;
         Ok(())
     })?;
     Ok(Stands { upto: BEFORE_ALL, judged: 0, progress: Progress { rows: 0, total: super::from_sql(total) } })
@@ -347,12 +241,6 @@ fn create(built: &Connection, build: &Build, schema: &[String], raw: &Connection
 
 fn file_of(database: &Path) -> PathBuf {
     with_suffix(database, ".rebuild")
-}
-
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// Takes the file away: what was built is of no use, and is begun anew.

@@ -1,0 +1,46 @@
+//! Files beside the database, and room for them.
+
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// A path with something more at its end.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Another one after each start of the machine; what a file that is not synced holds is certain only until then.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Takes away the lock file of a database that is built aside, once nobody wants it any more.
+pub fn discard_lock(path: &Path) {
+    // It would be made again, and does no harm.
+    let _ = std::fs::remove_file(with_suffix(path, ".lock"));
+}
+
+/// Bytes of a database and its write-ahead log.
+pub fn size_bytes(database: &Path) -> u64 {
+    let size_of = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    size_of(database) + size_of(&with_suffix(database, "-wal"))
+}
+
+/// Makes sure that so many bytes are free where a file is to be.
+///
+/// # Errors
+/// [`StoreError::NoRoom`].
+pub fn ensure_room(path: &Path, needed_bytes: u64) -> Result<(), StoreError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let disk = rustix::fs::statvfs(folder).map_err(|error| StoreError::Io { path: folder.to_owned(), source: error.into() })?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes < needed_bytes {
+        return Err(StoreError::NoRoom { path: path.to_owned(), free_bytes, needed_bytes });
+    }
+    Ok(())
+}
