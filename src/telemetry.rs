@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::store::Committed;
+use crate::store::{Committed, GapRange, Status};
 
 /// How messages ended, by outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -22,6 +22,17 @@ struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Part {
     part: &'static str,
+}
+
+/// A range of the gap ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GapLabels {
+    stream: String,
+    epoch: i64,
+    first_seq: i64,
+    last_seq: i64,
+    reason: String,
+    found_at: String,
 }
 
 /// The worker's metrics.
@@ -36,6 +47,10 @@ pub struct Telemetry {
     applied_sequence: Gauge<u64, AtomicU64>,
     pending: Gauge<u64, AtomicU64>,
     page_reads: Counter,
+    gaps: Gauge,
+    missing: Gauge,
+    gap_messages: Family<GapLabels, Gauge>,
+    dead_letters: Gauge,
 }
 
 impl Default for Telemetry {
@@ -63,7 +78,18 @@ impl Default for Telemetry {
             "Reads of the database for the live page, however many are open",
             page_reads.clone(),
         );
+        let (gaps, missing, gap_messages) = (Gauge::default(), Gauge::default(), Family::default());
+        registry.register("gaps", "Ranges of the gap ledger", gaps.clone());
+        registry.register("missing_messages", "Messages of all gaps: gone before they were read", missing.clone());
+        let help = "Messages of a gap, by where, when it was found and why; the latest gaps";
+        registry.register("gap_messages", help, gap_messages.clone());
+        let dead_letters = Gauge::default();
+        registry.register("dead_letters_open", "Rows of the ledger of rejections that are open", dead_letters.clone());
         Self {
+            gaps,
+            missing,
+            gap_messages,
+            dead_letters,
             registry,
             messages,
             batches,
@@ -129,6 +155,19 @@ impl Telemetry {
     /// Messages in the stream after the last one read, when the last batch was committed.
     pub fn pending(&self) -> u64 {
         self.pending.get()
+    }
+
+    /// What the ledgers of the database hold.
+    pub fn ledgers(&self, status: &Status) {
+        self.gaps.set(status.gaps);
+        self.missing.set(status.missing_messages);
+        self.dead_letters.set(status.dead_letters);
+        self.gap_messages.clear();
+        for gap in &status.gap_ranges {
+            let GapRange { stream, epoch, first_seq, last_seq, reason, found_at } = gap.clone();
+            let labels = GapLabels { stream, epoch, first_seq, last_seq, reason, found_at };
+            self.gap_messages.get_or_create(&labels).set(last_seq - first_seq + 1);
+        }
     }
 
     /// The metrics in Prometheus' text format.

@@ -39,6 +39,8 @@ mod real_data;
 mod stream_life;
 /// Rebuilds, and files that they make.
 mod rebuild;
+/// Backups, put back.
+mod restore;
 /// Rules over the source tree.
 mod tidy;
 /// Whether the database is what its messages make.

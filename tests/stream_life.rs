@@ -1,6 +1,6 @@
 use async_nats::jetstream;
 
-use crate::support::{NatsServer, Worker, event, publish_all, wait_for};
+use crate::support::{NatsServer, Worker, event, http_get, publish_all, wait_for};
 
 const STREAM: &str = "ANALYTICS";
 
@@ -64,6 +64,15 @@ async fn a_purge_is_a_gap_and_no_stop() {
     let status = worker.command().args(["status", "--json"]).output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((status["gaps"].as_u64(), status["missing_messages"].as_u64()), (Some(3), Some(13)));
+    let metrics = http_get(&worker.http_address().await, "/metrics", "").await.1;
+    for line in ["streamgauge_gaps 3", "streamgauge_missing_messages 13"] {
+        assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    }
+    let labels = r#"stream="ANALYTICS",epoch="1",first_seq="43",last_seq="44",reason="deleted",found_at="#;
+    assert!(metrics.lines().any(|line| line.contains(labels) && line.ends_with("} 2")), "{metrics}");
+    let verified = worker.command().arg("verify").output().unwrap();
+    let said = String::from_utf8(verified.stdout).unwrap();
+    assert!(verified.status.success() && said.contains("3 with 13 messages") && said.contains("43 to 44, deleted"), "{said}");
     worker.database().assert_account_balances();
 }
 

@@ -40,6 +40,13 @@ async fn a_row_that_somebody_changed_is_found_in_any_table() {
     assert_eq!((&found["equal"], &found["as_of"]), (&true.into(), &database.applied().into()));
     assert_eq!(found["tables"].as_array().unwrap().len(), 9);
 
+    // A sample of all users and hours that there are.
+    let (output, found) = verify(&worker, &["--sample", "3000"]);
+    assert!(output.status.success(), "{found} {}", String::from_utf8_lossy(&output.stderr));
+    for table in found["tables"].as_array().unwrap() {
+        let rows = database.count(table["table"].as_str().unwrap());
+        assert!(table["equal_rows"].as_u64().unwrap() > rows / 8, "{table} of {rows}");
+    }
     for (table, column) in [
         ("analytics_events", "page_url"),
         ("analytics_sessions", "city"),
@@ -61,6 +68,10 @@ async fn a_row_that_somebody_changed_is_found_in_any_table() {
         let (output, found) = verify(&worker, &[]);
         assert_eq!(output.status.code(), Some(1), "{table}");
         assert_eq!(differing(&found), [(table.to_owned(), id.clone())]);
+        if ["analytics_sessions", "user_activity"].contains(&table) {
+            let (output, found) = verify(&worker, &["--sample", "20000"]);
+            assert_eq!((output.status.code(), differing(&found)), (Some(1), vec![(table.to_owned(), id.clone())]));
+        }
         by_hand.execute(&update, (&id, before)).unwrap();
     }
     // A row that is gone, one that is too many.

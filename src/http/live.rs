@@ -140,6 +140,12 @@ impl Live {
         }))
     }
 
+    /// What the database says of itself; none before it is open.
+    pub(super) async fn status(&self) -> Option<Result<Status, StoreError>> {
+        let source = self.source.get()?;
+        Some(store::status(&source.pool, &source.database).await)
+    }
+
     /// What stands now; none before the database is open.
     pub(super) async fn now(&self) -> Option<Result<Shared, StoreError>> {
         Some(read(self.source.get()?, None).await)

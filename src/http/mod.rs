@@ -118,6 +118,10 @@ async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
     if !served.guard.admits_program(&headers) {
         return unauthorized();
     }
+    // Where the database cannot be read, they are as they were.
+    if let Some(Ok(status)) = served.live.status().await {
+        served.telemetry.ledgers(&status);
+    }
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], served.telemetry.render()).into_response()
 }

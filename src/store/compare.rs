@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Row, Statement};
+use rusqlite::{Connection, Row, Statement, params_from_iter};
 use serde::Serialize;
 
 use super::digest::TABLES;
@@ -30,6 +30,12 @@ pub struct Compared {
     pub equal_rows: u64,
     /// The first row that is not; what comes after it was not compared.
     pub difference: Option<Difference>,
+}
+
+impl Compared {
+    pub(super) fn none(table: &'static str) -> Self {
+        Self { table, equal_rows: 0, difference: None }
+    }
 }
 
 /// A row that is not the same.
@@ -130,7 +136,7 @@ impl Comparison {
         let began = Instant::now();
         while let Some((table, columns)) = TABLES.get(self.compared.len() - usize::from(self.is_within)) {
             if !self.is_within {
-                self.compared.push(Compared { table, equal_rows: 0, difference: None });
+                self.compared.push(Compared::none(table));
                 (self.is_within, self.after) = (true, None);
             }
             let Some(compared) = self.compared.last_mut() else { return Ok(true) };
@@ -166,13 +172,8 @@ fn compare_table(
     let (mut left, mut right) = (rows(&mut of_live, after)?, rows(&mut of_built, after)?);
     loop {
         let (found, rebuilt) = (left.next()?, right.next()?);
-        compared.difference = match (found, rebuilt) {
-            (None, None) => return Ok(true),
-            (Some(found), None) => Some(Difference { id: shown(found.get_ref(0)?), how: How::Extra }),
-            (None, Some(rebuilt)) => Some(Difference { id: shown(rebuilt.get_ref(0)?), how: How::Missing }),
-            (Some(found), Some(rebuilt)) => difference(found, rebuilt, &names)?,
-        };
-        if compared.difference.is_some() {
+        compared.difference = one_of(found, rebuilt, &names)?;
+        if compared.difference.is_some() || (found.is_none() && rebuilt.is_none()) {
             return Ok(true);
         }
         compared.equal_rows += 1;
@@ -184,6 +185,38 @@ fn compare_table(
             return Ok(false);
         }
     }
+}
+
+/// Compares the rows that a condition finds in both, until the first that differs.
+pub(super) fn compare_rows(
+    live: &Connection,
+    built: &Connection,
+    columns: &str,
+    condition: &str,
+    key: &[Value],
+    compared: &mut Compared,
+) -> Result<(), StoreError> {
+    let sql = format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY id", compared.table);
+    let (mut of_live, mut of_built) = (live.prepare_cached(&sql)?, built.prepare(&sql)?);
+    let names: Vec<String> = of_live.column_names().into_iter().map(str::to_owned).collect();
+    let (mut left, mut right) = (of_live.query(params_from_iter(key))?, of_built.query(params_from_iter(key))?);
+    while compared.difference.is_none() {
+        compared.difference = match (left.next()?, right.next()?) {
+            (None, None) => return Ok(()),
+            (found, rebuilt) => one_of(found, rebuilt, &names)?,
+        };
+        compared.equal_rows += u64::from(compared.difference.is_none());
+    }
+    Ok(())
+}
+
+fn one_of(found: Option<&Row<'_>>, rebuilt: Option<&Row<'_>>, names: &[String]) -> rusqlite::Result<Option<Difference>> {
+    Ok(match (found, rebuilt) {
+        (None, None) => None,
+        (Some(found), None) => Some(Difference { id: shown(found.get_ref(0)?), how: How::Extra }),
+        (None, Some(rebuilt)) => Some(Difference { id: shown(rebuilt.get_ref(0)?), how: How::Missing }),
+        (Some(found), Some(rebuilt)) => difference(found, rebuilt, names)?,
+    })
 }
 
 fn rows<'s>(statement: &'s mut Statement<'_>, after: &Option<Value>) -> rusqlite::Result<rusqlite::Rows<'s>> {
@@ -234,7 +267,7 @@ fn order(left: ValueRef<'_>, right: ValueRef<'_>) -> Ordering {
     }
 }
 
-pub(super) fn shown(value: ValueRef<'_>) -> String {
+fn shown(value: ValueRef<'_>) -> String {
     let text = match value {
         ValueRef::Null => "NULL".to_owned(),
         ValueRef::Integer(integer) => integer.to_string(),

@@ -25,6 +25,7 @@ mod position;
 mod raw;
 mod rejections;
 mod replica;
+mod sample;
 mod spent;
 mod status;
 mod thread;
@@ -52,6 +53,7 @@ pub use raw::Counts;
 pub use replica::{
     MadeOf, create_replica, differing_groups, is_unfinished, open_replica, remove_replica, replica_path, verified_path,
 };
+pub use sample::sample;
 pub use spent::Spent;
 pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};
 pub use thread::WriterThread;

@@ -21,6 +21,7 @@ mod people;
 pub mod people_config;
 mod raw;
 mod rebuild;
+mod replay;
 pub mod rollups;
 mod sessions;
 
@@ -137,11 +138,7 @@ impl Store {
 
     /// What is known beside the public tables: states, and the rows that stand beside states.
     fn internals(&self) -> Vec<String> {
-        let hex = |columns: &str| columns.replace("state", "hex(state)").replace(", ", " || ' ' || ");
-        let dump = |(table, columns): &(&str, &str)| {
-            self.database().texts(&format!("SELECT '{table} ' || {} FROM {table} ORDER BY 1", hex(columns)))
-        };
-        INTERNALS.iter().flat_map(dump).collect()
+        internals_of(&self.database())
     }
 
     fn path(&self) -> PathBuf {
@@ -205,6 +202,14 @@ impl Store {
             rest = later;
         }
     }
+}
+
+fn internals_of(database: &Database) -> Vec<String> {
+    let hex = |columns: &str| columns.replace("state", "hex(state)").replace(", ", " || ' ' || ");
+    let dump = |(table, columns): &(&str, &str)| {
+        database.texts(&format!("SELECT '{table} ' || {} FROM {table} ORDER BY 1", hex(columns)))
+    };
+    INTERNALS.iter().flat_map(dump).collect()
 }
 
 fn config(folder: &Path, toml: &str) -> Config {

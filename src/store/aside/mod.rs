@@ -168,7 +168,7 @@ impl Aside {
 }
 
 /// The statements that made the tables of these groups, and the indexes that their own writes need.
-fn schema(raw: &Connection, groups: &GroupSet) -> rusqlite::Result<Vec<String>> {
+pub(super) fn schema(raw: &Connection, groups: &GroupSet) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT sql FROM sqlite_master WHERE tbl_name = ?1 AND sql IS NOT NULL \
                AND (type = 'table' OR name >= '_' AND name < '`') ORDER BY type DESC, name";
     let mut select = raw.prepare(sql)?;

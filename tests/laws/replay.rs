@@ -1,0 +1,190 @@
+//! L4: a rebuild equals the live database, whatever happened to either on the way.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use streamgauge::batch::Batch;
+use streamgauge::judge::Judge;
+use streamgauge::store::{self, Asking, Lock, MadeOf, Request, Selection, StoreError, Writer};
+use streamgauge::validate::Limits;
+
+use super::people::{deliveries, small};
+use super::{Store, config, people_config, runtime};
+
+/// Each changes rules of the one before: funnels, among others.
+const CONFIGS: [&str; 3] = [
+    people_config::CONFIG,
+    "limits.session_timeout = '20m'\n[[funnels]]\nname = 'journey'\nwindow = '2h'\n\
+     steps = [{ name = 'a', event_name = 'n2' }, { name = 'b', event_name = ['n1', 'n3'] }]",
+    "features_defaults = false",
+];
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[derive(Debug, Clone)]
+enum Action {
+    /// The worker writes so many messages more, in batches of so many.
+    Write(usize, usize),
+    /// From now on, other limits: some messages are too old.
+    Limit(usize),
+    /// All dead letters are judged again, by the limits of now.
+    Retry,
+    /// The worker dies and starts again, with that configuration.
+    Restart(usize),
+    /// The rebuild takes in so many messages more, as far as the worker has come.
+    Replay(usize),
+    /// The rebuild dies, and goes on.
+    KillReplay,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        6 => (1..12_usize, 1..6_usize).prop_map(|(count, size)| Action::Write(count, size)),
+        2 => (0..3_usize).prop_map(Action::Limit),
+        2 => Just(Action::Retry),
+        1 => (0..CONFIGS.len()).prop_map(Action::Restart),
+        5 => (1..12_usize).prop_map(Action::Replay),
+        2 => Just(Action::KillReplay),
+    ]
+}
+
+fn limits(of: &Limits, which: usize) -> Limits {
+    // Messages are 106 to 110 hours old.
+    let max_age = [None, Some(107 * HOUR), Some(108 * HOUR)][which];
+    Limits { max_age, ..of.clone() }
+}
+
+struct World {
+    runtime: tokio::runtime::Runtime,
+    live: Store,
+    toml: &'static str,
+    replica: Option<Writer>,
+}
+
+impl World {
+    fn replica_path(&self) -> std::path::PathBuf {
+        store::replica_path(&self.live.path())
+    }
+
+    /// The rebuild, which goes on where its file is of use.
+    fn replica(&mut self, made_of: MadeOf) -> &mut Writer {
+        let rules = config(self.live.folder.path(), self.toml).rules;
+        let lock = self.runtime.block_on(Lock::acquire(&self.replica_path(), "test")).unwrap();
+        let (live, kept) = (self.live.path(), self.replica.take());
+        let open = || store::open_replica(&lock, &live, &rules, made_of).unwrap();
+        self.replica.insert(kept.unwrap_or_else(open))
+    }
+
+    /// Feeds the rebuild with what the stream holds, up to where the worker stands; the pipeline's part in it.
+    fn replay(&mut self, stream: &[streamgauge::decode::Delivery], count: usize) {
+        let (live, judge) = (self.live.position(), Judge { limits: Limits::NONE, ..self.live.judge.clone() });
+        let replica = self.replica(MadeOf::Stream);
+        let stands = replica.position_in(&live).unwrap();
+        let mut batch = Batch::after(stands.clone());
+        let next = stream.iter().filter(|delivery| delivery.stream_sequence > stands.last_seq);
+        for delivery in next.take_while(|delivery| delivery.stream_sequence <= live.last_seq).take(count) {
+            batch.push(judge.judge(delivery.clone()));
+        }
+        let end = replica.commit(&batch).unwrap().position().clone();
+        // What the stream does not hold any more at its end.
+        if count == usize::MAX {
+            let mut end = end;
+            while end.last_seq < live.last_seq {
+                end = replica.stand_in(&end, live.last_seq).unwrap();
+            }
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> store::Outcome {
+        let asked = Asking::ask(&self.live.path(), request).unwrap();
+        loop {
+            match self.live.writer.attend(&self.live.judge) {
+                Ok(true) | Err(StoreError::Frozen { .. }) => {}
+                Ok(false) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        asked.outcome().unwrap().unwrap()
+    }
+}
+
+/// What the derived tables of a file are, and what is behind them.
+fn all_of(path: &std::path::Path) -> (std::collections::BTreeMap<String, String>, Vec<String>) {
+    let database = crate::support::Database(path.to_owned());
+    (store::digest(path).unwrap().tables, super::internals_of(&database))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rebuild_equals_the_live_database(
+        messages in prop::collection::vec(small(), 1..50),
+        copies in prop::collection::vec((0..50_usize, 0..60_usize), 0..10),
+        gone in prop::collection::vec(0..60_u64, 0..12),
+        purged_upto in 0..30_u64,
+        actions in prop::collection::vec(action(), 1..40),
+    ) {
+        let runtime = runtime();
+        // Copies of messages, which come later or earlier than the others of their id.
+        let mut order: Vec<usize> = (0..messages.len()).collect();
+        for (number, at) in copies {
+            order.insert(at.min(order.len()), number % messages.len());
+        }
+        let stream = deliveries(&messages, &order);
+        let mut rest = stream.as_slice();
+        // What the stream has lost when the rebuild reads it; the worker has read it all before.
+        let still_there = |delivery: &&streamgauge::decode::Delivery| {
+            delivery.stream_sequence > purged_upto && !gone.contains(&delivery.stream_sequence)
+        };
+        let left: Vec<_> = stream.iter().filter(still_there).cloned().collect();
+        let live = Store::with_config(&runtime, CONFIGS[0]);
+        let mut world = World { runtime, live, toml: CONFIGS[0], replica: None };
+        let of = world.live.judge.limits.clone();
+        world.live.judge.limits = limits(&of, 0);
+        for action in actions {
+            match action {
+                Action::Write(count, size) => {
+                    let (now, later) = rest.split_at(count.min(rest.len()));
+                    world.live.write(now, &[size]);
+                    rest = later;
+                }
+                Action::Limit(which) => world.live.judge.limits = limits(&of, which),
+                Action::Retry => drop(world.ask(&Request::Retry(Selection::default()))),
+                Action::Restart(to) => {
+                    world.replica = None;
+                    world.toml = CONFIGS[to];
+                    let limits = world.live.judge.limits.clone();
+                    world.live = world.live.reopen(&world.runtime, CONFIGS[to]);
+                    world.live.judge.limits = limits;
+                }
+                Action::Replay(count) => world.replay(&left, count),
+                Action::KillReplay => world.replica = None,
+            }
+        }
+        world.live.write(rest, &[5]);
+        world.replay(&left, usize::MAX);
+        let expected = all_of(&world.live.path());
+        prop_assert_eq!(&all_of(&world.replica_path()), &expected, "from the stream");
+
+        // Into its place; and once more from the rows alone.
+        let path = world.live.path();
+        let replica = world.replica(MadeOf::Stream);
+        while replica.make_postponed().unwrap() {}
+        replica.ensure_nothing_lost(&path).unwrap();
+        world.replica = None;
+        let outcome = world.ask(&Request::Replace { file: world.replica_path() });
+        prop_assert_eq!(outcome.error, None);
+        prop_assert_eq!(&all_of(&world.live.path()), &expected, "in its place");
+        world.live.database().assert_account_balances();
+        world.replica(MadeOf::Rows).follow_rows().unwrap();
+        prop_assert_eq!(&all_of(&world.replica_path()), &expected, "from the rows");
+        world.replica = None;
+        store::remove_replica(&world.replica_path()).unwrap();
+        world.live.database().write().execute_batch("DELETE FROM analytics_sessions; UPDATE _activity_states SET state = x'00'").unwrap();
+        let asked = Asking::ask(&world.live.path(), &Request::Rebuild { groups: Vec::new() }).unwrap();
+        world.live.writer.attend(&world.live.judge).unwrap();
+        world.live.writer.rebuild().unwrap();
+        prop_assert!(asked.outcome().unwrap().is_some());
+        prop_assert_eq!(&all_of(&world.live.path()), &expected, "groups");
+    }
+}
