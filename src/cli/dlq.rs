@@ -111,13 +111,7 @@ pub(super) async fn execute(action: Action, config: Config) -> Result<(), Failur
     }
 }
 
-fn list(
-    database: &Path,
-    which: &Selection,
-    state: &str,
-    limit: Option<usize>,
-    json: bool,
-) -> Result<(), StoreError> {
+fn list(database: &Path, which: &Selection, state: &str, limit: Option<usize>, json: bool) -> Result<(), StoreError> {
     let state = Some(state).filter(|state| *state != "any");
     let (mut count, mut by_reason) = (0, BTreeMap::<String, u64>::new());
     if json {
@@ -207,7 +201,9 @@ async fn change(
             if letter.state != "open" {
                 err!("{} is {} already", letter.id, letter.state);
             }
-            keys.extend(i64::try_from(letter.stream_seq).map(|stream_seq| DeadLetterKey { epoch: letter.epoch, stream_seq }));
+            keys.extend(
+                i64::try_from(letter.stream_seq).map(|stream_seq| DeadLetterKey { epoch: letter.epoch, stream_seq }),
+            );
         }
         which.keys = Some(keys);
     }

@@ -149,8 +149,7 @@ async fn whole(config: Config) -> Result<(), Failure> {
     store::ensure_room(&file, needed_bytes).map_err(Failure::failed)?;
     let stop = stop_token(Some("stopping; the same command goes on from here"))?;
     let connection = connect(&config).await?;
-    let replay =
-        Replay::open(config.clone(), Some(connection), Some(&live), &file).await.map_err(Failure::failed)?;
+    let replay = Replay::open(config.clone(), Some(connection), Some(&live), &file).await.map_err(Failure::failed)?;
     follow(&replay, Some(&live), None, &stop, WHAT).await?;
     tracing::debug!("loaded");
     finish(&replay, &stop).await?;

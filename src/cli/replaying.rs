@@ -101,4 +101,3 @@ pub(super) fn interrupted(stop: &CancellationToken) -> Result<(), Failure> {
     }
     Ok(())
 }
-

@@ -107,12 +107,7 @@ impl Source {
         Self::of(connection, config::Stream { create: false, ..config }, batch, None)
     }
 
-    fn of(
-        connection: Connection,
-        config: config::Stream,
-        batch: config::Batch,
-        instance: Option<Instance>,
-    ) -> Self {
+    fn of(connection: Connection, config: config::Stream, batch: config::Batch, instance: Option<Instance>) -> Self {
         Self {
             batch,
             is_paused: false,

@@ -291,7 +291,8 @@ impl Pipeline {
         let (feed, mut more) = mpsc::channel(if self.upto.is_some() { REPLAYED_AHEAD } else { 1 });
         let (runtime, max_delay) = (Handle::current(), self.batch.max_delay);
         let committed = self.writer.run(move |writer| {
-            let mut came = || runtime.block_on(async { tokio::time::timeout(max_delay, more.recv()).await.ok().flatten() });
+            let mut came =
+                || runtime.block_on(async { tokio::time::timeout(max_delay, more.recv()).await.ok().flatten() });
             let committed = writer.commit_all(&batch, || left_over.pop_front().or_else(&mut came))?;
             Ok((committed, left_over, more))
         });

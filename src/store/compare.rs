@@ -210,7 +210,11 @@ pub(super) fn compare_rows(
     Ok(())
 }
 
-fn one_of(found: Option<&Row<'_>>, rebuilt: Option<&Row<'_>>, names: &[String]) -> rusqlite::Result<Option<Difference>> {
+fn one_of(
+    found: Option<&Row<'_>>,
+    rebuilt: Option<&Row<'_>>,
+    names: &[String],
+) -> rusqlite::Result<Option<Difference>> {
     Ok(match (found, rebuilt) {
         (None, None) => None,
         (Some(found), None) => Some(Difference { id: shown(found.get_ref(0)?), how: How::Extra }),
@@ -262,7 +266,9 @@ fn order(left: ValueRef<'_>, right: ValueRef<'_>) -> Ordering {
         _ => 0.0,
     };
     match (left, right) {
-        (ValueRef::Text(left), ValueRef::Text(right)) | (ValueRef::Blob(left), ValueRef::Blob(right)) => left.cmp(right),
+        (ValueRef::Text(left), ValueRef::Text(right)) | (ValueRef::Blob(left), ValueRef::Blob(right)) => {
+            left.cmp(right)
+        }
         _ => class(left).cmp(&class(right)).then(number(left).total_cmp(&number(right))),
     }
 }

@@ -111,7 +111,8 @@ impl Asking {
     pub fn ask(database: &Path, request: &Request) -> Result<Self, StoreError> {
         let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(READER_BUSY_TIMEOUT)?;
-        let request = serde_json::to_string(request).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let request =
+            serde_json::to_string(request).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let asking = Self { connection, id: clock::new_id().to_string(), request };
         asking.leave()?;
         Ok(asking)

@@ -37,7 +37,8 @@ pub fn ensure_room(path: &Path, needed_bytes: u64) -> Result<(), StoreError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let disk = rustix::fs::statvfs(folder).map_err(|error| StoreError::Io { path: folder.to_owned(), source: error.into() })?;
+    let disk = rustix::fs::statvfs(folder)
+        .map_err(|error| StoreError::Io { path: folder.to_owned(), source: error.into() })?;
     let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free_bytes < needed_bytes {
         return Err(StoreError::NoRoom { path: path.to_owned(), free_bytes, needed_bytes });

@@ -134,7 +134,8 @@ impl History {
         into: &SyncSender<Batch>,
     ) -> Result<(), StoreError> {
         let live = self.position(after.epoch)?;
-        let recv_ns_at = |seq: u64| live.as_ref().filter(|live| live.last_seq == seq).map_or(0, |live| live.last_recv_ns);
+        let recv_ns_at =
+            |seq: u64| live.as_ref().filter(|live| live.last_seq == seq).map_or(0, |live| live.last_recv_ns);
         loop {
             let (mut verdicts, mut size_bytes, mut seq) = (Vec::new(), 0, after.last_seq);
             while seq < last_seq && verdicts.len() < CHUNK_ROWS && size_bytes < CHUNK_BYTES {

@@ -81,8 +81,7 @@ impl Selection {
             format!("?{}", values.len())
         };
         if let Some(keys) = &self.keys {
-            let keys: Vec<_> =
-                keys.iter().map(|key| format!("({}, {})", key.epoch, key.stream_seq)).collect();
+            let keys: Vec<_> = keys.iter().map(|key| format!("({}, {})", key.epoch, key.stream_seq)).collect();
             conditions.push(format!("(epoch, stream_seq) IN (VALUES {})", keys.join(", ")));
             if keys.is_empty() {
                 conditions = vec!["false".to_owned()];

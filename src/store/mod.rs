@@ -47,8 +47,8 @@ pub use lock::{Holder, Lock};
 pub use migrate::{Migration, Migrations, migration_status};
 pub use open::{WRITER_PRAGMAS, open_reader, open_writer};
 pub use outbox::{DeadLetter, Unpublished, dead_letter, unpublished};
-pub use position::{last_place_before, positions};
 pub use overview::{History, Overview, OverviewReader, Standing};
+pub use position::{last_place_before, positions};
 pub use raw::Counts;
 pub use replica::{
     MadeOf, create_replica, differing_groups, is_unfinished, open_replica, remove_replica, replica_path, verified_path,
@@ -140,7 +140,9 @@ pub enum StoreError {
         why: String,
     },
     /// The database holds what cannot be copied row by row.
-    #[error("the database has a virtual table that a rebuild cannot carry over ({what}); drop it, and make it again after")]
+    #[error(
+        "the database has a virtual table that a rebuild cannot carry over ({what}); drop it, and make it again after"
+    )]
     CannotCarryOver {
         /// The statement that made it.
         what: String,

@@ -151,7 +151,9 @@ fn create(built: &Connection, live: &Path, about: &str) -> Result<(), StoreError
     let sql = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' \
                ORDER BY type <> 'table', type <> 'index', name";
     let schema: Vec<String> = live.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    if let Some(table) = schema.iter().find(|sql| sql.get(..15).is_some_and(|head| head.eq_ignore_ascii_case("CREATE VIRTUAL "))) {
+    if let Some(table) =
+        schema.iter().find(|sql| sql.get(..15).is_some_and(|head| head.eq_ignore_ascii_case("CREATE VIRTUAL ")))
+    {
         return Err(StoreError::CannotCarryOver { what: table.clone() });
     }
     writer::transact(built, |tx| {
@@ -298,7 +300,9 @@ pub fn remove_replica(path: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal", "-shm"] {
         let path = with_suffix(path, suffix);
         match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io { path, source }),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Io { path, source });
+            }
             _ => {}
         }
     }

@@ -198,7 +198,8 @@ fn rows<T: RawTable>(
 
 /// A database in memory that was told this and nothing else, at the live one's time.
 fn made_of(live: &Connection, rules: &Rules, mut facts: Facts, t: Timestamp) -> Result<Connection, StoreError> {
-    let groups: GroupSet = GroupName::all(rules).into_iter().filter(|group| !matches!(group, GroupName::Series(_))).collect();
+    let groups: GroupSet =
+        GroupName::all(rules).into_iter().filter(|group| !matches!(group, GroupName::Series(_))).collect();
     let built = Connection::open_in_memory()?;
     // What some of its tables refer to is not there.
     built.pragma_update(None, "foreign_keys", "OFF")?;

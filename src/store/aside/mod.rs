@@ -17,10 +17,10 @@ use std::sync::mpsc::sync_channel;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
-use super::derived::{self, Build, GroupSet};
-use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
-use super::disk::{boot_id, ensure_room, with_suffix};
 use self::reading::Reading;
+use super::derived::{self, Build, GroupSet};
+use super::disk::{boot_id, ensure_room, with_suffix};
+use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
 use super::{Spent, StoreError, position, rejections, to_sql, writer};
 
 /// What must stay free on the disk: the worker goes on writing to the database.
@@ -198,12 +198,7 @@ fn open_file(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Where the file stands; none where it is of another build, or ahead of a database that was put back.
-fn resume(
-    built: &Connection,
-    build: &Build,
-    schema: &[String],
-    raw: &Connection,
-) -> rusqlite::Result<Option<Stands>> {
+fn resume(built: &Connection, build: &Build, schema: &[String], raw: &Connection) -> rusqlite::Result<Option<Stands>> {
     let sql = "SELECT build, schema, epoch, stream_seq, judged, rows, total FROM _rebuild WHERE id = 1";
     let (id, made_by, stands): (String, String, Stands) = built.query_row(sql, [], |row| {
         let count = |column| row.get(column).map(super::from_sql);

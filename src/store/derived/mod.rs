@@ -36,7 +36,9 @@ use crate::model::Timestamp;
 pub(super) use dashboard::{Touched, define as define_dashboards, evaluate};
 pub(super) use funnels::{anonymous_actor, define as define_funnels, session_actor, user_actor};
 pub use groups::Build;
-pub(super) use groups::{GroupName, GroupSet, SERIES_PREFIX, freeze, freeze_changed, has_raw_rows, refresh, thaw, with_sources};
+pub(super) use groups::{
+    GroupName, GroupSet, SERIES_PREFIX, freeze, freeze_changed, has_raw_rows, refresh, thaw, with_sources,
+};
 pub(super) use links::user_of;
 pub(super) use segments::StoredSegments;
 pub(super) use series::code as period_code;

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::{Writer, up_to_date};
+use crate::store::StoreError;
 use crate::store::aside::{self, Aside};
 use crate::store::committed::Swapped;
 use crate::store::control::{self, Outcome};
 use crate::store::derived::{self, Build, GroupSet, Touched};
-use crate::store::StoreError;
 
 impl Writer {
     /// Puts in what was built aside, brought up to date: one transaction, which writes the rows that differ. None where

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::watch;
 
+use self::beside::{FactsBeside, Held};
 use super::aside;
 use super::board::Board;
 use super::committed::Committed;
 use super::derived::{Build, GroupName, GroupSet, Touched};
 use super::history::History;
 use super::letters::DeadLetterKey;
-use self::beside::{FactsBeside, Held};
 use super::raw::{self, Counts, End, Written};
 use super::spent::Spent;
 use super::{StoreError, derived, gaps, position, rejections};
@@ -68,8 +68,7 @@ impl Writer {
         let database_path = database.to_owned();
         let rules = Arc::new(rules);
         let (board, stop_waiting) = (watch::Sender::new(Board::of(&rules)), Arc::default());
-        let mut writer =
-            Self { connection, database: database_path, rules, build, board, stop_waiting, history };
+        let mut writer = Self { connection, database: database_path, rules, build, board, stop_waiting, history };
         writer.set_rules(Rules::clone(&writer.rules))?;
         if writer.build.borrow().is_none() {
             aside::remove(database)?;

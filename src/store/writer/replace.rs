@@ -69,7 +69,9 @@ impl Writer {
     pub fn ensure_nothing_lost(&mut self, live: &Path) -> Result<(), StoreError> {
         for table in RAW_TABLES {
             let mut after = String::new();
-            while let Some((upto, lost)) = self.attached(live, |built| replica::lost_rows(built, table, &after, IDS_AT_ONCE))? {
+            while let Some((upto, lost)) =
+                self.attached(live, |built| replica::lost_rows(built, table, &after, IDS_AT_ONCE))?
+            {
                 if let Some(id) = lost {
                     let why = "no message that was accepted is this row".to_owned();
                     return Err(StoreError::WouldLose { table, id, why });
@@ -87,9 +89,7 @@ impl Writer {
     /// Where a file cannot be written.
     pub fn become_a_file(&mut self, live: Option<&Path>) -> Result<(), StoreError> {
         if let Some(live) = live {
-            self.attached(live, |built| {
-                super::transact(built, |tx| Ok(replica::carry_over_ledger(tx)?))
-            })?;
+            self.attached(live, |built| super::transact(built, |tx| Ok(replica::carry_over_ledger(tx)?)))?;
         }
         super::transact(&self.connection, |tx| Ok(replica::let_go_of_outboxes(tx)?))?;
         self.make_durable()
@@ -107,7 +107,11 @@ impl Writer {
     }
 
     /// Does something while the live database is attached as `live`.
-    fn attached<T>(&mut self, live: &Path, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn attached<T>(
+        &mut self,
+        live: &Path,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let live = std::path::absolute(live).map_err(|source| StoreError::Io { path: live.to_owned(), source })?;
         self.connection.execute("ATTACH ?1 AS live", [live.to_string_lossy()])?;
         let result = work(&self.connection);
