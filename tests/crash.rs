@@ -211,7 +211,7 @@ async fn rules_change_through_kills_while_messages_flow() {
     worker.start_reading().await;
     let mut traffic = Traffic::new(seed);
     let jetstream = server.jetstream().await;
-    let before = publish_all(&jetstream, traffic.take_messages(60_000)).await;
+    let before = publish_all(&jetstream, traffic.take_messages(100_000)).await;
     worker.applied(before).await;
     assert!(worker.stop().await.success());
 

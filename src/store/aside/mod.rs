@@ -26,7 +26,7 @@ use super::{Spent, StoreError, position, rejections, to_sql, writer};
 /// What must stay free on the disk: the worker goes on writing to the database.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 /// Messages that one step takes in.
-pub const STEP_MESSAGES: u32 = 50_000;
+pub const STEP_MESSAGES: u32 = 20_000;
 /// Chunks that are read before what they say is applied.
 const CHUNKS_AHEAD: usize = 2;
 /// Where the build stands.
