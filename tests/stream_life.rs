@@ -70,6 +70,7 @@ async fn a_purge_is_a_gap_and_no_stop() {
     }
     let labels = r#"stream="ANALYTICS",epoch="1",first_seq="43",last_seq="44",reason="deleted",found_at="#;
     assert!(metrics.lines().any(|line| line.contains(labels) && line.ends_with("} 2")), "{metrics}");
+    assert!(worker.command().args(["verify", "--sample"]).output().unwrap().status.success());
     let verified = worker.command().arg("verify").output().unwrap();
     let said = String::from_utf8(verified.stdout).unwrap();
     assert!(

@@ -53,7 +53,7 @@ pub fn sample(live: &Path, rules: &Rules, keys: usize) -> Result<Vec<Compared>, 
         check(&built, "user_activity", "user_id = ?1", &key)?;
         check(&built, "analytics_sessions", "user_id = ?1", &key)?;
         // An event with an anonymous id alone may be this user's.
-        if !of_user.is_linked {
+        if !of_user.is_linked && rules.funnels.iter().next().is_some() {
             check(&built, "funnel_conversions", "user_id = ?1", &key)?;
         }
     }
