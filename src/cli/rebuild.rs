@@ -151,17 +151,18 @@ async fn whole(config: Config) -> Result<(), Failure> {
     let connection = connect(&config).await?;
     let replay = Replay::open(config.clone(), Some(connection), Some(&live), &file).await.map_err(Failure::failed)?;
     follow(&replay, Some(&live), None, &stop, WHAT).await?;
-    tracing::debug!("loaded");
+    let (built, database) = (file.clone(), live.clone());
+    let check = move || store::ensure_nothing_lost(&built, &database);
+    // Beside the making of indexes.
+    let checked = tokio::spawn(store::blocking(check.clone()));
     finish(&replay, &stop).await?;
     // What came meanwhile.
     follow(&replay, Some(&live), None, &stop, WHAT).await?;
-    let database = live.clone();
-    replay.writer().run(move |writer| writer.ensure_nothing_lost(&database)).await.map_err(Failure::failed)?;
-    tracing::debug!("nothing is lost");
-    follow(&replay, Some(&live), None, &stop, WHAT).await?;
-    tracing::debug!("closing");
+    if checked.await.map_err(Failure::failed)?.is_err() {
+        // It may have been a dead letter that was applied just then.
+        store::blocking(check).await.map_err(Failure::failed)?;
+    }
     replay.close().await.map_err(Failure::failed)?;
-    tracing::debug!("asking");
     let file = std::path::absolute(&file).map_err(Failure::failed)?;
     let outcome = ask(&config, "rebuild", Request::Replace { file: file.clone() }, || ()).await?;
     store::discard_lock(&file);

@@ -30,7 +30,7 @@ use trouble::Trouble;
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
 /// Batches that a replay reads ahead: while the writer derives, the rules of the next go on.
-const REPLAYED_AHEAD: usize = 5;
+const REPLAYED_AHEAD: usize = 3;
 
 /// What ends the pipeline.
 #[derive(Debug, thiserror::Error)]

@@ -51,7 +51,8 @@ pub use overview::{History, Overview, OverviewReader, Standing};
 pub use position::{last_place_before, positions};
 pub use raw::Counts;
 pub use replica::{
-    MadeOf, create_replica, differing_groups, is_unfinished, open_replica, remove_replica, replica_path, verified_path,
+    MadeOf, create_replica, differing_groups, ensure_nothing_lost, is_unfinished, open_replica, remove_replica,
+    replica_path, verified_path,
 };
 pub use sample::sample;
 pub use spent::Spent;

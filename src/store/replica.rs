@@ -38,6 +38,8 @@ const PRAGMAS: [(&str, &str); 6] = [
 ];
 /// Of the tables that a rebuild fills, those that no group of derived tables has.
 const OTHER_TABLES: [&str; 4] = ["funnels", "dashboard_metrics", "_groups", "_replay"];
+/// Ids that are compared in one read transaction of the live database.
+const IDS_AT_ONCE: u32 = 100_000;
 pub(super) const RAW_TABLES: [&str; 3] = [AnalyticsEvent::TABLE, Metric::TABLE, SessionMessage::TABLE];
 
 /// What a replica is built from.
@@ -236,24 +238,45 @@ pub(super) fn forget(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Of the next ids of a raw table of the database that is attached as `live`: the last, and the first that is not here
 /// though the replay has passed its message. None where there are no more.
-pub(super) fn lost_rows(
+fn lost_rows(
     built: &Connection,
     table: &str,
     after: &str,
     count: u32,
 ) -> Result<Option<(String, Option<String>)>, StoreError> {
-    writer::transact(built, |tx| {
-        let upto = format!("SELECT max(id) FROM (SELECT id FROM live.{table} WHERE id > ?1 ORDER BY id LIMIT ?2)");
-        let upto: Option<String> = tx.query_row(&upto, params![after, count], |row| row.get(0))?;
-        let Some(upto) = upto else { return Ok(None) };
-        let lost = format!(
-            "SELECT id FROM live.{table} l WHERE id > ?1 AND id <= ?2 \
-             AND NOT EXISTS (SELECT 1 FROM main.{table} b WHERE b.id = l.id) \
-             AND NOT EXISTS (SELECT 1 FROM main._positions p WHERE p.epoch = l.epoch AND l.stream_seq > p.last_seq) \
-             ORDER BY id LIMIT 1"
-        );
-        Ok(Some((upto.clone(), tx.query_row(&lost, params![after, upto], |row| row.get(0)).optional()?)))
-    })
+    // One moment of both; short, since the live one's write-ahead log cannot shrink meanwhile.
+    let read = built.unchecked_transaction()?;
+    let upto = format!("SELECT max(id) FROM (SELECT id FROM live.{table} WHERE id > ?1 ORDER BY id LIMIT ?2)");
+    let upto: Option<String> = read.query_row(&upto, params![after, count], |row| row.get(0))?;
+    let Some(upto) = upto else { return Ok(None) };
+    let lost = format!(
+        "SELECT id FROM live.{table} l WHERE id > ?1 AND id <= ?2 \
+         AND NOT EXISTS (SELECT 1 FROM main.{table} b WHERE b.id = l.id) \
+         AND NOT EXISTS (SELECT 1 FROM main._positions p WHERE p.epoch = l.epoch AND l.stream_seq > p.last_seq) \
+         ORDER BY id LIMIT 1"
+    );
+    Ok(Some((upto.clone(), read.query_row(&lost, params![after, upto], |row| row.get(0)).optional()?)))
+}
+
+/// Makes sure that a database that is built aside holds every raw row of the live one, as far as it has come. Blocks.
+///
+/// # Errors
+/// [`StoreError::WouldLose`] names the first that it does not hold.
+pub fn ensure_nothing_lost(file: &Path, live: &Path) -> Result<(), StoreError> {
+    let built = open_blocking_reader(file)?;
+    let live = std::path::absolute(live).map_err(|source| StoreError::Io { path: live.to_owned(), source })?;
+    built.execute("ATTACH ?1 AS live", [live.to_string_lossy()])?;
+    for table in RAW_TABLES {
+        let mut after = String::new();
+        while let Some((upto, lost)) = lost_rows(&built, table, &after, IDS_AT_ONCE)? {
+            if let Some(id) = lost {
+                let why = "no message that was accepted is this row".to_owned();
+                return Err(StoreError::WouldLose { table, id, why });
+            }
+            after = upto;
+        }
+    }
+    Ok(())
 }
 
 /// Rows of a table.

@@ -33,14 +33,18 @@ struct Sizes {
     messages: usize,
     /// Messages that the file holds already when it is measured again; 0 leaves that out.
     stored: usize,
+    /// Messages that are replayed where nothing else is measured.
+    replayed: usize,
     /// Sessions that close at once.
     open_sessions: u64,
     /// Events whose way to a subscriber is timed.
     live_events: u32,
 }
 
-const WHOLE: Sizes = Sizes { messages: 500_000, stored: 5_000_000, open_sessions: 1_000_000, live_events: 20_000 };
-const SHORT: Sizes = Sizes { messages: 100_000, stored: 0, open_sessions: 50_000, live_events: 6_000 };
+const WHOLE: Sizes =
+    Sizes { messages: 500_000, stored: 5_000_000, replayed: 2_000_000, open_sessions: 1_000_000, live_events: 20_000 };
+const SHORT: Sizes =
+    Sizes { messages: 100_000, stored: 0, replayed: 100_000, open_sessions: 50_000, live_events: 6_000 };
 
 /// As many as funnels and dashboards are measured with.
 const FUNNEL_MESSAGES: usize = 200_000;
@@ -54,9 +58,12 @@ async fn main() {
     let config = config::load(&Sources::default()).unwrap().1;
     if std::env::args().any(|argument| argument == "--replay") {
         let mut bench = Bench::start().await;
-        bench.publish(Workload::new().take_outgoing(sizes.messages)).await;
+        let mut workload = Workload::new();
+        for _ in 0..sizes.replayed / sizes.messages {
+            bench.publish(workload.take_outgoing(sizes.messages)).await;
+        }
         let run = bench.run().await;
-        measure_replays(&bench, &run, sizes.messages);
+        measure_replays(&bench, &run, sizes.replayed);
         return;
     }
     // First, while this process has not taken memory for anything else.

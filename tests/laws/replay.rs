@@ -170,7 +170,7 @@ proptest! {
         let path = world.live.path();
         let replica = world.replica(MadeOf::Stream);
         while replica.make_postponed().unwrap() {}
-        replica.ensure_nothing_lost(&path).unwrap();
+        store::ensure_nothing_lost(&world.replica_path(), &path).unwrap();
         world.replica = None;
         let outcome = world.ask(&Request::Replace { file: world.replica_path() });
         prop_assert_eq!(outcome.error, None);

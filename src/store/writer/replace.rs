@@ -1,6 +1,6 @@
 //! A database that was built aside, made whole, and put in the place of this one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -14,8 +14,6 @@ use crate::store::{Lock, StoreError, position};
 
 /// Between tries to begin while another process writes.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
-/// Ids that are compared in one read transaction of the live database.
-const IDS_AT_ONCE: u32 = 100_000;
 
 impl Writer {
     /// Makes one thing more that was postponed, such as an index. Returns whether there was any.
@@ -60,26 +58,6 @@ impl Writer {
             Some(stands) => Ok(stands),
             None => self.adopt_epoch(epoch),
         }
-    }
-
-    /// Makes sure that a database that is built aside holds every raw row of the live one, as far as it has come.
-    ///
-    /// # Errors
-    /// [`StoreError::WouldLose`] names the first that it does not hold.
-    pub fn ensure_nothing_lost(&mut self, live: &Path) -> Result<(), StoreError> {
-        for table in RAW_TABLES {
-            let mut after = String::new();
-            while let Some((upto, lost)) =
-                self.attached(live, |built| replica::lost_rows(built, table, &after, IDS_AT_ONCE))?
-            {
-                if let Some(id) = lost {
-                    let why = "no message that was accepted is this row".to_owned();
-                    return Err(StoreError::WouldLose { table, id, why });
-                }
-                after = upto;
-            }
-        }
-        Ok(())
     }
 
     /// Makes a database that was built aside a file of its own: with the ledger and the gaps of the live one, as far as
@@ -141,10 +119,7 @@ impl Writer {
         tracing::debug!(took_ms = began.elapsed().as_millis(), "all pages are copied");
         replica::forget(&self.connection)?;
         self.set_rules((*self.rules).clone())?;
-        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = checkpoint {
-            tracing::debug!("the WAL stays as long as it is: {error}");
-        }
+        checkpoint_beside(self.database.clone());
         drop(built);
         replica::remove_replica(file)?;
         let pause = began.elapsed();
@@ -163,6 +138,17 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Moves what was copied from the write-ahead log into the file, while the worker goes on.
+fn checkpoint_beside(database: PathBuf) {
+    std::thread::spawn(move || {
+        let moved = Connection::open(&database)
+            .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+        if let Err(error) = moved {
+            tracing::debug!("a later checkpoint moves what was copied into the file: {error}");
+        }
+    });
 }
 
 /// Copies all pages, in one transaction of the destination. Waits while another process writes.
