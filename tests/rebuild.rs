@@ -46,6 +46,9 @@ async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
              UPDATE analytics_events SET event_name = 'forged' WHERE stream_seq < 20; \
              DELETE FROM analytics_events WHERE stream_seq BETWEEN 100 AND 150; \
              CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('mine'); \
+             CREATE TABLE sqliteish (n INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO sqliteish VALUES (3); \
+             DELETE FROM sqliteish; CREATE TABLE noted (text TEXT); PRAGMA user_version = 7; \
+             CREATE TRIGGER noting AFTER INSERT ON notes BEGIN INSERT INTO noted VALUES (new.text); END; \
              CREATE INDEX notes_text ON notes(text); CREATE VIEW forged AS SELECT * FROM analytics_events",
         )
         .unwrap();
@@ -89,12 +92,17 @@ async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
     calm.start();
     calm.applied(last_seq).await;
     assert_eq!(digest(&worker, &database), digest(&calm, &calm.database()));
-    let schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('notes', 'notes_text', 'forged') ORDER BY name";
+    let schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('notes', 'notes_text', 'forged', 'sqliteish', 'noted', 'noting', 'sqlite_sequence') ORDER BY name";
     assert_eq!(database.texts(schema), calm.database().texts(schema));
     assert_eq!(
         (database.texts("SELECT text FROM notes"), database.count("forged WHERE event_name = 'forged'")),
         (vec!["mine".to_owned()], 0)
     );
+    let by_hand = database.write();
+    by_hand.execute_batch("INSERT INTO sqliteish DEFAULT VALUES; INSERT INTO notes VALUES ('more')").unwrap();
+    assert_eq!(database.texts("SELECT cast(n AS TEXT) FROM sqliteish"), ["4"]);
+    assert_eq!(database.texts("SELECT text FROM noted"), ["more"], "no trigger of others goes off in a rebuild");
+    assert_eq!(database.texts("SELECT cast(user_version AS TEXT) FROM pragma_user_version"), ["7"]);
     database.assert_account_balances();
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains(".replay")), "{left:?}");
@@ -199,4 +207,27 @@ async fn a_rebuild_that_would_lose_a_row_refuses_and_says_which() {
         }
     }
     assert_eq!(digest(&worker, &database), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_with_pages_of_another_size_and_a_column_of_others() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worker, _) = busy(&server, folder.path(), seed(), 2_000).await;
+    worker.stop().await;
+    let database = worker.database();
+    let pages = "PRAGMA journal_mode = DELETE; PRAGMA page_size = 8192; VACUUM; PRAGMA journal_mode = WAL";
+    database.write().execute_batch(pages).unwrap();
+    let before = digest(&worker, &database);
+    succeed(worker.command().arg("rebuild"));
+    assert_eq!(digest(&worker, &database), before);
+    database
+        .write()
+        .execute_batch("ALTER TABLE metrics ADD COLUMN note TEXT; UPDATE metrics SET note = 'mine'")
+        .unwrap();
+    let (output, said) = run(worker.command().arg("rebuild"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("column note of metrics"), "{said}");
+    succeed(worker.command().args(["rebuild", "--from", "database"]));
+    assert_eq!(database.count("metrics WHERE note IS NULL"), 0);
 }

@@ -55,8 +55,8 @@ pub(super) fn ensure_made_by(config: &Config, live: &Path) -> Result<(), Failure
         return Ok(());
     }
     Err(Failure::Failed(format!(
-        "the database was made by another configuration than this command has, or is still being made by it: {}; name the \
-         worker's with --config, or wait until `streamgauge status` shows nothing as rebuilding",
+        "the database is being made anew, or was made by another configuration than this command has: {}; wait until \
+         `streamgauge status` shows nothing as rebuilding, or name the worker's configuration with --config",
         differing.join(", ")
     )))
 }

@@ -13,6 +13,9 @@ use crate::clock;
 /// How often somebody who asked looks for the outcome.
 const POLL: Duration = Duration::from_millis(50);
 
+/// Answers that wait for whoever asked.
+const MAX_ANSWERS: u32 = 100;
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +95,10 @@ pub(super) fn wanted(connection: &Connection) -> rusqlite::Result<Vec<Wanted>> {
 pub(super) fn record(tx: &Transaction<'_>, id: &str, state: &str, outcome: &Outcome) -> rusqlite::Result<()> {
     let outcome = serde_json::to_string(outcome).unwrap_or_default();
     tx.execute("UPDATE _control SET state = ?2, outcome = ?3 WHERE id = ?1", params![id, state, outcome])?;
+    // Of those who were killed while they waited.
+    let sql = "DELETE FROM _control WHERE state <> 'wanted' AND id NOT IN (SELECT id FROM _control \
+               ORDER BY id DESC LIMIT ?1)";
+    tx.execute(sql, [MAX_ANSWERS])?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
+use super::{Lock, StoreError};
 
 /// A path with something more at its end.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -18,8 +18,10 @@ pub(super) fn boot_id() -> String {
 
 /// Takes away the lock file of a database that is built aside, once nobody wants it any more.
 pub fn discard_lock(path: &Path) {
-    // It would be made again, and does no harm.
-    let _ = std::fs::remove_file(with_suffix(path, ".lock"));
+    // Somebody else may want it already.
+    if let Ok(lock) = Lock::try_acquire(path, "rebuild") {
+        lock.discard();
+    }
 }
 
 /// Bytes of a database and its write-ahead log.

@@ -76,10 +76,14 @@ impl History {
         position::all(&self.live)
     }
 
+    /// The sequences of a batch that the ledger lists as not accepted, in order.
+    pub(super) fn listed(&self, batch: &Batch) -> rusqlite::Result<Vec<u64>> {
+        rejections::listed(&self.live, batch.after.epoch, batch.after.last_seq + 1, batch.end_seq())
+    }
+
     /// What of a batch was accepted. The database must have applied it.
     pub(super) fn accepted(&self, batch: &Batch) -> Result<Accepted, StoreError> {
-        let (epoch, first_seq, last_seq) = (batch.after.epoch, batch.after.last_seq + 1, batch.end_seq());
-        let listed = rejections::listed(&self.live, epoch, first_seq, last_seq)?;
+        let listed = self.listed(batch)?;
         let mut stand_ins: Vec<Range> = Vec::new();
         for gap in &batch.gaps {
             stand_ins.push(Range { first_seq: gap.first_seq, last_seq: gap.last_seq });

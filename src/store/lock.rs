@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,9 +91,21 @@ impl Lock {
                 return Err(StoreError::Locked { path: database, holder: read_holder(&mut file) });
             }
         }
+        // Whoever had it may have taken the file away.
+        let is_there =
+            std::fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|file| file.ino() == now.ino()));
+        if !is_there {
+            return Self::try_acquire(&database, command);
+        }
         let holder = Holder { pid: std::process::id(), command: command.into(), since: clock::now().to_string() };
         write_holder(&mut file, &holder).map_err(|source| StoreError::Io { path, source })?;
         Ok(Self { _file: file, database })
+    }
+
+    /// Takes the lock file away, of a database that nobody will open any more.
+    pub fn discard(self) {
+        // It would be made again, and does no harm.
+        let _ = std::fs::remove_file(lock_path(&self.database));
     }
 
     /// The database's path, with symbolic links resolved: two names of one file share one lock.

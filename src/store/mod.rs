@@ -6,6 +6,7 @@
 
 mod aside;
 mod board;
+mod carry_over;
 mod committed;
 mod compare;
 mod control;
@@ -140,12 +141,10 @@ pub enum StoreError {
         /// Why.
         why: String,
     },
-    /// The database holds what cannot be copied row by row.
-    #[error(
-        "the database has a virtual table that a rebuild cannot carry over ({what}); drop it, and make it again after"
-    )]
+    /// The database holds what comes of no message, and cannot be carried over.
+    #[error("the database has {what}, which a rebuild cannot carry over; `rebuild --from database` leaves it as it is")]
     CannotCarryOver {
-        /// The statement that made it.
+        /// What it has.
         what: String,
     },
     /// A file is not what is to take the place of the database.

@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::derived::GroupName;
@@ -19,14 +20,19 @@ use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader};
 use super::{Lock, StoreError, Writer, migrate, writer};
 use crate::analytics::Rules;
 use crate::model::{AnalyticsEvent, Metric, SessionMessage};
-use crate::store::raw::RawTable;
+use crate::store::raw::{ORIGIN_COLUMNS, RawTable};
 
 /// What the file is, and what it still lacks.
 ///
 /// made_of    what it is built from, and by which rules: another file is of no use
 /// postponed  statements that make what loading does not need: indexes, views, triggers
+///
+/// And the sequences that it has passed because the ledger lists them: where a database that was put back has decided
+/// otherwise, the file is of no use.
 const ABOUT: &str = "CREATE TABLE _replay (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), made_of TEXT NOT NULL, \
-     postponed TEXT NOT NULL)";
+     postponed TEXT NOT NULL); \
+     CREATE TABLE _replay_listed (epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, PRIMARY KEY (epoch, stream_seq)) \
+     WITHOUT ROWID";
 /// How its connection is set up. 64 MiB of pages: what grows at random places stays in memory for longer.
 const PRAGMAS: [(&str, &str); 6] = [
     ("journal_mode", "WAL"),
@@ -36,8 +42,8 @@ const PRAGMAS: [(&str, &str); 6] = [
     ("temp_store", "FILE"),
     ("wal_autocheckpoint", "16000"),
 ];
-/// Of the tables that a rebuild fills, those that no group of derived tables has.
-const OTHER_TABLES: [&str; 4] = ["funnels", "dashboard_metrics", "_groups", "_replay"];
+/// Of a database that is made here.
+const DEFAULT_PAGE_SIZE: i64 = 4096;
 /// Ids that are compared in one read transaction of the live database.
 const IDS_AT_ONCE: u32 = 100_000;
 pub(super) const RAW_TABLES: [&str; 3] = [AnalyticsEvent::TABLE, Metric::TABLE, SessionMessage::TABLE];
@@ -60,12 +66,13 @@ pub fn open_replica(lock: &Lock, live: &Path, rules: &Rules, made_of: MadeOf) ->
     let path = lock.database();
     let history = History::open(live)?;
     let about = about(live, rules, made_of)?;
-    let kept = open_file(path).and_then(|built| Ok((read_about(&built)?, built)));
+    let page_size: i64 = open_blocking_reader(live)?.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let kept = open_file(path, page_size).and_then(|built| Ok((read_about(&built)?, built)));
     let connection = match kept {
-        Ok((Some(found), built)) if found == about && !is_ahead(&built, &history)? => built,
+        Ok((Some(found), built)) if found == about && is_of(&built, live)? => built,
         _ => {
             remove_replica(path)?;
-            let built = open_file(path)?;
+            let built = open_file(path, page_size)?;
             create(&built, live, &about)?;
             built
         }
@@ -83,13 +90,13 @@ pub(super) fn open_built(lock: &Lock, live: &Path, rules: &Rules) -> Result<Writ
     if !path.is_file() {
         return Err(not_built("there is no such file"));
     }
-    let (history, connection) = (History::open(live)?, open_file(path)?);
+    let (history, connection) = (History::open(live)?, open_file(path, DEFAULT_PAGE_SIZE)?);
     let about = about(live, rules, MadeOf::Stream)?;
     if read_about(&connection).ok().flatten().is_none_or(|found| found != about) {
         return Err(not_built("it was built from another database, or by another configuration than the worker has"));
     }
-    if is_ahead(&connection, &history)? {
-        return Err(not_built("it holds messages that this database does not hold"));
+    if !is_of(&connection, live)? {
+        return Err(not_built("it goes by another history: this database was put back since"));
     }
     if next_postponed(&connection)?.is_some() {
         return Err(not_built("it is not finished"));
@@ -105,15 +112,19 @@ pub async fn create_replica(lock: &Lock, rules: Rules) -> Result<Writer, StoreEr
     migrate::up(lock).await?;
     let path = lock.database().to_owned();
     super::blocking(move || {
-        let built = open_file(&path)?;
+        let built = open_file(&path, DEFAULT_PAGE_SIZE)?;
         writer::transact(&built, |tx| postpone(tx, "stream"))?;
         Writer::of_replica(built, &path, rules, None)
     })
     .await
 }
 
-fn open_file(path: &Path) -> rusqlite::Result<Connection> {
+/// The page size counts for a file that is not there yet.
+fn open_file(path: &Path, page_size: i64) -> rusqlite::Result<Connection> {
     let built = Connection::open(path)?;
+    built.pragma_update(None, "page_size", page_size)?;
+    // What is copied from the live database has set them off there.
+    built.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     built.busy_timeout(BUSY_TIMEOUT)?;
     built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
     for (pragma, value) in PRAGMAS {
@@ -142,21 +153,50 @@ fn read_about(built: &Connection) -> rusqlite::Result<Option<String>> {
     built.query_row("SELECT made_of FROM _replay WHERE id = 1", [], |row| row.get(0)).optional()
 }
 
-/// Whether it holds what the database does not: that one was put back.
-fn is_ahead(built: &Connection, history: &History) -> rusqlite::Result<bool> {
-    let Some(stands) = super::position::last(built)? else { return Ok(false) };
-    Ok(history.position(stands.epoch)?.is_none_or(|live| live.last_seq < stands.last_seq))
+/// Whether it goes by the history of the live database as it is now: neither is it ahead, nor has that one, put back,
+/// decided otherwise of a message that it has passed.
+fn is_of(built: &Connection, live: &Path) -> Result<bool, StoreError> {
+    let live = std::path::absolute(live).map_err(|source| StoreError::Io { path: live.to_owned(), source })?;
+    built.execute("ATTACH ?1 AS live", [live.to_string_lossy()])?;
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM main._positions b WHERE NOT EXISTS (SELECT 1 FROM live._positions l \
+                   WHERE l.epoch = b.epoch AND l.last_seq >= b.last_seq)) \
+               AND NOT EXISTS (SELECT 1 FROM live._rejections l JOIN main._positions b \
+                   ON b.epoch = l.epoch AND l.stream_seq <= b.last_seq WHERE l.state <> 'applied' \
+                   AND NOT EXISTS (SELECT 1 FROM main._replay_listed r \
+                       WHERE r.epoch = l.epoch AND r.stream_seq = l.stream_seq)) \
+               AND NOT EXISTS (SELECT 1 FROM main._replay_listed r WHERE NOT EXISTS (SELECT 1 FROM live._rejections l \
+                   WHERE l.epoch = r.epoch AND l.stream_seq = r.stream_seq))";
+    let is_of = built.query_row(sql, [], |row| row.get(0));
+    built.execute("DETACH live", [])?;
+    Ok(is_of?)
+}
+
+/// Sequences are passed because the ledger lists them.
+pub(super) fn pass(tx: &Transaction<'_>, epoch: i64, listed: &[u64]) -> rusqlite::Result<()> {
+    let mut insert = tx.prepare_cached("INSERT INTO _replay_listed (epoch, stream_seq) VALUES (?1, ?2)")?;
+    listed.iter().try_for_each(|seq| insert.execute(params![epoch, super::to_sql(*seq)]).map(drop))
+}
+
+/// One of them was applied since.
+pub(super) fn take_in(tx: &Transaction<'_>, epoch: i64, seq: u64) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM _replay_listed WHERE epoch = ?1 AND stream_seq = ?2";
+    tx.prepare_cached(sql)?.execute(params![epoch, super::to_sql(seq)]).map(drop)
 }
 
 fn create(built: &Connection, live: &Path, about: &str) -> Result<(), StoreError> {
     let live = open_blocking_reader(live)?;
-    let sql = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' \
+    ensure_known_columns(&live)?;
+    for pragma in ["user_version", "application_id"] {
+        let value: i64 = live.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))?;
+        built.pragma_update(None, pragma, value)?;
+    }
+    let sql = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_' \
                ORDER BY type <> 'table', type <> 'index', name";
     let schema: Vec<String> = live.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     if let Some(table) =
         schema.iter().find(|sql| sql.get(..15).is_some_and(|head| head.eq_ignore_ascii_case("CREATE VIRTUAL ")))
     {
-        return Err(StoreError::CannotCarryOver { what: table.clone() });
+        return Err(StoreError::CannotCarryOver { what: format!("a virtual table: {table}") });
     }
     writer::transact(built, |tx| {
         for statement in &schema {
@@ -164,6 +204,26 @@ fn create(built: &Connection, live: &Path, about: &str) -> Result<(), StoreError
         }
         postpone(tx, about)
     })
+}
+
+/// What others have added to a raw table's rows comes from no message.
+fn ensure_known_columns(live: &Connection) -> Result<(), StoreError> {
+    let known = |table: &str| match table {
+        AnalyticsEvent::TABLE => AnalyticsEvent::COLUMNS,
+        Metric::TABLE => Metric::COLUMNS,
+        _ => SessionMessage::COLUMNS,
+    };
+    for table in RAW_TABLES {
+        let columns: Vec<String> = live
+            .prepare("SELECT name FROM pragma_table_info(?1)")?
+            .query_map([table], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let all: Vec<&str> = known(table).split(", ").chain(ORIGIN_COLUMNS.split(", ")).collect();
+        if let Some(column) = columns.iter().find(|column| !all.contains(&column.as_str())) {
+            return Err(StoreError::CannotCarryOver { what: format!("column {column} of {table}") });
+        }
+    }
+    Ok(())
 }
 
 /// Takes away what loading does not need, and remembers it.
@@ -210,30 +270,9 @@ pub(super) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// What is not derived from messages comes from the database that is attached as `live`: positions, ledger, gaps, what was
-/// asked for, what was published, tables of others.
-pub(super) fn carry_over(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    let filled = |name: &str| {
-        RAW_TABLES.contains(&name)
-            || OTHER_TABLES.contains(&name)
-            || GroupName::all_tables().any(|table| table.name == name)
-    };
-    let tables: Vec<String> = tx
-        .prepare("SELECT name FROM live.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for table in tables.iter().filter(|name| !filled(name)) {
-        let table = table.replace('"', "\"\"");
-        tx.execute_batch(&format!(
-            "DELETE FROM main.\"{table}\"; INSERT INTO main.\"{table}\" SELECT * FROM live.\"{table}\""
-        ))?;
-    }
-    carry_over_funnels(tx)
-}
-
 /// It is a database like any other.
 pub(super) fn forget(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("DROP TABLE IF EXISTS _replay")
+    connection.execute_batch("DROP TABLE IF EXISTS _replay; DROP TABLE IF EXISTS _replay_listed")
 }
 
 /// Of the next ids of a raw table of the database that is attached as `live`: the last, and the first that is not here
@@ -282,37 +321,6 @@ pub fn ensure_nothing_lost(file: &Path, live: &Path) -> Result<(), StoreError> {
 /// Rows of a table.
 pub(super) fn count(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
     connection.query_row(&format!("SELECT count(*) FROM main.{table}"), [], |row| row.get(0))
-}
-
-/// Nothing of it is to be published, or asked of it, and it is like any other from now on.
-pub(super) fn let_go_of_outboxes(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute_batch(
-        "DELETE FROM _dashboard_outbox; DELETE FROM _control; UPDATE _rejections SET published = 1, retry = NULL",
-    )?;
-    forget(tx)
-}
-
-/// When a definition first reached the database is no function of the messages.
-pub(super) fn carry_over_funnels(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute_batch(
-        "UPDATE main.funnels AS f SET created_at = (SELECT created_at FROM live.funnels l WHERE l.id = f.id) \
-         WHERE EXISTS (SELECT 1 FROM live.funnels l WHERE l.id = f.id)",
-    )
-}
-
-/// Of a file that goes its own way, up to where it stands: the ledger and the gaps. Nothing of it is to be published.
-pub(super) fn carry_over_ledger(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute_batch(
-        "DELETE FROM main._rejections; DELETE FROM main._gaps; DELETE FROM main._sqlx_migrations; \
-         INSERT INTO main._sqlx_migrations SELECT * FROM live._sqlx_migrations; \
-         INSERT INTO main._rejections SELECT l.* FROM live._rejections l JOIN main._positions p \
-         ON p.epoch = l.epoch AND l.stream_seq <= p.last_seq; \
-         INSERT INTO main._gaps SELECT l.* FROM live._gaps l JOIN main._positions p \
-         ON p.epoch = l.epoch AND l.first_seq <= p.last_seq; \
-         UPDATE main._gaps AS g SET last_seq = min(last_seq, (SELECT last_seq FROM main._positions p \
-         WHERE p.epoch = g.epoch))",
-    )?;
-    carry_over_funnels(tx)
 }
 
 /// Takes away a file that is built aside, and what stands beside it.

@@ -188,3 +188,35 @@ proptest! {
         prop_assert_eq!(&all_of(&world.live.path()), &expected, "groups");
     }
 }
+
+/// A rebuild was begun, then an older copy of the database was put back, which decides otherwise.
+#[test]
+fn a_rebuild_of_a_database_that_was_put_back_is_begun_anew() {
+    let messages: Vec<_> = (0..40).map(|n| super::people::event_of(n, n % 3)).collect();
+    let stream = deliveries(&messages, &(0..40).collect::<Vec<_>>());
+    for (first, then) in [(2, 0), (0, 2)] {
+        let runtime = runtime();
+        let live = Store::with_config(&runtime, CONFIGS[0]);
+        let mut world = World { runtime, live, toml: CONFIGS[0], replica: None };
+        let of = world.live.judge.limits.clone();
+        world.live.judge.limits = limits(&of, 1);
+        world.live.write(&stream[..10], &[10]);
+        let backup = world.live.folder.path().join("backup.db");
+        world.live.database().read().execute("VACUUM INTO ?1", [backup.to_str()]).unwrap();
+        world.live.judge.limits = limits(&of, first);
+        world.live.write(&stream[10..], &[10]);
+        world.ask(&Request::Retry(Selection::default()));
+        world.replay(&stream, usize::MAX);
+        world.replica = None;
+
+        let Store { folder, writer, judge } = world.live;
+        drop(writer);
+        std::fs::copy(&backup, folder.path().join("streamgauge.db")).unwrap();
+        let writer = super::open(&world.runtime, folder.path(), &config(folder.path(), CONFIGS[0]));
+        world.live = Store { folder, writer, judge };
+        world.live.judge.limits = limits(&of, then);
+        world.live.write(&stream[10..], &[10]);
+        world.replay(&stream, usize::MAX);
+        assert_eq!(all_of(&world.replica_path()), all_of(&world.live.path()));
+    }
+}

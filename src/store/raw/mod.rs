@@ -27,7 +27,7 @@ pub(super) trait RawTable: Record + Sized {
 }
 
 /// The columns that say where a row came from, bound after the record's own.
-const ORIGIN_COLUMNS: &str = "epoch, stream_seq, recv_ms, supplied";
+pub(super) const ORIGIN_COLUMNS: &str = "epoch, stream_seq, recv_ms, supplied";
 
 /// Where a row came from.
 #[derive(Debug, Clone, Copy)]

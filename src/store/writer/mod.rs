@@ -24,7 +24,7 @@ use super::history::History;
 use super::letters::DeadLetterKey;
 use super::raw::{self, Counts, End, Written};
 use super::spent::Spent;
-use super::{StoreError, derived, gaps, position, rejections};
+use super::{StoreError, derived, gaps, position, rejections, replica};
 use crate::analytics::{Facts, Rules};
 use crate::batch::Batch;
 use crate::position::{Gap, Position};
@@ -296,6 +296,9 @@ impl Writer {
         so_far.position = batch.end();
         // First: where it fails, nothing else need be tried.
         position::advance(work.tx, &batch.after, &so_far.position)?;
+        if let Some(history) = &self.history {
+            replica::pass(work.tx, batch.after.epoch, &history.listed(batch)?)?;
+        }
         if let Some(history) = self.history.as_ref().filter(|_| !batch.is_of_rows) {
             return self.write_accepted(work, batch, history, so_far);
         }

@@ -8,6 +8,7 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::Writer;
 use crate::position::Position;
+use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
 use crate::store::replica::{self, RAW_TABLES};
 use crate::store::{Lock, StoreError, position};
@@ -67,9 +68,9 @@ impl Writer {
     /// Where a file cannot be written.
     pub fn become_a_file(&mut self, live: Option<&Path>) -> Result<(), StoreError> {
         if let Some(live) = live {
-            self.attached(live, |built| super::transact(built, |tx| Ok(replica::carry_over_ledger(tx)?)))?;
+            self.attached(live, |built| super::transact(built, |tx| Ok(carry_over::ledger(tx)?)))?;
         }
-        super::transact(&self.connection, |tx| Ok(replica::let_go_of_outboxes(tx)?))?;
+        super::transact(&self.connection, |tx| Ok(carry_over::nothing_to_publish(tx)?))?;
         self.make_durable()
     }
 
@@ -108,7 +109,7 @@ impl Writer {
         built.ensure_no_fewer_rows(&self.connection)?;
         built.attached(&self.database.clone(), |connection| {
             super::transact(connection, |tx| {
-                replica::carry_over(tx)?;
+                carry_over::all(tx)?;
                 let in_place = Outcome { is_in_place: true, ..wanted.so_far.clone() };
                 Ok(control::record(tx, &wanted.id, "wanted", &in_place)?)
             })

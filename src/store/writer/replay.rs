@@ -9,7 +9,7 @@ use crate::store::committed::Committed;
 use crate::store::history::{Accepted, History, Range};
 use crate::store::raw::{self, Counts, End, Written};
 use crate::store::spent::Spent;
-use crate::store::{StoreError, position};
+use crate::store::{StoreError, position, replica};
 
 /// Dead letters that were applied late, before what they say is applied.
 const MAX_LATE: usize = 10_000;
@@ -59,6 +59,7 @@ impl Writer {
                 return Ok(());
             }
             for (epoch, range) in late {
+                replica::take_in(work.tx, epoch, range.first_seq)?;
                 self.write_rows(work, history, epoch, range, &mut counts, &mut spent)?;
             }
             self.apply(work, &mut spent)?;

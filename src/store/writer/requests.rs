@@ -1,5 +1,7 @@
 //! What other commands ask for: one bounded step at a time, between batches.
 
+use std::path::Path;
+
 use super::Writer;
 use crate::clock;
 use crate::decode::Delivery;
@@ -36,7 +38,7 @@ impl Writer {
                     self.finish(&wanted, "done", &wanted.so_far)?;
                 }
                 Ok(Request::Replace { file }) => match self.replace(&file, &wanted) {
-                    Ok(outcome) => self.finish(&wanted, "done", &outcome)?,
+                    Ok(outcome) => self.answer_all_for(&file, &outcome)?,
                     Err(error) => self.refuse(&wanted, error.to_string())?,
                 },
                 Err(error) => self.refuse(&wanted, format!("this worker does not know what was asked: {error}"))?,
@@ -44,6 +46,16 @@ impl Writer {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Tells all who asked for a file to be put in: one that was killed may have left its request.
+    fn answer_all_for(&self, put_in: &Path, outcome: &Outcome) -> Result<(), StoreError> {
+        for wanted in control::wanted(&self.connection)? {
+            if matches!(&wanted.request, Ok(Request::Replace { file }) if file == put_in) {
+                self.finish(&wanted, "done", outcome)?;
+            }
+        }
+        Ok(())
     }
 
     fn finish(&self, wanted: &Wanted, state: &str, outcome: &Outcome) -> Result<(), StoreError> {
