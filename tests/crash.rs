@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::laws::{naive_activity, naive_funnels, naive_sessions};
-use crate::support::{CuttingProxy, NatsServer, Random, Traffic, Worker, publish_all, seed, wait_for};
+use crate::support::{CuttingProxy, NatsServer, Random, Traffic, Worker, exit_of, publish_all, seed, wait_for};
 
 const STREAM: &str = "ANALYTICS";
 
@@ -11,12 +11,7 @@ async fn assert_equals_an_undisturbed_run(worker: &Worker, last_seq: u64) {
     let mut calm = worker.twin(folder.path());
     calm.start();
     calm.applied(last_seq).await;
-    let digest = |worker: &Worker| {
-        let output = worker.command().args(["digest", "--json"]).output().unwrap();
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert_eq!(digest(worker), digest(&calm));
+    assert_eq!(worker.digest(), calm.digest());
     for table in ["_session_messages", "_rejections"] {
         let rows = format!("SELECT epoch || ':' || stream_seq FROM {table} ORDER BY 1");
         assert_eq!(worker.database().texts(&rows), calm.database().texts(&rows), "{table}");
@@ -164,13 +159,7 @@ async fn a_publisher_through_a_server_that_is_killed() {
     wait_for("some of it", || database.applied() > 5_000).await;
     assert!(publisher.try_wait().unwrap().is_none(), "too fast for this test");
     server.restart().await;
-    let mut status = None;
-    wait_for("the publisher", || {
-        status = publisher.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert!(status.unwrap().success());
+    assert!(exit_of(&mut publisher).await.success());
     wait_for("every line", || database.count("analytics_events") == 100_000).await;
     assert_eq!(database.texts("SELECT DISTINCT event_name FROM analytics_events").len(), 100_000);
 }

@@ -1,8 +1,8 @@
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::support::{NatsServer, Worker, event, publish_all, wait_for};
+use crate::support::{NatsServer, Worker, event, exit_of, publish_all, wait_for};
 
 const FUTURE: &str = "STREAMGAUGE_LIMITS__MAX_FUTURE";
 
@@ -13,10 +13,6 @@ fn dlq(worker: &Worker, args: &[&str]) -> Output {
 fn json_of(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn digest(mut command: Command) -> Value {
-    json_of(&command.args(["digest", "--json"]).output().unwrap())["tables"].clone()
 }
 
 /// An event of a clock that runs far ahead.
@@ -97,7 +93,7 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
     let mut fresh = lenient.twin(other.path());
     fresh.start();
     fresh.applied(6).await;
-    assert_eq!(digest(fresh.command()), digest(lenient.command()));
+    assert_eq!(fresh.digest(), lenient.digest());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,13 +120,7 @@ async fn however_often_the_worker_dies_each_is_applied_once() {
         worker.kill();
         worker.start();
     }
-    let mut status = None;
-    wait_for("the command", || {
-        status = asked.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert!(status.unwrap().success());
+    assert!(exit_of(&mut asked).await.success());
     assert_eq!(database.count("_rejections WHERE state = 'applied' AND retry IS NULL"), count);
     assert_eq!(database.count("analytics_events"), count);
     assert_eq!(database.texts("SELECT cast(event_count AS TEXT) FROM user_activity"), [count.to_string()]);

@@ -15,11 +15,6 @@ fn succeed(command: &mut Command) -> String {
     said
 }
 
-fn digest(worker: &Worker, database: &Database) -> String {
-    let path = database.0.display().to_string();
-    succeed(worker.command().args(["--database", &path, "digest", "--json"]))
-}
-
 /// A worker that reads random traffic, with funnels and widgets.
 async fn busy(server: &NatsServer, folder: &std::path::Path, seed: u64, count: usize) -> (Worker, u64) {
     std::fs::write(folder.join("streamgauge.toml"), CONFIG).unwrap();
@@ -104,7 +99,7 @@ async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
     let mut calm = worker.twin(other.path());
     calm.start();
     calm.applied(last_seq).await;
-    assert_eq!(digest(&worker, &database), digest(&calm, &calm.database()));
+    assert_eq!(worker.digest(), calm.digest());
     let schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('notes', 'notes_text', 'forged', 'sqliteish', 'noted', 'noting', 'sqlite_sequence') ORDER BY name";
     assert_eq!(database.texts(schema), calm.database().texts(schema));
     assert_others_are_carried_over(&database);
@@ -120,7 +115,7 @@ async fn a_rebuild_that_is_killed_goes_on_and_one_without_a_worker_does_it_itsel
     let folder = tempfile::tempdir().unwrap();
     let (mut worker, last_seq) = busy(&server, folder.path(), seed, 60_000).await;
     let database = worker.database();
-    let before = digest(&worker, &database);
+    let before = worker.digest();
     worker.stop().await;
     database.write().execute_batch("DELETE FROM analytics_sessions; DELETE FROM _session_states").unwrap();
     let aside = Database(folder.path().join("streamgauge.db.replay"));
@@ -142,7 +137,7 @@ async fn a_rebuild_that_is_killed_goes_on_and_one_without_a_worker_does_it_itsel
             break;
         }
     }
-    assert_eq!(digest(&worker, &database), before);
+    assert_eq!(worker.digest(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,10 +153,10 @@ async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
         stream.delete_message(seq).await.unwrap();
     }
     let database = worker.database();
-    let before = digest(&worker, &database);
+    let before = worker.digest();
     database.write().execute_batch("DELETE FROM feature_usage; UPDATE analytics_sessions SET event_count = 0").unwrap();
     succeed(worker.command().arg("rebuild"));
-    assert_eq!(digest(&worker, &database), before);
+    assert_eq!(worker.digest(), before);
 
     // A file of its own, without a worker; of all, of a part, of the rows alone.
     worker.stop().await;
@@ -172,7 +167,7 @@ async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
     };
     for (name, args) in [("whole.db", &[][..]), ("rows.db", &["--from", "database"])] {
         let file = into(name, args);
-        assert_eq!(digest(&worker, &file), before, "{name}");
+        assert_eq!(worker.digest_of(&file), before, "{name}");
         assert_eq!(file.count("_rejections"), database.count("_rejections"));
         assert_eq!(
             (file.count("_rejections WHERE published = 0"), file.count("_dashboard_outbox"), file.count("_control")),
@@ -181,7 +176,7 @@ async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
     }
     let part = into("part.db", &["--until", "7000"]);
     let part_of_rows = into("part-of-rows.db", &["--until", "7000", "--from", "database"]);
-    assert_eq!((part.applied(), digest(&worker, &part)), (7_000, digest(&worker, &part_of_rows)));
+    assert_eq!((part.applied(), worker.digest_of(&part)), (7_000, worker.digest_of(&part_of_rows)));
     assert!(part.count("analytics_events") < database.count("analytics_events"));
     let (output, said) = run(worker.command().args(["rebuild", "--into", "part.db"]));
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -202,7 +197,7 @@ async fn a_rebuild_that_would_lose_a_row_refuses_and_says_which() {
     let strange = "INSERT INTO analytics_events (id, event_type, event_name, timestamp) \
                    VALUES ('by hand', 't', 'n', '2026-01-01T00:00:00.000Z')";
     database.write().execute_batch(strange).unwrap();
-    let before = digest(&worker, &database);
+    let before = worker.digest();
     for _ in ["with a worker", "without"] {
         let (output, said) = run(worker.command().arg("rebuild"));
         assert_eq!(output.status.code(), Some(1), "{said}");
@@ -211,7 +206,7 @@ async fn a_rebuild_that_would_lose_a_row_refuses_and_says_which() {
             worker.stop().await;
         }
     }
-    assert_eq!(digest(&worker, &database), before);
+    assert_eq!(worker.digest(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,9 +218,9 @@ async fn a_database_with_pages_of_another_size_and_a_column_of_others() {
     let database = worker.database();
     let pages = "PRAGMA journal_mode = DELETE; PRAGMA page_size = 8192; VACUUM; PRAGMA journal_mode = WAL";
     database.write().execute_batch(pages).unwrap();
-    let before = digest(&worker, &database);
+    let before = worker.digest();
     succeed(worker.command().arg("rebuild"));
-    assert_eq!(digest(&worker, &database), before);
+    assert_eq!(worker.digest(), before);
     database
         .write()
         .execute_batch("ALTER TABLE metrics ADD COLUMN note TEXT; UPDATE metrics SET note = 'mine'")
@@ -235,4 +230,27 @@ async fn a_database_with_pages_of_another_size_and_a_column_of_others() {
     assert!(said.contains("column note of metrics"), "{said}");
     succeed(worker.command().args(["rebuild", "--from", "database"]));
     assert_eq!(database.count("metrics WHERE note IS NULL"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_made_without_a_database_goes_on_where_it_was_killed() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (worker, _) = busy(&server, folder.path(), seed(), 60_000).await;
+    let file = Database(folder.path().join("file.db"));
+    let rebuild = || {
+        let mut command = worker.command();
+        command.args(["--database", "none.db", "rebuild", "--into", "file.db"]);
+        command
+    };
+    let mut killed = rebuild().spawn().unwrap();
+    wait_for("some of it", || file.applied() > 0).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let stood = file.applied();
+    let said = succeed(&mut rebuild());
+    assert!(said.contains(&format!("after={stood}")), "{said}");
+    assert_eq!(worker.digest_of(&file), worker.digest());
+    // It is finished, and no rebuild's any more.
+    assert_eq!(run(&mut rebuild()).0.status.code(), Some(1));
 }

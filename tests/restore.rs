@@ -6,12 +6,6 @@ use rusqlite::Connection;
 use crate::laws::people_config::CONFIG;
 use crate::support::{NatsServer, Traffic, Worker, publish_all, seed, wait_for};
 
-fn digest(worker: &Worker) -> String {
-    let output = worker.command().args(["digest", "--json"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// Ways to copy a database that is being written to.
 fn copy(how: &str, from: &Path, to: &Path) {
     match how {
@@ -59,7 +53,7 @@ async fn a_copy_of_any_moment_catches_up_to_the_same_digest() {
     wait_for("the rest", || database.applied() >= 45_000).await;
     let last_seq = publish_all(&jetstream, traffic.take_messages(2_000)).await;
     worker.applied(last_seq).await;
-    let expected = digest(&worker);
+    let expected = worker.digest();
     worker.stop().await;
 
     // Each in the place of the database, as it is restored.
@@ -71,7 +65,7 @@ async fn a_copy_of_any_moment_catches_up_to_the_same_digest() {
         assert!(database.applied() < last_seq, "{how}: nothing to catch up with");
         worker.start();
         worker.applied(last_seq).await;
-        assert_eq!(digest(&worker), expected, "{how}");
+        assert_eq!(worker.digest(), expected, "{how}");
         database.assert_account_balances();
         worker.stop().await;
     }
@@ -109,9 +103,9 @@ async fn what_a_restored_database_cannot_catch_up_with_is_in_the_gap_ledger() {
         String::from_utf8_lossy(&status.stdout).contains(&format!("{} to {gone}, expired_or_purged, found", kept + 1))
     );
     // It is what its messages make, and a rebuild makes the same of it.
-    let before = digest(&other);
+    let before = other.digest();
     assert!(other.command().arg("verify").output().unwrap().status.success());
     assert!(other.command().args(["verify", "--sample"]).output().unwrap().status.success());
     assert!(other.command().arg("rebuild").output().unwrap().status.success());
-    assert_eq!((digest(&other), database.texts(gaps).len()), (before, 1));
+    assert_eq!((other.digest(), database.texts(gaps).len()), (before, 1));
 }

@@ -3,7 +3,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::laws::people_config::CONFIG;
-use crate::support::{NatsServer, Traffic, Worker, publish_all, seed, wait_for};
+use crate::support::{NatsServer, Traffic, Worker, exit_of, publish_all, seed, wait_for};
 
 fn verify(worker: &Worker, args: &[&str]) -> (Output, Value) {
     let output = worker.command().args(["verify", "--json"]).args(args).output().unwrap();
@@ -133,19 +133,10 @@ async fn a_database_is_verified_while_messages_flow_and_dead_letters_are_applied
     let retried =
         worker.command().args(["dlq", "retry", "--reason", "timestamp_in_future", "--json"]).output().unwrap();
     assert!(String::from_utf8_lossy(&retried.stdout).contains("\"applied\":200"), "{retried:?}");
-    let mut status = None;
-    wait_for("verify", || {
-        status = verifying.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert!(status.unwrap().success());
+    assert!(exit_of(&mut verifying).await.success());
     assert!(verify(&worker, &[]).0.status.success());
-    let before = worker.command().args(["digest"]).output().unwrap().stdout;
+    let before = worker.digest();
     let rebuilt = worker.command().args(["rebuild"]).output().unwrap();
     assert!(rebuilt.status.success(), "{rebuilt:?}");
-    assert_eq!(
-        String::from_utf8(worker.command().args(["digest"]).output().unwrap().stdout),
-        String::from_utf8(before)
-    );
+    assert_eq!(worker.digest(), before);
 }

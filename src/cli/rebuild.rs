@@ -18,10 +18,9 @@ use crate::store::{self, Request, StoreError};
 /// What a rebuild takes on the disk at its end, as often as the database is large: that one, the new one, and the new one
 /// on its way into the old one.
 const DISK_FACTOR: u64 = 3;
-/// What a build of groups leaves free for the worker.
-const MIN_FREE_BYTES: u64 = 64 << 20;
 const WHAT: &str = "rebuilding";
 
+/// Where to stop.
 #[derive(Debug, Clone, Copy)]
 enum Until {
     Sequence(u64),
@@ -76,7 +75,7 @@ async fn groups(groups: Vec<String>, config: &Config) -> Result<(), Failure> {
             progress.set_of(built.rows, built.total);
         }
     };
-    store::ensure_room(database, MIN_FREE_BYTES + store::size_bytes(database) / 2).map_err(Failure::failed)?;
+    store::ensure_room(database, store::MIN_FREE_BYTES + store::size_bytes(database) / 2).map_err(Failure::failed)?;
     let outcome = ask(config, "rebuild", Request::Rebuild { groups }, tell).await?;
     progress.finish();
     out!("rebuilt: {} rows differed, ingestion waited {} ms", outcome.rows_that_differed, outcome.pause_ms);
@@ -165,7 +164,7 @@ async fn whole(config: Config) -> Result<(), Failure> {
         // It may have been a dead letter that was applied just then.
         if let Err(error) = store::blocking(check).await {
             replay.close().await.map_err(Failure::failed)?;
-            store::remove_replica(&file).map_err(Failure::failed)?;
+            store::remove_database(&file).map_err(Failure::failed)?;
             return Err(Failure::failed(error));
         }
     }

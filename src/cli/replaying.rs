@@ -20,8 +20,7 @@ const MAX_ROUNDS: u32 = 20;
 const NATS_PATIENCE: Duration = Duration::from_secs(10);
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
-/// Where to stop.
-
+/// What is replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum From {
     /// The stream; where it does not hold a message any more, the stored row
@@ -69,6 +68,7 @@ pub(super) async fn follow(
     stop: &CancellationToken,
     what: &'static str,
 ) -> Result<u64, Failure> {
+    let mut seq = 0;
     for _ in 0..MAX_ROUNDS {
         let last = live.map(store::positions).transpose().map_err(Failure::failed)?.and_then(|mut all| all.pop());
         let upto = end.map(|end| end.seq).or(last.map(|last| last.last_seq)).unwrap_or_default();
@@ -85,14 +85,14 @@ pub(super) async fn follow(
         progress.finish();
         let stands = stands.map_err(Failure::failed)?;
         interrupted(stop)?;
-        let seq = stands.map_or(0, |stands| stands.last_seq);
+        seq = stands.map_or(0, |stands| stands.last_seq);
         let Some(live) = live.filter(|_| end.is_none()) else { return Ok(seq) };
         let last = store::positions(live).map_err(Failure::failed)?.pop();
         if last.is_none_or(|last| last.last_seq.saturating_sub(seq) <= MAX_LEFT_MESSAGES) {
             return Ok(seq);
         }
     }
-    Ok(0)
+    Ok(seq)
 }
 
 pub(super) fn interrupted(stop: &CancellationToken) -> Result<(), Failure> {

@@ -76,7 +76,7 @@ async fn whole(args: &Args, config: &Config, live: &Path) -> Result<(Vec<Compare
     let comparison = Comparison::open(live, &file).map_err(Failure::failed)?;
     let compared = compare(&replay, comparison, live, &stop).await?;
     replay.close().await.map_err(Failure::failed)?;
-    store::remove_replica(&file).map_err(Failure::failed)?;
+    store::remove_database(&file).map_err(Failure::failed)?;
     store::discard_lock(&file);
     Ok(compared)
 }

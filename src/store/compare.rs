@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Row, Statement, params_from_iter};
+use rusqlite::{Connection, Row, params_from_iter};
 use serde::Serialize;
 
 use super::digest::TABLES;
@@ -166,28 +166,18 @@ fn compare_table(
     began: Instant,
 ) -> Result<bool, StoreError> {
     let condition = if after.is_some() { "id > ?1" } else { "?1 IS NULL" };
-    let sql = format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY id", compared.table);
-    let (mut of_live, mut of_built) = (live.prepare(&sql)?, built.prepare(&sql)?);
-    let names: Vec<String> = of_live.column_names().into_iter().map(str::to_owned).collect();
-    let (mut left, mut right) = (rows(&mut of_live, after)?, rows(&mut of_built, after)?);
-    loop {
-        let (found, rebuilt) = (left.next()?, right.next()?);
-        compared.difference = one_of(found, rebuilt, &names)?;
-        if compared.difference.is_some() || (found.is_none() && rebuilt.is_none()) {
-            return Ok(true);
-        }
-        compared.equal_rows += 1;
-        if compared.equal_rows.is_multiple_of(LOOK_EVERY_ROWS)
-            && began.elapsed() > MAX_SNAPSHOT
-            && let Some(found) = found
-        {
+    let key = [after.clone().unwrap_or(Value::Null)];
+    compare_rows(live, built, columns, condition, &key, compared, |found, equal_rows| {
+        let is_over = equal_rows.is_multiple_of(LOOK_EVERY_ROWS) && began.elapsed() > MAX_SNAPSHOT;
+        if is_over {
             *after = Some(found.get(0)?);
-            return Ok(false);
         }
-    }
+        Ok(is_over)
+    })
 }
 
-/// Compares the rows that a condition finds in both, until the first that differs.
+/// Compares the rows that a condition finds in both, until the first that differs, or `is_enough` of an equal row and how
+/// many there were; not at all where one was found to differ before. Returns whether it has come to an end.
 pub(super) fn compare_rows(
     live: &Connection,
     built: &Connection,
@@ -195,19 +185,24 @@ pub(super) fn compare_rows(
     condition: &str,
     key: &[Value],
     compared: &mut Compared,
-) -> Result<(), StoreError> {
+    mut is_enough: impl FnMut(&Row<'_>, u64) -> rusqlite::Result<bool>,
+) -> Result<bool, StoreError> {
+    if compared.difference.is_some() {
+        return Ok(true);
+    }
     let sql = format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY id", compared.table);
     let (mut of_live, mut of_built) = (live.prepare_cached(&sql)?, built.prepare(&sql)?);
     let names: Vec<String> = of_live.column_names().into_iter().map(str::to_owned).collect();
     let (mut left, mut right) = (of_live.query(params_from_iter(key))?, of_built.query(params_from_iter(key))?);
-    while compared.difference.is_none() {
-        compared.difference = match (left.next()?, right.next()?) {
-            (None, None) => return Ok(()),
-            (found, rebuilt) => one_of(found, rebuilt, &names)?,
-        };
-        compared.equal_rows += u64::from(compared.difference.is_none());
+    loop {
+        let (found, rebuilt) = (left.next()?, right.next()?);
+        compared.difference = one_of(found, rebuilt, &names)?;
+        let Some(found) = found.filter(|_| compared.difference.is_none()) else { return Ok(true) };
+        compared.equal_rows += 1;
+        if is_enough(found, compared.equal_rows)? {
+            return Ok(false);
+        }
     }
-    Ok(())
 }
 
 fn one_of(
@@ -221,10 +216,6 @@ fn one_of(
         (None, Some(rebuilt)) => Some(Difference { id: shown(rebuilt.get_ref(0)?), how: How::Missing }),
         (Some(found), Some(rebuilt)) => difference(found, rebuilt, names)?,
     })
-}
-
-fn rows<'s>(statement: &'s mut Statement<'_>, after: &Option<Value>) -> rusqlite::Result<rusqlite::Rows<'s>> {
-    statement.query([after])
 }
 
 fn difference(found: &Row<'_>, rebuilt: &Row<'_>, names: &[String]) -> rusqlite::Result<Option<Difference>> {

@@ -68,6 +68,13 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
+impl Outcome {
+    /// So far, and ingestion waited for so long.
+    pub(super) fn after(&self, pause: Duration) -> Self {
+        Self { pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), ..self.clone() }
+    }
+}
+
 /// A request that waits.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {

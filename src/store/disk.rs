@@ -11,6 +11,30 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// A database's path as SQLite takes it for nothing but a path, to attach it.
+pub(super) fn attachable(path: &Path) -> Result<String, StoreError> {
+    let error = |source| StoreError::Io { path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(error)?;
+    absolute.into_os_string().into_string().map_err(|_| error(std::io::ErrorKind::InvalidFilename.into()))
+}
+
+/// Takes away a database that is built aside, and what SQLite keeps beside it.
+///
+/// # Errors
+/// Where the system does not let it.
+pub fn remove_database(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = with_suffix(path, suffix);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Io { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Another one after each start of the machine; what a file that is not synced holds is certain only until then.
 pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
@@ -24,10 +48,16 @@ pub fn discard_lock(path: &Path) {
     }
 }
 
-/// Bytes of a database and its write-ahead log.
-pub fn size_bytes(database: &Path) -> u64 {
+/// Bytes of a database, and of its write-ahead log.
+pub(super) fn sizes_bytes(database: &Path) -> (u64, u64) {
     let size_of = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    size_of(database) + size_of(&with_suffix(database, "-wal"))
+    (size_of(database), size_of(&with_suffix(database, "-wal")))
+}
+
+/// Bytes of both.
+pub fn size_bytes(database: &Path) -> u64 {
+    let (file_bytes, wal_bytes) = sizes_bytes(database);
+    file_bytes + wal_bytes
 }
 
 /// Makes sure that so many bytes are free where a file is to be.

@@ -81,9 +81,8 @@ impl History {
         rejections::listed(&self.live, batch.after.epoch, batch.after.last_seq + 1, batch.end_seq())
     }
 
-    /// What of a batch was accepted. The database must have applied it.
-    pub(super) fn accepted(&self, batch: &Batch) -> Result<Accepted, StoreError> {
-        let listed = self.listed(batch)?;
+    /// What of a batch was accepted, by what is listed of it. The database must have applied it.
+    pub(super) fn accepted(batch: &Batch, listed: &[u64]) -> Accepted {
         let mut stand_ins: Vec<Range> = Vec::new();
         for gap in &batch.gaps {
             stand_ins.push(Range { first_seq: gap.first_seq, last_seq: gap.last_seq });
@@ -98,7 +97,7 @@ impl History {
             }
             are_accepted.push(verdict.outcome.is_ok() && !is_listed);
         }
-        Ok(Accepted { are_accepted, stand_ins })
+        Accepted { are_accepted, stand_ins }
     }
 
     /// What is read is of one moment, until this is dropped.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::disk::with_suffix;
 use crate::clock;
 
 /// How long `run` waits for a command that holds the lock.
@@ -116,9 +117,7 @@ impl Lock {
 
 /// `<database>.lock`
 fn lock_path(database: &Path) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    PathBuf::from(path)
+    with_suffix(database, ".lock")
 }
 
 /// The path with symbolic links resolved, one that names no file yet included: two names of one file share one lock.

@@ -34,14 +34,14 @@ mod writer;
 
 use std::path::PathBuf;
 
-pub use aside::{Aside, Progress, STEP_MESSAGES, build_progress, remove as discard_build};
+pub use aside::{Aside, MIN_FREE_BYTES, Progress, STEP_MESSAGES, build_progress, remove as discard_build};
 pub use board::{Board, Number, NumberKey, numbers_changed};
 pub use committed::{Committed, Swapped};
 pub use compare::{Compared, Comparison, Difference, How};
 pub use control::{Asking, Outcome, Request};
 pub use derived::Build;
 pub use digest::{Digest, digest};
-pub use disk::{discard_lock, ensure_room, size_bytes};
+pub use disk::{discard_lock, ensure_room, remove_database, size_bytes};
 pub use funnels::{ActorHits, FunnelReport, funnel_hits, funnel_reports};
 pub use letters::{DeadLetterId, DeadLetterKey, Letter, Selection, letter_with_payload, letters};
 pub use lock::{Holder, Lock};
@@ -52,8 +52,8 @@ pub use overview::{History, Overview, OverviewReader, Standing};
 pub use position::{last_place_before, positions};
 pub use raw::Counts;
 pub use replica::{
-    MadeOf, create_replica, differing_groups, ensure_nothing_lost, is_unfinished, open_replica, remove_replica,
-    replica_path, verified_path,
+    MadeOf, create_replica, differing_groups, ensure_nothing_lost, is_unfinished, open_replica, replica_path,
+    verified_path,
 };
 pub use sample::sample;
 pub use spent::Spent;

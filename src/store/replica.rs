@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::derived::GroupName;
-use super::disk::{boot_id, with_suffix};
+use super::disk::{attachable, boot_id, remove_database, with_suffix};
 use super::history::History;
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader};
 use super::{Lock, StoreError, Writer, migrate, writer};
@@ -71,7 +71,7 @@ pub fn open_replica(lock: &Lock, live: &Path, rules: &Rules, made_of: MadeOf) ->
     let connection = match kept {
         Ok((Some(found), built)) if found == about && is_of(&built, live)? => built,
         _ => {
-            remove_replica(path)?;
+            remove_database(path)?;
             let built = open_file(path, page_size)?;
             create(&built, live, &about)?;
             built
@@ -98,22 +98,29 @@ pub(super) fn open_built(lock: &Lock, live: &Path, rules: &Rules) -> Result<Writ
     if !is_of(&connection, live)? {
         return Err(not_built("it goes by another history: this database was put back since"));
     }
-    if next_postponed(&connection)?.is_some() {
+    if !postponed(&connection)?.is_empty() {
         return Err(not_built("it is not finished"));
     }
     Writer::of_replica(connection, path, rules.clone(), Some(history))
 }
 
-/// Makes a database where there was none, to be filled from the stream alone.
+/// Makes a database where there was none, to be filled from the stream alone; goes on with it where it was begun.
 ///
 /// # Errors
-/// Where the file is there, or cannot be written.
+/// Where the file cannot be written.
 pub async fn create_replica(lock: &Lock, rules: Rules) -> Result<Writer, StoreError> {
-    migrate::up(lock).await?;
     let path = lock.database().to_owned();
+    let about = format!("stream alone {}", boot_id());
+    let begun = about_of(&path);
+    if begun.as_ref().is_some_and(|begun| *begun != about) {
+        remove_database(&path)?;
+    }
+    migrate::up(lock).await?;
     super::blocking(move || {
         let built = open_file(&path, DEFAULT_PAGE_SIZE)?;
-        writer::transact(&built, |tx| postpone(tx, "stream"))?;
+        if begun.is_none_or(|begun| begun != about) {
+            writer::transact(&built, |tx| postpone(tx, &about))?;
+        }
         Writer::of_replica(built, &path, rules, None)
     })
     .await
@@ -156,8 +163,7 @@ fn read_about(built: &Connection) -> rusqlite::Result<Option<String>> {
 /// Whether it goes by the history of the live database as it is now: neither is it ahead, nor has that one, put back,
 /// decided otherwise of a message that it has passed.
 fn is_of(built: &Connection, live: &Path) -> Result<bool, StoreError> {
-    let live = std::path::absolute(live).map_err(|source| StoreError::Io { path: live.to_owned(), source })?;
-    built.execute("ATTACH ?1 AS live", [live.to_string_lossy()])?;
+    built.execute("ATTACH ?1 AS live", [attachable(live)?])?;
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM main._positions b WHERE NOT EXISTS (SELECT 1 FROM live._positions l \
                    WHERE l.epoch = b.epoch AND l.last_seq >= b.last_seq)) \
                AND NOT EXISTS (SELECT 1 FROM live._rejections l JOIN main._positions b \
@@ -249,25 +255,20 @@ fn postpone(tx: &Transaction<'_>, about: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The next statement that was postponed.
-pub(super) fn next_postponed(built: &Connection) -> rusqlite::Result<Option<String>> {
-    Ok(postponed(built)?.pop())
-}
-
+/// What was postponed and is not made yet.
 fn postponed(built: &Connection) -> rusqlite::Result<Vec<String>> {
     let text: String = built.query_row("SELECT postponed FROM _replay WHERE id = 1", [], |row| row.get(0))?;
     Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// Makes what was postponed last.
-pub(super) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Makes what was postponed last. Returns whether there was any.
+pub(super) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
     let mut statements = postponed(tx)?;
-    if let Some(statement) = statements.pop() {
-        tx.execute_batch(&statement)?;
-        let statements = serde_json::to_string(&statements).unwrap_or_default();
-        tx.execute("UPDATE _replay SET postponed = ?1", [statements])?;
-    }
-    Ok(())
+    let Some(statement) = statements.pop() else { return Ok(false) };
+    tx.execute_batch(&statement)?;
+    let statements = serde_json::to_string(&statements).unwrap_or_default();
+    tx.execute("UPDATE _replay SET postponed = ?1", [statements])?;
+    Ok(true)
 }
 
 /// It is a database like any other.
@@ -303,8 +304,7 @@ fn lost_rows(
 /// [`StoreError::WouldLose`] names the first that it does not hold.
 pub fn ensure_nothing_lost(file: &Path, live: &Path) -> Result<(), StoreError> {
     let built = open_blocking_reader(file)?;
-    let live = std::path::absolute(live).map_err(|source| StoreError::Io { path: live.to_owned(), source })?;
-    built.execute("ATTACH ?1 AS live", [live.to_string_lossy()])?;
+    built.execute("ATTACH ?1 AS live", [attachable(live)?])?;
     for table in RAW_TABLES {
         let mut after = String::new();
         while let Some((upto, lost)) = lost_rows(&built, table, &after, IDS_AT_ONCE)? {
@@ -323,23 +323,6 @@ pub(super) fn count(connection: &Connection, table: &str) -> rusqlite::Result<i6
     connection.query_row(&format!("SELECT count(*) FROM main.{table}"), [], |row| row.get(0))
 }
 
-/// Takes away a file that is built aside, and what stands beside it.
-///
-/// # Errors
-/// Where the system does not let it.
-pub fn remove_replica(path: &Path) -> Result<(), StoreError> {
-    for suffix in ["", "-wal", "-shm"] {
-        let path = with_suffix(path, suffix);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::Io { path, source });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// Where a database is built aside that is to take the place of this one.
 pub fn replica_path(database: &Path) -> PathBuf {
     with_suffix(database, ".replay")
@@ -352,8 +335,12 @@ pub fn verified_path(database: &Path) -> PathBuf {
 
 /// Whether a file is one that a rebuild was killed in.
 pub fn is_unfinished(path: &Path) -> bool {
-    let built = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-    built.is_ok_and(|built| read_about(&built).is_ok_and(|about| about.is_some()))
+    about_of(path).is_some()
+}
+
+fn about_of(path: &Path) -> Option<String> {
+    let built = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    read_about(&built).ok().flatten()
 }
 
 /// The groups of derived tables of a database that were not made by these rules, or are being made anew. Blocks.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sqlx::{FromRow, SqlitePool};
 
 use super::aside::{self, Progress};
+use super::disk::sizes_bytes;
 use super::{StoreError, from_sql};
 
 /// Ranges that a status lists; the count is of all.
@@ -129,9 +130,7 @@ pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError
         let progress = aside::progress_of(path, &build).unwrap_or(Progress { rows: 0, total: stored });
         Rebuilding { group, rows_done: progress.rows, rows_total: progress.total }
     });
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let size_of = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let (size_bytes, wal_bytes) = sizes_bytes(path);
     Ok(Status {
         streams: positions.into_iter().map(StreamStatus::from).collect(),
         dead_letters,
@@ -140,8 +139,8 @@ pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError
         missing_messages,
         gap_ranges,
         rebuilding: rebuilding.collect(),
-        size_bytes: size_of(path),
-        wal_bytes: size_of(Path::new(&wal)),
+        size_bytes,
+        wal_bytes,
     })
 }
 

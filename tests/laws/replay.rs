@@ -179,7 +179,7 @@ proptest! {
         world.replica(MadeOf::Rows).follow_rows().unwrap();
         prop_assert_eq!(&all_of(&world.replica_path()), &expected, "from the rows");
         world.replica = None;
-        store::remove_replica(&world.replica_path()).unwrap();
+        store::remove_database(&world.replica_path()).unwrap();
         world.live.database().write().execute_batch("DELETE FROM analytics_sessions; UPDATE _activity_states SET state = x'00'").unwrap();
         let asked = Asking::ask(&world.live.path(), &Request::Rebuild { groups: Vec::new() }).unwrap();
         world.live.writer.attend(&world.live.judge).unwrap();

@@ -19,7 +19,7 @@ pub use messages::{Traffic, event, publish_all};
 pub use nats::{NatsServer, nats_server};
 pub use plain_sum::plain_sum;
 pub use proxy::CuttingProxy;
-pub use worker::{Database, Worker, command};
+pub use worker::{Database, Worker, command, exit_of};
 
 /// Longer than anything takes on a slow machine that does not hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -107,14 +107,22 @@ impl Worker {
 
     /// Waits for the end, whatever the cause.
     pub async fn ended(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_for("the worker to end", || {
-            status = self.process.as_mut().unwrap().try_wait().unwrap();
-            status.is_some()
-        })
-        .await;
+        let status = exit_of(self.process.as_mut().unwrap()).await;
         self.process = None;
-        status.unwrap()
+        status
+    }
+
+    /// The digest of its database.
+    pub fn digest(&self) -> String {
+        self.digest_of(&self.database())
+    }
+
+    /// The digest of a database, by its binary.
+    pub fn digest_of(&self, database: &Database) -> String {
+        let path = database.0.display().to_string();
+        let output = self.command().args(["--database", &path, "digest", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -145,6 +153,17 @@ impl Worker {
     fn log_file(&self) -> PathBuf {
         self.folder.join(format!("run-{}.log", self.starts))
     }
+}
+
+/// Waits until a process ends.
+pub async fn exit_of(process: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_for("a process to end", || {
+        status = process.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    status.unwrap()
 }
 
 impl Drop for Worker {

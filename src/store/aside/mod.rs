@@ -19,12 +19,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use self::reading::Reading;
 use super::derived::{self, Build, GroupSet};
-use super::disk::{boot_id, ensure_room, with_suffix};
+use super::disk::{boot_id, ensure_room, remove_database, with_suffix};
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
 use super::{Spent, StoreError, position, rejections, to_sql, writer};
 
 /// What must stay free on the disk: the worker goes on writing to the database.
-const MIN_FREE_BYTES: u64 = 64 << 20;
+pub const MIN_FREE_BYTES: u64 = 64 << 20;
 /// Messages that one step takes in.
 pub const STEP_MESSAGES: u32 = 20_000;
 /// Chunks that are read before what they say is applied.
@@ -129,13 +129,6 @@ impl Aside {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// As SQLite takes it for nothing but a path.
-    pub(super) fn absolute_path(&self) -> Result<String, StoreError> {
-        let error = |source| StoreError::Io { path: self.path.clone(), source };
-        let path = std::path::absolute(&self.path).map_err(error)?;
-        path.into_os_string().into_string().map_err(|_| error(std::io::ErrorKind::InvalidFilename.into()))
     }
 
     /// Takes in the raw rows of the next `max_messages` messages of the stream. Returns whether there were any. Rows are
@@ -243,16 +236,7 @@ fn file_of(database: &Path) -> PathBuf {
 /// # Errors
 /// Where the system does not let it.
 pub fn remove(database: &Path) -> Result<(), StoreError> {
-    for suffix in [".rebuild", ".rebuild-wal", ".rebuild-shm"] {
-        let path = with_suffix(database, suffix);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::Io { path, source });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    remove_database(&file_of(database))
 }
 
 /// How far the build is that is wanted, if any is; none before its first step. Blocks.

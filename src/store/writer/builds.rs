@@ -8,6 +8,7 @@ use crate::store::aside::{self, Aside};
 use crate::store::committed::Swapped;
 use crate::store::control::{self, Outcome};
 use crate::store::derived::{self, Build, GroupSet, Touched};
+use crate::store::disk::attachable;
 
 impl Writer {
     /// Puts in what was built aside, brought up to date: one transaction, which writes the rows that differ. None where
@@ -23,7 +24,7 @@ impl Writer {
         while aside.step(aside::STEP_MESSAGES)? {}
         // Should an earlier one have failed.
         let _ = self.connection.execute("DETACH built", []);
-        self.connection.execute("ATTACH ?1 AS built", [aside.absolute_path()?])?;
+        self.connection.execute("ATTACH ?1 AS built", [attachable(aside.path())?])?;
         let swapped = self.swap_attached(&build);
         if let Err(error) = self.connection.execute("DETACH built", []) {
             tracing::warn!("{}: {error}", aside.path().display());
@@ -67,10 +68,9 @@ impl Writer {
     fn answer(&self, build: &Build, swapped: Swapped) -> Result<(), StoreError> {
         for wanted in control::wanted(&self.connection)? {
             if wanted.so_far.build.as_ref() == Some(&build.id) {
-                let pause_ms = u64::try_from(swapped.pause.as_millis()).unwrap_or(u64::MAX);
                 let rows_that_differed = swapped.rows_that_differed as u64;
-                let outcome = Outcome { pause_ms, rows_that_differed, ..wanted.so_far };
-                super::transact(&self.connection, |tx| Ok(control::record(tx, &wanted.id, "done", &outcome)?))?;
+                let outcome = Outcome { rows_that_differed, ..wanted.so_far.after(swapped.pause) };
+                self.finish(&wanted, "done", &outcome)?;
             }
         }
         Ok(())

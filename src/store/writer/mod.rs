@@ -297,10 +297,11 @@ impl Writer {
         // First: where it fails, nothing else need be tried.
         position::advance(work.tx, &batch.after, &so_far.position)?;
         if let Some(history) = &self.history {
-            replica::pass(work.tx, batch.after.epoch, &history.listed(batch)?)?;
-        }
-        if let Some(history) = self.history.as_ref().filter(|_| !batch.is_of_rows) {
-            return self.write_accepted(work, batch, history, so_far);
+            let listed = history.listed(batch)?;
+            replica::pass(work.tx, batch.after.epoch, &listed)?;
+            if !batch.is_of_rows {
+                return self.write_accepted(work, batch, history, &listed, so_far);
+            }
         }
         let Written { counts, ends } = raw::write(work.tx, batch.after.epoch, &batch.verdicts)?;
         gaps::insert(work.tx, batch.after.epoch, &batch.gaps)?;

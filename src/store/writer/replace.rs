@@ -10,6 +10,7 @@ use super::Writer;
 use crate::position::Position;
 use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
+use crate::store::disk::{attachable, remove_database};
 use crate::store::replica::{self, RAW_TABLES};
 use crate::store::{Lock, StoreError, position};
 
@@ -22,13 +23,10 @@ impl Writer {
     /// # Errors
     /// Where the transaction fails; then nothing changed.
     pub fn make_postponed(&mut self) -> Result<bool, StoreError> {
-        if replica::next_postponed(&self.connection)?.is_none() {
-            return Ok(false);
-        }
         let tx = self.begin()?;
-        replica::make_postponed(&tx)?;
+        let was_any = replica::make_postponed(&tx)?;
         tx.commit()?;
-        Ok(true)
+        Ok(was_any)
     }
 
     /// Brings a database that is built aside up to a database, from the stored rows: those that came since.
@@ -91,8 +89,7 @@ impl Writer {
         live: &Path,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let live = std::path::absolute(live).map_err(|source| StoreError::Io { path: live.to_owned(), source })?;
-        self.connection.execute("ATTACH ?1 AS live", [live.to_string_lossy()])?;
+        self.connection.execute("ATTACH ?1 AS live", [attachable(live)?])?;
         let result = work(&self.connection);
         self.connection.execute("DETACH live", [])?;
         result
@@ -122,10 +119,10 @@ impl Writer {
         self.set_rules((*self.rules).clone())?;
         checkpoint_beside(self.database.clone());
         drop(built);
-        replica::remove_replica(file)?;
+        remove_database(file)?;
         let pause = began.elapsed();
         tracing::info!(pause_ms = pause.as_millis(), "the database was rebuilt: what was built aside is in its place");
-        Ok(Outcome { pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), ..wanted.so_far.clone() })
+        Ok(wanted.so_far.after(pause))
     }
 
     /// The raw rows of the live database were compared with these one by one; since then it was written to by others.

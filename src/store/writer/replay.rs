@@ -73,10 +73,11 @@ impl Writer {
         work: &mut Work<'_>,
         batch: &Batch,
         history: &History,
+        listed: &[u64],
         so_far: &mut Committed,
     ) -> Result<Vec<End>, StoreError> {
         let epoch = batch.after.epoch;
-        let Accepted { are_accepted, stand_ins } = history.accepted(batch)?;
+        let Accepted { are_accepted, stand_ins } = History::accepted(batch, listed);
         // First: they were stored, so no other message was accepted with their ids before them.
         for range in stand_ins {
             self.write_rows(work, history, epoch, range, &mut so_far.counts, &mut so_far.spent)?;

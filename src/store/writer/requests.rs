@@ -58,7 +58,7 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(&self, wanted: &Wanted, state: &str, outcome: &Outcome) -> Result<(), StoreError> {
+    pub(super) fn finish(&self, wanted: &Wanted, state: &str, outcome: &Outcome) -> Result<(), StoreError> {
         let tx = self.begin()?;
         control::record(&tx, &wanted.id, state, outcome)?;
         tx.commit()?;
