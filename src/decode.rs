@@ -3,14 +3,15 @@
 //! Applies the reasons from `unknown_subject` to `invalid_type`. What the fields hold is for [`crate::validate`].
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod parse;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use self::parse::{MAX_NESTING_LEVELS, Payload, Values};
 use crate::model::{Kind, Timestamp};
 use crate::rejection::{Findings, Reason, Rejection};
 
-/// JSON that nests deeper than this is `invalid_json`: a bound on the stack that parsing takes.
-const MAX_NESTING_LEVELS: usize = 128;
 /// Whole numbers below this are exact in an f64: no other one reads as the same.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
@@ -105,7 +106,7 @@ pub struct WireSession {
 /// # Errors
 /// The first reason, in order, that speaks against the message.
 pub fn decode(kind: Kind, suffix: Option<&str>, payload: &[u8], max_payload_bytes: usize) -> Result<Wire, Rejection> {
-    let mut fields = Fields { map: parse(payload, max_payload_bytes)?, findings: Findings::default() };
+    let mut fields = Fields { values: parse(payload, max_payload_bytes)?, findings: Findings::default() };
     let wire = match kind {
         Kind::Event => Wire::Event(Box::new(fields.event(suffix))),
         Kind::Metric => Wire::Metric(Box::new(fields.metric())),
@@ -115,7 +116,7 @@ pub fn decode(kind: Kind, suffix: Option<&str>, payload: &[u8], max_payload_byte
     Ok(wire)
 }
 
-fn parse(payload: &[u8], max_payload_bytes: usize) -> Result<Map<String, Value>, Rejection> {
+fn parse(payload: &[u8], max_payload_bytes: usize) -> Result<Box<Values>, Rejection> {
     if payload.len() > max_payload_bytes {
         let error = format!("the payload has {} bytes; limits.max_payload is {max_payload_bytes}", payload.len());
         return Err(Rejection::message(Reason::PayloadTooLarge, error));
@@ -123,54 +124,24 @@ fn parse(payload: &[u8], max_payload_bytes: usize) -> Result<Map<String, Value>,
     let text = std::str::from_utf8(payload).map_err(|error| {
         Rejection::message(Reason::InvalidUtf8, format!("byte {} is not UTF-8", error.valid_up_to()))
     })?;
-    if nests_deeper_than(payload, MAX_NESTING_LEVELS) {
+    if parse::nests_too_deep(payload) {
         let error = format!("it nests past {MAX_NESTING_LEVELS} levels");
         return Err(Rejection::message(Reason::InvalidJson, error));
     }
-    let value = parse_value(text)
+    let payload = parse::payload(text)
         .map_err(|error| Rejection::message(Reason::InvalidJson, format!("not JSON, or not all of it: {error}")))?;
-    match value {
-        Value::Object(map) => Ok(map),
-        other => {
+    match payload {
+        Payload::Object(values) => Ok(values),
+        Payload::Other(other) => {
             let error = format!("the payload is {}, not an object", type_name(&other));
             Err(Rejection::message(Reason::NotAnObject, error))
         }
     }
 }
 
-/// serde_json's own limit is a level short of ours, so it is off; callers check the nesting first.
-fn parse_value(text: &str) -> Result<Value, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer.disable_recursion_limit();
-    let value = serde::Deserialize::deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(value)
-}
-
-fn nests_deeper_than(json: &[u8], max_levels: usize) -> bool {
-    let (mut level, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'[' | b'{' => {
-                level += 1;
-                if level > max_levels {
-                    return true;
-                }
-            }
-            b']' | b'}' => level = level.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
-}
-
 /// The fields of a message, taken one by one.
 struct Fields {
-    map: Map<String, Value>,
+    values: Box<Values>,
     findings: Findings,
 }
 
@@ -227,7 +198,7 @@ impl Fields {
 
     /// The field's value; null and "" mean absent.
     fn take(&mut self, field: &str) -> Option<Value> {
-        self.map.remove(field).filter(|value| !value.is_null() && value.as_str() != Some(""))
+        self.values.take(field).filter(|value| !value.is_null() && value.as_str() != Some(""))
     }
 
     fn wrong_type(&mut self, field: &str, expected: &str, found: &Value) {
@@ -308,12 +279,12 @@ impl Fields {
     }
 
     fn object_in_text(&mut self, field: &str, text: &str) -> Option<Map<String, Value>> {
-        if nests_deeper_than(text.as_bytes(), MAX_NESTING_LEVELS) {
+        if parse::nests_too_deep(text.as_bytes()) {
             let error = || format!("the JSON in {field} nests past {MAX_NESTING_LEVELS} levels");
             self.findings.add(Reason::InvalidJson, field, error);
             return None;
         }
-        let why = match parse_value(text) {
+        let why = match parse::value(text) {
             Ok(Value::Object(map)) => return Some(map),
             Ok(other) => format!("it holds {}", type_name(&other)),
             Err(error) => error.to_string(),

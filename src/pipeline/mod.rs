@@ -10,6 +10,7 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -17,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::config;
+use crate::decode::Delivery;
 use crate::judge::Judge;
-use crate::nats::{Backoff, NatsError, Silence, Source};
+use crate::nats::{Backoff, Interrupted, NatsError, Silence, Source};
 use crate::position::{Position, Standing, stand};
 use crate::store::{Committed, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
@@ -240,14 +242,12 @@ impl Pipeline {
                     Ok(batch) => drop(permit.send(batch)),
                     Err(error) => break Ended::Interrupted(error.to_string()),
                 },
-                delivery = self.source.next(), if !round.batch.is_full(self.batch) => match delivery {
-                    Ok(delivery) if self.upto.is_some_and(|upto| delivery.stream_sequence > upto) => break Ended::Reached,
-                    Ok(delivery) => {
-                        round.push(judge.judge(delivery));
-                        idle.reset();
+                delivery = self.source.next(), if !round.batch.is_full(self.batch) => {
+                    if let Some(ended) = self.take_arrived(&mut round, &judge, delivery) {
+                        break ended;
                     }
-                    Err(interrupted) => break Ended::Interrupted(interrupted.to_string()),
-                },
+                    idle.reset();
+                }
                 // After what had arrived. What had not will not, and if it was the last, no later message would tell.
                 _ = losses.changed() => break Ended::Interrupted("the connection was lost".into()),
                 () = tokio::time::sleep_until(due), if round.can_write() => {}
@@ -261,6 +261,27 @@ impl Pipeline {
         self.source.stop_pulling();
         self.finish(&mut round).await?;
         Ok((ended, round.has_committed))
+    }
+
+    /// Takes a message, and those that have arrived behind it: a turn of the loop for each costs as much as to judge it.
+    fn take_arrived(
+        &mut self,
+        round: &mut Round,
+        judge: &Judge,
+        first: Result<Delivery, Interrupted>,
+    ) -> Option<Ended> {
+        let mut arrived = Some(first);
+        while let Some(delivery) = arrived {
+            match delivery {
+                Ok(delivery) if self.upto.is_some_and(|upto| delivery.stream_sequence > upto) => {
+                    return Some(Ended::Reached);
+                }
+                Ok(delivery) => round.push(judge.judge(delivery)),
+                Err(interrupted) => return Some(Ended::Interrupted(interrupted.to_string())),
+            }
+            arrived = if round.batch.is_full(self.batch) { None } else { self.source.next().now_or_never() };
+        }
+        None
     }
 
     /// Whether a replay is done: nothing more of what it is to read is in the stream.

@@ -231,7 +231,7 @@ impl Rules<'_> {
     fn id(&mut self, kind: Kind, sent: Option<String>) -> (String, bool) {
         let Some(mut id) = sent else { return (self.origin.id(kind), true) };
         let max = self.limits.max_id_chars;
-        if id.chars().count() > max || !id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        if id.len() > max || !id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             self.findings.add(Reason::InvalidId, "id", || format!("id must be 1 to {max} printable ASCII characters"));
         }
         if is_hyphenated_uuid(&id) {

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::analytics::{Facts, Rules};
 use crate::batch::Batch;
@@ -49,7 +49,12 @@ impl<'scope, 'env> FactsBeside<'scope, 'env> {
         let (jobs, queue) = sync_channel(MAX_WAITING);
         let keys = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&keys);
-        Self::Beside { jobs, keys, thread: scope.spawn(move || gather(rules, &queue, &seen)) }
+        let thread = Builder::new().name("facts".into());
+        match thread.spawn_scoped(scope, move || gather(rules, &queue, &seen)) {
+            Ok(thread) => Self::Beside { jobs, keys, thread },
+            // The system gives no thread.
+            Err(_) => Self::Here(Box::default(), rules),
+        }
     }
 
     /// Adds what a batch says, of which these messages were stored.
