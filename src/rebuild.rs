@@ -70,7 +70,7 @@ impl Rebuild {
             }
             let mut has_more;
             (aside, has_more) = store::blocking(move || {
-                let has_more = aside.step(STEP_MESSAGES)?;
+                let has_more = aside.step(aside.step_messages())?;
                 Ok((aside, has_more))
             })
             .await?;

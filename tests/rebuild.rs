@@ -138,6 +138,8 @@ async fn a_rebuild_that_is_killed_goes_on_and_one_without_a_worker_does_it_itsel
         }
     }
     assert_eq!(worker.digest(), before);
+    let said = succeed(worker.command().args(["rebuild", "--from", "database"]));
+    assert!(said.contains("rebuilt: 0 rows differed"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,9 @@ use crate::analytics::Rules;
 
 /// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches are
+/// moved once.
+pub(super) const WAL_AUTOCHECKPOINT_PAGES: &str = "8000";
 /// How the writer's connection is set up.
 pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     ("synchronous", "NORMAL"),
@@ -18,9 +21,7 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     // 32 MiB of pages. The indexes that take random inserts should stay in it.
     ("cache_size", "-32768"),
     ("temp_store", "MEMORY"),
-    // Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
-    // are moved once.
-    ("wal_autocheckpoint", "8000"),
+    ("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES),
     // 64 MiB: what a checkpoint leaves of the WAL file.
     ("journal_size_limit", "67108864"),
 ];

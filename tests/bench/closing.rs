@@ -7,7 +7,7 @@ use serde_json::json;
 use streamgauge::batch::Batch;
 use streamgauge::decode::Delivery;
 use streamgauge::judge::Judge;
-use streamgauge::store::{Aside, STEP_MESSAGES, Swapped, Writer};
+use streamgauge::store::{Aside, Swapped, Writer};
 
 use crate::full::peak_mib;
 
@@ -52,7 +52,7 @@ pub fn measure_swap(writer: &mut Writer, database: &Path) -> (Duration, Swapped)
     let began = Instant::now();
     let build = writer.builds().borrow().clone().unwrap();
     let mut aside = Aside::open(database, build).unwrap();
-    while aside.step(STEP_MESSAGES).unwrap() {}
+    while aside.step(aside.step_messages()).unwrap() {}
     let built = began.elapsed();
     (built, writer.swap(aside).unwrap().unwrap())
 }

@@ -25,10 +25,13 @@ use super::{Spent, StoreError, position, rejections, to_sql, writer};
 
 /// What must stay free on the disk: the worker goes on writing to the database.
 pub const MIN_FREE_BYTES: u64 = 64 << 20;
-/// Messages that one step takes in.
+/// Messages that a step takes in at least, where there are so many, and at most.
 pub const STEP_MESSAGES: u32 = 20_000;
-/// Chunks that are read before what they say is applied.
-const CHUNKS_AHEAD: usize = 2;
+const MAX_STEP_MESSAGES: u64 = 160_000;
+/// A process that dies loses one part of so many of what it has done, at most.
+const STEPS_OF_WHOLE: u64 = 4;
+/// What is read before what was read is applied.
+const FACTS_AHEAD: usize = 1;
 /// Where the build stands.
 ///
 /// build   of which build the file is
@@ -131,6 +134,13 @@ impl Aside {
         &self.path
     }
 
+    /// How many messages the next step should take in: the more are in it, the more a step takes, since each key's state is
+    /// read and written once for all of them.
+    pub fn step_messages(&self) -> u32 {
+        let messages = (self.stands.progress.rows / STEPS_OF_WHOLE).min(MAX_STEP_MESSAGES);
+        u32::try_from(messages).unwrap_or(STEP_MESSAGES).max(STEP_MESSAGES)
+    }
+
     /// Takes in the raw rows of the next `max_messages` messages of the stream. Returns whether there were any. Rows are
     /// read, and the rules go over them, on a thread beside that which applies what they say.
     ///
@@ -142,7 +152,7 @@ impl Aside {
         let (build, groups, before) = (&*build, &*groups, *stands);
         let next = writer::transact(built, |tx| {
             std::thread::scope(|scope| {
-                let (read, facts) = sync_channel(CHUNKS_AHEAD);
+                let (read, facts) = sync_channel(FACTS_AHEAD);
                 let reader = scope.spawn(move || Reading { build, raw, read }.step(before, max_messages));
                 for (facts, t) in facts {
                     derived::apply(tx, &build.rules, groups, facts, t, &mut Spent::begin())?;

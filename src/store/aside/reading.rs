@@ -11,7 +11,9 @@ use crate::store::derived::{self, GroupName};
 use crate::store::raw::{RawTable, is_unreadable, size_bytes};
 use crate::store::{StoreError, position, rejections, to_sql};
 
-/// Raw rows whose facts are combined before they are applied, and bytes of their texts.
+/// Keys whose facts are combined before they are applied.
+const MAX_KEYS: usize = 50_000;
+/// Raw rows that the rules go over together, and bytes of their texts.
 const CHUNK_ROWS: usize = 25_000;
 const CHUNK_BYTES: usize = 8 << 20;
 
@@ -50,13 +52,15 @@ impl Reading<'_> {
         }
         let keeps_t = build.groups.contains(&GroupName::Sessions);
         let t = if keeps_t { None } else { derived::watermark(&read)? };
+        let facts = Facts::default();
+        let mut step = Step { rules: &build.rules, read: &read, into: &into, t, facts, rows: 0 };
         for (first, last) in ranges {
-            let mut step = Step { rules: &build.rules, read: &read, into: &into, first, last, t, rows: 0 };
-            step.replay::<AnalyticsEvent>()?;
-            step.replay::<Metric>()?;
-            step.replay::<SessionMessage>()?;
-            next.progress.rows += step.rows;
+            step.replay::<AnalyticsEvent>(first, last)?;
+            step.replay::<Metric>(first, last)?;
+            step.replay::<SessionMessage>(first, last)?;
         }
+        step.hand_over();
+        next.progress.rows += step.rows;
         Ok(Some(next))
     }
 }
@@ -66,16 +70,16 @@ struct Step<'a> {
     rules: &'a Rules,
     read: &'a Connection,
     into: &'a SyncSender<(Facts, Option<Timestamp>)>,
-    first: Place,
-    last: Place,
     /// T of the database, where it is up to date: periods that it does not keep are not built.
     t: Option<Timestamp>,
+    /// What rows say that was not handed over yet.
+    facts: Facts,
     rows: u64,
 }
 
 impl Step<'_> {
-    /// Applies what the rows of a raw table say. Their order does not matter: facts commute.
-    fn replay<T: RawTable>(&mut self) -> Result<(), StoreError>
+    /// Hands over what the rows of a raw table say. Their order does not matter: facts commute.
+    fn replay<T: RawTable>(&mut self, first: Place, last: Place) -> Result<(), StoreError>
     where
         for<'a> &'a T: Into<Stored<'a>>,
     {
@@ -85,7 +89,7 @@ impl Step<'_> {
         );
         let mut statement = self.read.prepare_cached(&sql)?;
         let recv_column = statement.column_count() - 1;
-        let mut rows = statement.query([self.first.epoch, self.first.stream_seq, self.last.stream_seq])?;
+        let mut rows = statement.query([first.epoch, first.stream_seq, last.stream_seq])?;
         let (mut chunk, mut chunk_bytes, mut unreadable) = (Vec::<(T, Timestamp)>::new(), 0, 0);
         while let Some(row) = rows.next()? {
             chunk_bytes += size_bytes(row, recv_column)?;
@@ -102,30 +106,32 @@ impl Step<'_> {
                 Err(error) => return Err(error.into()),
             }
             if chunk.len() == CHUNK_ROWS || chunk_bytes >= CHUNK_BYTES {
-                self.hand_over(&mut chunk)?;
+                self.go_over(&mut chunk);
                 chunk_bytes = 0;
             }
         }
         if unreadable > 1 {
             tracing::warn!(table, rows = unreadable, "rows that are no messages count for nothing");
         }
-        self.hand_over(&mut chunk)
+        self.go_over(&mut chunk);
+        Ok(())
     }
 
-    fn hand_over<T>(&mut self, chunk: &mut Vec<(T, Timestamp)>) -> Result<(), StoreError>
+    fn go_over<T>(&mut self, chunk: &mut Vec<(T, Timestamp)>)
     where
         for<'a> &'a T: Into<Stored<'a>>,
     {
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let mut facts = Facts::default();
-        facts.add(self.rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
-        // Where nobody takes it any more, applying has failed, and tells why.
-        let _ = self.into.send((facts, self.t));
+        self.facts.add(self.rules, chunk.iter().map(|(record, recv)| (record.into(), *recv)));
         self.rows += chunk.len() as u64;
         chunk.clear();
-        Ok(())
+        if self.facts.keys() > MAX_KEYS {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        // Where nobody takes it any more, applying has failed, and tells why.
+        let _ = self.into.send((std::mem::take(&mut self.facts), self.t));
     }
 }
 

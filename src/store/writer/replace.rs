@@ -11,6 +11,7 @@ use crate::position::Position;
 use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
 use crate::store::disk::{attachable, remove_database};
+use crate::store::open::WAL_AUTOCHECKPOINT_PAGES;
 use crate::store::replica::{self, RAW_TABLES};
 use crate::store::{Lock, StoreError, position};
 
@@ -111,18 +112,25 @@ impl Writer {
                 Ok(control::record(tx, &wanted.id, "wanted", &in_place)?)
             })
         })?;
-        self.connection.flush_prepared_statement_cache();
         tracing::debug!(took_ms = began.elapsed().as_millis(), "what is not derived is carried over");
-        copy(&built.connection, &mut self.connection)?;
-        tracing::debug!(took_ms = began.elapsed().as_millis(), "all pages are copied");
-        replica::forget(&self.connection)?;
-        self.set_rules((*self.rules).clone())?;
+        // No checkpoint in the pause: all that is copied goes through the write-ahead log.
+        self.connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        let is_in = self.put_in(&built);
         checkpoint_beside(self.database.clone());
+        self.connection.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
+        is_in?;
         drop(built);
         remove_database(file)?;
         let pause = began.elapsed();
         tracing::info!(pause_ms = pause.as_millis(), "the database was rebuilt: what was built aside is in its place");
         Ok(wanted.so_far.after(pause))
+    }
+
+    fn put_in(&mut self, built: &Self) -> Result<(), StoreError> {
+        self.connection.flush_prepared_statement_cache();
+        copy(&built.connection, &mut self.connection)?;
+        replica::forget(&self.connection)?;
+        self.set_rules((*self.rules).clone())
     }
 
     /// The raw rows of the live database were compared with these one by one; since then it was written to by others.
