@@ -11,9 +11,6 @@ use crate::analytics::Rules;
 
 /// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
-/// Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches are
-/// moved once.
-pub(super) const WAL_AUTOCHECKPOINT_PAGES: &str = "8000";
 /// How the writer's connection is set up.
 pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     ("synchronous", "NORMAL"),
@@ -21,7 +18,9 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     // 32 MiB of pages. The indexes that take random inserts should stay in it.
     ("cache_size", "-32768"),
     ("temp_store", "MEMORY"),
-    ("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES),
+    // Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
+    // are moved once.
+    ("wal_autocheckpoint", "8000"),
     // 64 MiB: what a checkpoint leaves of the WAL file.
     ("journal_size_limit", "67108864"),
 ];
@@ -49,12 +48,14 @@ fn open_connection(database: &Path, rules: Rules) -> Result<Writer, StoreError> 
     let connection = Connection::open(database)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
-    for (pragma, value) in WRITER_PRAGMAS {
-        connection.pragma_update(None, pragma, value)?;
-    }
+    set_pragmas(&connection, &WRITER_PRAGMAS)?;
     // Where a process died just after it had put a rebuilt database in.
     replica::forget(&connection)?;
     Writer::new(connection, database, rules)
+}
+
+pub(super) fn set_pragmas(connection: &Connection, pragmas: &[(&str, &str)]) -> rusqlite::Result<()> {
+    pragmas.iter().try_for_each(|(pragma, value)| connection.pragma_update(None, pragma, value))
 }
 
 /// Opens an existing file for reading with calls that block.

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use super::derived::GroupName;
 use super::disk::{attachable, boot_id, remove_database, with_suffix};
 use super::history::History;
-use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader};
+use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader, set_pragmas};
 use super::{Lock, StoreError, Writer, migrate, writer};
 use crate::analytics::Rules;
 use crate::model::{AnalyticsEvent, Metric, SessionMessage};
@@ -42,6 +42,8 @@ const PRAGMAS: [(&str, &str); 6] = [
     ("temp_store", "FILE"),
     ("wal_autocheckpoint", "16000"),
 ];
+/// 4 MiB, while pages are copied, of which none is asked for twice.
+pub(super) const COPY_CACHE: (&str, &str) = ("cache_size", "-4096");
 /// Of a database that is made here.
 const DEFAULT_PAGE_SIZE: i64 = 4096;
 /// Ids that are compared in one read transaction of the live database.
@@ -91,6 +93,7 @@ pub(super) fn open_built(lock: &Lock, live: &Path, rules: &Rules) -> Result<Writ
         return Err(not_built("there is no such file"));
     }
     let (history, connection) = (History::open(live)?, open_file(path, DEFAULT_PAGE_SIZE)?);
+    set_pragmas(&connection, &[COPY_CACHE])?;
     let about = about(live, rules, MadeOf::Stream)?;
     if read_about(&connection).ok().flatten().is_none_or(|found| found != about) {
         return Err(not_built("it was built from another database, or by another configuration than the worker has"));
@@ -134,9 +137,7 @@ fn open_file(path: &Path, page_size: i64) -> rusqlite::Result<Connection> {
     built.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     built.busy_timeout(BUSY_TIMEOUT)?;
     built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
-    for (pragma, value) in PRAGMAS {
-        built.pragma_update(None, pragma, value)?;
-    }
+    set_pragmas(&built, &PRAGMAS)?;
     Ok(built)
 }
 

@@ -20,7 +20,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use self::reading::Reading;
 use super::derived::{self, Build, GroupSet};
 use super::disk::{boot_id, ensure_room, remove_database, with_suffix};
-use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS};
+use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, WRITER_PRAGMAS, set_pragmas};
 use super::{Spent, StoreError, position, rejections, to_sql, writer};
 
 /// What must stay free on the disk: the worker goes on writing to the database.
@@ -190,9 +190,7 @@ fn open_file(path: &Path) -> rusqlite::Result<Connection> {
     built.busy_timeout(BUSY_TIMEOUT)?;
     built.pragma_update(None, "journal_mode", "WAL")?;
     built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
-    for (pragma, value) in WRITER_PRAGMAS {
-        built.pragma_update(None, pragma, value)?;
-    }
+    set_pragmas(&built, &WRITER_PRAGMAS)?;
     // After a power cut it is begun anew.
     built.pragma_update(None, "synchronous", "OFF")?;
     // What some of its tables refer to is not there.

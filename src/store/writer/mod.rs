@@ -32,7 +32,7 @@ use crate::position::{Gap, Position};
 /// Batches that may share a transaction.
 pub const MAX_BATCHES: usize = 5;
 /// Likewise in a replay, for which nobody waits.
-const MAX_REPLAYED_BATCHES: usize = 15;
+const MAX_REPLAYED_BATCHES: usize = 12;
 /// With more keys than these, the messages of a transaction are enough: what they say is held in memory.
 const MAX_KEYS: usize = 150_000;
 const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);

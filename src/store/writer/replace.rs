@@ -11,7 +11,7 @@ use crate::position::Position;
 use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
 use crate::store::disk::{attachable, remove_database};
-use crate::store::open::WAL_AUTOCHECKPOINT_PAGES;
+use crate::store::open::{WRITER_PRAGMAS, set_pragmas};
 use crate::store::replica::{self, RAW_TABLES};
 use crate::store::{Lock, StoreError, position};
 
@@ -114,10 +114,10 @@ impl Writer {
         })?;
         tracing::debug!(took_ms = began.elapsed().as_millis(), "what is not derived is carried over");
         // No checkpoint in the pause: all that is copied goes through the write-ahead log.
-        self.connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        set_pragmas(&self.connection, &[("wal_autocheckpoint", "0"), replica::COPY_CACHE])?;
         let is_in = self.put_in(&built);
         checkpoint_beside(self.database.clone());
-        self.connection.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
+        set_pragmas(&self.connection, &WRITER_PRAGMAS)?;
         is_in?;
         drop(built);
         remove_database(file)?;
