@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use streamgauge::nats::{Outgoing, Publisher, PublisherOptions};
 
 use crate::support::{NatsServer, Worker, http_get};
@@ -16,7 +17,7 @@ pub struct Bench {
     server: NatsServer,
     worker: Worker,
     last_sequence: u64,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What a run over a filled stream cost.
@@ -39,11 +40,33 @@ impl Bench {
         let mut worker = Worker::new(folder.path(), &server.url());
         worker.start_reading().await;
         assert!(worker.stop().await.success());
-        Self { server, worker, last_sequence: 0, _folder: folder }
+        Self { server, worker, last_sequence: 0, folder }
     }
 
     pub fn database(&self) -> std::path::PathBuf {
         self.worker.database().0
+    }
+
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Takes away consumers of others, so that the stream is theirs anew.
+    pub async fn forget_consumers(&self) {
+        let stream = self.server.jetstream().await.get_stream("ANALYTICS").await.unwrap();
+        let names: Vec<String> = stream.consumer_names().map(Result::unwrap).collect().await;
+        for name in names.iter().filter(|name| name.starts_with("instead")) {
+            stream.delete_consumer(name).await.unwrap();
+        }
+    }
+
+    /// Runs the worker with another configuration and an empty file, over the whole stream.
+    pub async fn run_anew(&mut self, toml: &str) -> Run {
+        std::fs::write(self.folder.path().join("streamgauge.toml"), toml).unwrap();
+        for file in ["streamgauge.db", "streamgauge.db-wal", "streamgauge.db-shm"] {
+            let _ = std::fs::remove_file(self.folder.path().join(file));
+        }
+        self.run().await
     }
 
     /// A command on the bench's stream and database.

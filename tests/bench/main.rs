@@ -9,8 +9,10 @@ mod support;
 
 mod closing;
 mod dashboards;
+mod everything;
 mod full;
 mod funnels;
+mod instead;
 mod limit;
 mod replay;
 mod workload;
@@ -83,6 +85,8 @@ async fn main() {
     report("on an empty file", limit, &run);
     println!("  publish, every message acknowledged   {publish:>9.0}/s");
     measure_replays(&bench, &run, sizes.messages);
+    measure_parts(&mut bench, limit).await;
+    measure_scripts(&bench, &run, sizes.messages).await;
 
     if sizes.stored > 0 {
         for _ in 0..(sizes.stored / sizes.messages - 1) {
@@ -166,6 +170,26 @@ fn report(what: &str, limit: f64, run: &Run) {
     }
     println!("  CPU of the worker                     {:>9.1} s for a million messages", run.cpu_s_per_million);
     println!("  peak resident                         {:>9.0} MiB", run.peak_mib);
+}
+
+/// The whole way with all that can be configured, and without each part of it.
+async fn measure_parts(bench: &mut Bench, limit: f64) {
+    println!("stream to committed / limit, by what is configured");
+    for (what, parts) in everything::KINDS {
+        let run = bench.run_anew(&parts.toml()).await;
+        println!("  {what:<45} {:>11.2}  ({:.0}/s)", run.rate_per_s / limit, run.rate_per_s);
+    }
+}
+
+/// What people would write instead, beside the whole way with what is the default.
+async fn measure_scripts(bench: &Bench, full: &Run, messages: usize) {
+    println!("raw rows alone by a script: stream to committed / script");
+    for script in instead::SCRIPTS {
+        match script.rate_per_s(bench, messages).await {
+            Some(rate) => println!("  {:<45} {:>11.2}  ({rate:.0}/s)", script.what, full.rate_per_s / rate),
+            None => println!("  {:<45}   left out: its packages are not there", script.what),
+        }
+    }
 }
 
 /// How fast the database is made anew, beside the worker's rate with the same messages.
