@@ -63,6 +63,7 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
     assert!(text.contains("not_an_object") && text.ends_with("[]\n"), "{text}");
     assert_eq!(dlq(&worker, &["show", "77"]).status.code(), Some(1));
     assert_eq!(dlq(&worker, &["retry"]).status.code(), Some(2), "all is not meant where nothing is said");
+    assert_eq!(dlq(&worker, &["drop", "--json"]).status.code(), Some(2), "how to print is not what to drop");
     assert_eq!(dlq(&worker, &["list", "--reason", "whatever"]).status.code(), Some(2));
 
     // The running worker finds as before; nothing is published again.
@@ -87,6 +88,15 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
     assert_eq!(dead.info().await.unwrap().state.messages, 5);
     let from = "SELECT cast(epoch AS TEXT) || ':' || stream_seq FROM analytics_events WHERE id = 'a'";
     assert_eq!(database.text(from, []), "1:1");
+
+    // What was read is accounted for, in a copy too.
+    let status = json_of(&lenient.command().args(["status", "--json"]).output().unwrap());
+    assert_eq!(status["dead_letters_closed"], json!({"applied": 2, "duplicate": 1, "dropped": 1}));
+    database.assert_account_balances();
+    assert!(lenient.command().args(["rebuild", "--into", "copy.db"]).status().unwrap().success());
+    let copy = crate::support::Database(folder.path().join("copy.db"));
+    let counts = "SELECT stored || ' ' || duplicates FROM _positions";
+    assert_eq!((copy.texts(counts), database.texts(counts)), (vec!["1 0".into()], vec!["1 0".into()]));
 
     // As if they had been accepted at once.
     let other = tempfile::tempdir().unwrap();

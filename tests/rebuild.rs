@@ -256,3 +256,33 @@ async fn a_file_that_is_made_without_a_database_goes_on_where_it_was_killed() {
     // It is finished, and no rebuild's any more.
     assert_eq!(run(&mut rebuild()).0.status.code(), Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_with_another_configuration_undoes_nothing() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worker, _) = busy(&server, folder.path(), seed(), 2_000).await;
+    worker.stop().await;
+    let before = worker.digest();
+    let is_refused = |args: &[&str], what: &str| {
+        let (output, said) = run(worker.command().args(args));
+        assert_eq!(output.status.code(), Some(1), "{args:?} {said}");
+        assert!(said.contains(what) && said.contains("--config"), "{args:?} {said}");
+        assert_eq!(worker.digest(), before, "{args:?}");
+    };
+    let file = folder.path().join("streamgauge.toml");
+    std::fs::rename(&file, folder.path().join("mine.toml")).unwrap();
+    for args in [
+        &["rebuild"][..],
+        &["rebuild", "--only", "rollups"],
+        &["rebuild", "--from", "database"],
+        &["dlq", "retry", "--all"],
+        &["dlq", "drop", "--all"],
+    ] {
+        is_refused(args, "funnel ");
+    }
+    std::fs::write(&file, format!("limits.session_timeout = '1m'\n{CONFIG}")).unwrap();
+    is_refused(&["rebuild", "--only", "rollups"], "sessions");
+    succeed(worker.command().args(["--config", "mine.toml", "rebuild", "--only", "rollups"]));
+    assert_eq!(worker.digest(), before);
+}

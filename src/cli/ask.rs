@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Failure;
+use super::replaying::ensure_nothing_undone;
 use super::signals::stop_token;
 use crate::config::Config;
 use crate::judge::Judge;
@@ -34,6 +35,10 @@ pub(super) async fn ask(
             Err(StoreError::Locked { .. }) => None,
             Err(error) => return Err(Failure::failed(error)),
         };
+        if lock.is_some() {
+            drop(store::open_reader(&path).await.map_err(Failure::failed)?);
+            ensure_nothing_undone(config, &path)?;
+        }
         let writer = match &lock {
             Some(lock) => Some(store::open_writer(lock, config.rules.clone()).await.map_err(Failure::failed)?),
             None => None,

@@ -61,29 +61,35 @@ pub(super) struct Filter {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "chosen", required = true, multiple = true)]
 pub(super) struct Chosen {
-    /// Ids, as `list` shows them
-    #[arg(group = "chosen", conflicts_with_all = ["all", "reason", "subject", "since", "until"])]
-    ids: Vec<DeadLetterId>,
-    /// All that are open
-    #[arg(long, group = "chosen")]
-    all: bool,
-    /// Of this reason, such as too_deep
-    #[arg(long, value_parser = reason, group = "chosen")]
-    reason: Option<String>,
-    /// On this subject; `analytics.events.>` takes all that begin so
-    #[arg(long, group = "chosen")]
-    subject: Option<String>,
-    /// Received at or after this time, such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", group = "chosen")]
-    since: Option<Timestamp>,
-    /// Received before this time
-    #[arg(long, value_name = "TIME", group = "chosen")]
-    until: Option<Timestamp>,
+    #[command(flatten)]
+    which: Which,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct Which {
+    /// Ids, as `list` shows them
+    #[arg(conflicts_with_all = ["all", "reason", "subject", "since", "until"])]
+    ids: Vec<DeadLetterId>,
+    /// All that are open
+    #[arg(long)]
+    all: bool,
+    /// Of this reason, such as too_deep
+    #[arg(long, value_parser = reason)]
+    reason: Option<String>,
+    /// On this subject; `analytics.events.>` takes all that begin so
+    #[arg(long)]
+    subject: Option<String>,
+    /// Received at or after this time, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Received before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
 }
 
 fn reason(text: &str) -> Result<String, String> {
@@ -192,7 +198,7 @@ async fn change(
     command: &str,
     request: impl FnOnce(Selection) -> Request,
 ) -> Result<(), Failure> {
-    let Chosen { ids, all: _, reason, subject, since, until, json } = chosen;
+    let Chosen { which: Which { ids, all: _, reason, subject, since, until }, json } = chosen;
     let mut which = Selection::from(Filter { reason, subject, since, until });
     if !ids.is_empty() {
         let mut keys = Vec::new();

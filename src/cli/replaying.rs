@@ -16,6 +16,8 @@ use crate::store::{self, Lock, StoreError};
 const MAX_LEFT_MESSAGES: u64 = 2_000;
 /// Rounds after which the worker takes in what is left, however much: it writes faster than it is followed.
 const MAX_ROUNDS: u32 = 20;
+/// Things that a message names.
+const MAX_NAMED: usize = 5;
 /// How long NATS may take to answer.
 const NATS_PATIENCE: Duration = Duration::from_secs(10);
 const DRAW_EVERY: Duration = Duration::from_millis(200);
@@ -38,13 +40,27 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
     connected.map_err(Failure::failed)
 }
 
-/// A worker has its own rules: what is built by others could not take its place.
+/// A worker has its own rules: what is built by others could not take its place. Without one, nothing may be undone.
 pub(super) async fn ensure_same_rules(config: &Config, live: &Path) -> Result<(), Failure> {
     drop(store::open_reader(live).await.map_err(Failure::failed)?);
     match Lock::try_acquire(live, "rebuild") {
         Err(StoreError::Locked { .. }) => ensure_made_by(config, live),
-        _ => Ok(()),
+        _ => ensure_nothing_undone(config, live),
     }
+}
+
+/// A command that does the worker's work must not take away what the worker's configuration defines.
+pub(super) fn ensure_nothing_undone(config: &Config, live: &Path) -> Result<(), Failure> {
+    let undone = store::undone_by(live, &config.rules).map_err(Failure::failed)?;
+    if undone.is_empty() {
+        return Ok(());
+    }
+    let more = if undone.len() > MAX_NAMED { format!(" and {} more", undone.len() - MAX_NAMED) } else { String::new() };
+    Err(Failure::Failed(format!(
+        "the database was made by another configuration than this command has, which would undo: {}{more}; name the \
+         worker's configuration with --config, or, where this is the new one, start the worker with it first",
+        undone.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ")
+    )))
 }
 
 /// The database must be made by the rules of this configuration.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Failure;
 use crate::config::Config;
 use crate::nats;
-use crate::store::{self, StreamStatus};
+use crate::store::{self, DeadLetters, StreamStatus};
 
 /// How long NATS may take to answer before its numbers are left out.
 const NATS_PATIENCE: Duration = Duration::from_secs(2);
@@ -70,9 +70,13 @@ fn as_json(status: &store::Status, configured: &str, live: Option<Live>) -> serd
             })
         })
         .collect();
+    let letters = status.dead_letters;
     json!({
         "streams": streams,
-        "dead_letters": status.dead_letters,
+        "dead_letters": letters.open,
+        "dead_letters_closed": {
+            "applied": letters.applied, "duplicate": letters.duplicate, "dropped": letters.dropped,
+        },
         "unpublished_dead_letters": status.unpublished_dead_letters,
         "gaps": status.gaps,
         "missing_messages": status.missing_messages,
@@ -93,7 +97,12 @@ fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
         out!("  stored      {}", stream.stored);
         out!("  duplicates  {}", stream.duplicates);
     }
-    out!("dead letters  {} open, {} not published yet", status.dead_letters, status.unpublished_dead_letters);
+    let DeadLetters { open, applied, duplicate, dropped } = status.dead_letters;
+    let unpublished = status.unpublished_dead_letters;
+    out!("dead letters  {open} open, {unpublished} not published yet");
+    if applied + duplicate + dropped > 0 {
+        out!("  closed      {applied} applied, {duplicate} duplicates, {dropped} dropped");
+    }
     print_gaps(status);
     for group in &status.rebuilding {
         out!("rebuilding    {}: {} of {} rows", group.group, group.rows_done, group.rows_total);

@@ -24,8 +24,9 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value = "stream")]
     from: From,
     /// Check so many keys, chosen at random, in seconds
-    #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "200", conflicts_with = "from")]
-    sample: Option<usize>,
+    #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "200", conflicts_with = "from",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -47,7 +48,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let (compared, as_of) = match args.sample {
         Some(keys) => {
             let (rules, database) = (config.rules.clone(), live.clone());
-            let compared = store::blocking(move || store::sample(&database, &rules, keys)).await;
+            let compared = store::blocking(move || store::sample(&database, &rules, keys as usize)).await;
             (compared.map_err(Failure::failed)?, None)
         }
         None => whole(&args, &config, &live).await.map(|(compared, as_of)| (compared, Some(as_of)))?,
@@ -132,7 +133,10 @@ fn print(compared: &[Compared], as_of: Option<u64>, status: &Status) {
     }
     super::status::print_gaps(status);
     if compared.iter().any(|table| table.difference.is_some()) {
-        err!("the database is not what its messages make; `streamgauge rebuild` makes it so");
+        err!(
+            "the database is not what its messages make; `streamgauge rebuild` makes it so, or names a \
+             row that it would lose"
+        );
     }
 }
 

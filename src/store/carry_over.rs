@@ -49,6 +49,19 @@ fn funnels(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
+/// What was stored and what were copies when it came, of all that was read: dead letters that were applied later are in the
+/// ledger, and what the stream does not hold any more cannot be counted as it comes.
+fn account(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let rows = RAW_TABLES.map(|table| format!("(SELECT count(*) FROM {table} WHERE epoch = p.epoch)")).join(" + ");
+    tx.execute_batch(&format!(
+        "UPDATE main._positions AS p SET stored = {rows} \
+         - (SELECT count(*) FROM _rejections WHERE epoch = p.epoch AND state = 'applied'); \
+         UPDATE main._positions AS p SET duplicates = last_seq - first_seq + 1 - stored \
+         - (SELECT count(*) FROM _rejections WHERE epoch = p.epoch) \
+         - (SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM _gaps WHERE epoch = p.epoch)"
+    ))
+}
+
 /// Of a file that goes its own way, up to where it stands: the ledger and the gaps. Nothing of it is to be published.
 pub(super) fn ledger(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(
@@ -61,5 +74,6 @@ pub(super) fn ledger(tx: &Transaction<'_>) -> rusqlite::Result<()> {
          UPDATE main._gaps AS g SET last_seq = min(last_seq, (SELECT last_seq FROM main._positions p \
          WHERE p.epoch = g.epoch))",
     )?;
+    account(tx)?;
     funnels(tx)
 }

@@ -18,6 +18,7 @@ mod gaps;
 mod history;
 mod letters;
 mod lock;
+mod made_by;
 mod migrate;
 mod open;
 mod outbox;
@@ -45,6 +46,7 @@ pub use disk::{discard_lock, ensure_room, remove_database, size_bytes};
 pub use funnels::{ActorHits, FunnelReport, funnel_hits, funnel_reports};
 pub use letters::{DeadLetterId, DeadLetterKey, Letter, Selection, letter_with_payload, letters};
 pub use lock::{Holder, Lock};
+pub use made_by::{differing_groups, undone_by};
 pub use migrate::{Migration, Migrations, migration_status};
 pub use open::{WRITER_PRAGMAS, open_reader, open_writer};
 pub use outbox::{DeadLetter, Unpublished, dead_letter, unpublished};
@@ -52,12 +54,11 @@ pub use overview::{History, Overview, OverviewReader, Standing};
 pub use position::{last_place_before, positions};
 pub use raw::Counts;
 pub use replica::{
-    MadeOf, create_replica, differing_groups, ensure_nothing_lost, is_unfinished, open_replica, replica_path,
-    verified_path,
+    MadeOf, create_replica, ensure_nothing_lost, is_unfinished, open_replica, replica_path, verified_path,
 };
 pub use sample::sample;
 pub use spent::Spent;
-pub use status::{GapRange, Rebuilding, Status, StreamStatus, status};
+pub use status::{DeadLetters, GapRange, Rebuilding, Status, StreamStatus, status};
 pub use thread::WriterThread;
 pub use writer::{MAX_BATCHES, Writer};
 
@@ -97,7 +98,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The schema is not this program's.
-    #[error("{path} is not migrated ({error}); run `streamgauge migrate up`")]
+    #[error("{path} is not migrated ({error}); run `streamgauge migrate up`, or name the database that you mean")]
     NotMigrated {
         /// The database.
         path: PathBuf,

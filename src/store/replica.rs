@@ -343,21 +343,3 @@ fn about_of(path: &Path) -> Option<String> {
     let built = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     read_about(&built).ok().flatten()
 }
-
-/// The groups of derived tables of a database that were not made by these rules, or are being made anew. Blocks.
-///
-/// # Errors
-/// Where the database cannot be read.
-pub fn differing_groups(database: &Path, rules: &Rules) -> Result<Vec<String>, StoreError> {
-    let connection = open_blocking_reader(database)?;
-    let sql = "SELECT EXISTS (SELECT 1 FROM _groups WHERE name = ?1 AND fingerprint = ?2 AND build IS NULL)";
-    let mut statement = connection.prepare(sql)?;
-    let mut differing = Vec::new();
-    for group in GroupName::all(rules) {
-        let is_same: bool = statement.query_row([group.name(), group.fingerprint(rules)], |row| row.get(0))?;
-        if !is_same {
-            differing.push(group.name());
-        }
-    }
-    Ok(differing)
-}

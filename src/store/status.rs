@@ -17,8 +17,8 @@ const MAX_LISTED_GAPS: u32 = 100;
 pub struct Status {
     /// Each stream that was read, where it stands.
     pub streams: Vec<StreamStatus>,
-    /// Open rows of the ledger.
-    pub dead_letters: i64,
+    /// The ledger.
+    pub dead_letters: DeadLetters,
     /// Rows of the ledger that are not published yet.
     pub unpublished_dead_letters: i64,
     /// Number of gaps.
@@ -55,6 +55,19 @@ impl StreamStatus {
     pub fn unread(name: &str) -> Self {
         Self { name: name.to_owned(), epoch: 0, applied_seq: 0, stored: 0, duplicates: 0 }
     }
+}
+
+/// Messages in the ledger, by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct DeadLetters {
+    /// Of which nothing came yet.
+    pub open: i64,
+    /// That were judged again and became rows.
+    pub applied: i64,
+    /// That were judged again and were copies.
+    pub duplicate: i64,
+    /// That were let go.
+    pub dropped: i64,
 }
 
 /// One gap.
@@ -104,8 +117,13 @@ pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError
     )
     .fetch_all(&mut *tx)
     .await?;
-    let dead_letters =
-        sqlx::query_scalar("SELECT count(*) FROM _rejections WHERE state = 'open'").fetch_one(&mut *tx).await?;
+    let dead_letters = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'applied') AS applied, \
+         count(*) FILTER (WHERE state = 'duplicate') AS duplicate, count(*) FILTER (WHERE state = 'dropped') AS dropped \
+         FROM _rejections",
+    )
+    .fetch_one(&mut *tx)
+    .await?;
     let unpublished_dead_letters =
         sqlx::query_scalar("SELECT count(*) FROM _rejections WHERE published = 0").fetch_one(&mut *tx).await?;
     let (gaps, missing_messages) =

@@ -51,13 +51,11 @@ pub(in crate::store) struct Table {
     pub(in crate::store) shared_by: Option<&'static str>,
 }
 
-/// When to look at sessions that are open. Who has looked may have put it off, so the same sessions may have other rows.
-const SESSION_DEADLINES: &str = "_session_deadlines";
-
 impl Table {
-    /// Whether its rows are a function of the messages.
-    pub(in crate::store) fn is_of_messages(&self) -> bool {
-        self.name != SESSION_DEADLINES
+    /// Whether readers see its rows. Others may differ where what they say is the same: where a history is cut into
+    /// segments, when a session is looked at.
+    pub(in crate::store) fn is_public(&self) -> bool {
+        !self.name.starts_with('_')
     }
 }
 
@@ -79,7 +77,7 @@ const SESSION_TABLES: [Table; 5] = [
     table("analytics_sessions", &["id"]),
     table("_session_states", &["id"]),
     table("_gap_sessions", &["actor", "started_at"]),
-    table(SESSION_DEADLINES, &["look_at", "id"]),
+    table("_session_deadlines", &["look_at", "id"]),
     table("_watermark", &["id"]),
 ];
 const ACTIVITY_TABLES: [Table; 4] = [

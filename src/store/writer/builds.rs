@@ -51,7 +51,7 @@ impl Writer {
         for group in &build.groups {
             for table in group.tables() {
                 let rows = derived::swap(&tx, table, group)?;
-                differed += if table.is_of_messages() { rows } else { 0 };
+                differed += if table.is_public() { rows } else { 0 };
             }
         }
         derived::thaw(&tx, build)?;
