@@ -69,7 +69,7 @@ impl Replay {
                 (lock, writer)
             }
             None => {
-                let writer = store::create_replica(&lock, rules).await?;
+                let writer = store::create_replica(&lock, rules, &format!("{:?}", Judge::of(&config))).await?;
                 (lock, writer)
             }
         };

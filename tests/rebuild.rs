@@ -250,11 +250,23 @@ async fn a_file_that_is_made_without_a_database_goes_on_where_it_was_killed() {
     killed.kill().unwrap();
     killed.wait().unwrap();
     let stood = file.applied();
+    let (output, said) = run(rebuild().args(["--until", "1"]));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("stands at {stood} already")), "{said}");
     let said = succeed(&mut rebuild());
     assert!(said.contains(&format!("after={stood}")), "{said}");
     assert_eq!(worker.digest_of(&file), worker.digest());
     // It is finished, and no rebuild's any more.
     assert_eq!(run(&mut rebuild()).0.status.code(), Some(1));
+
+    // Begun by another configuration, it is begun anew.
+    std::fs::remove_file(&file.0).unwrap();
+    let mut killed = rebuild().env("STREAMGAUGE_LIMITS__MAX_NAME_CHARS", "1").spawn().unwrap();
+    wait_for("some of it", || file.applied() > 0).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(succeed(&mut rebuild()).contains("after=0"));
+    assert_eq!(worker.digest_of(&file), worker.digest());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,11 +290,18 @@ async fn a_command_with_another_configuration_undoes_nothing() {
         &["rebuild", "--from", "database"],
         &["dlq", "retry", "--all"],
         &["dlq", "drop", "--all"],
+        &["verify"],
+        &["verify", "--sample"],
     ] {
         is_refused(args, "funnel ");
     }
     std::fs::write(&file, format!("limits.session_timeout = '1m'\n{CONFIG}")).unwrap();
     is_refused(&["rebuild", "--only", "rollups"], "sessions");
+    // The same numbers, one of which counts something else.
+    let other = CONFIG.replace("n1 = 'events.count{event_name=n1}'", "n1 = 'events.count{event_name=n4}'");
+    std::fs::write(&file, other).unwrap();
+    is_refused(&["dlq", "drop", "--all"], "series ");
+    is_refused(&["verify"], "series ");
     succeed(worker.command().args(["--config", "mine.toml", "rebuild", "--only", "rollups"]));
     assert_eq!(worker.digest(), before);
 }

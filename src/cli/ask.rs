@@ -37,7 +37,11 @@ pub(super) async fn ask(
         };
         if lock.is_some() {
             drop(store::open_reader(&path).await.map_err(Failure::failed)?);
-            ensure_nothing_undone(config, &path)?;
+            if let Err(refused) = ensure_nothing_undone(config, &path) {
+                // Nobody is to do later what was refused.
+                asking.map_or(Ok(()), |asked| asked.take_back()).map_err(Failure::failed)?;
+                return Err(refused);
+            }
         }
         let writer = match &lock {
             Some(lock) => Some(store::open_writer(lock, config.rules.clone()).await.map_err(Failure::failed)?),

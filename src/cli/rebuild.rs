@@ -101,6 +101,7 @@ async fn into_file(args: &Args, config: Config, file: &Path) -> Result<(), Failu
     }
     let stop = stop_token(Some("stopping; the same command goes on from here"))?;
     let replay = Replay::open(config, connection, live.as_deref(), file).await.map_err(Failure::failed)?;
+    ensure_not_beyond(&replay, end, file).await?;
     let position = follow(&replay, live.as_deref(), end, &stop, WHAT).await?;
     finish(&replay, &stop).await?;
     let done = replay.writer().run(move |writer| writer.become_a_file(live.as_deref())).await;
@@ -109,6 +110,20 @@ async fn into_file(args: &Args, config: Config, file: &Path) -> Result<(), Failu
     store::discard_lock(file);
     out!("{}: as of {position}", file.display());
     Ok(())
+}
+
+/// A rebuild that was killed may have come further.
+async fn ensure_not_beyond(replay: &Replay, end: Option<End>, file: &Path) -> Result<(), Failure> {
+    let position = replay.writer().run(|writer| writer.position()).await.map_err(Failure::failed)?;
+    let stands = position.map(|position| End { epoch: position.epoch, seq: position.last_seq });
+    match stands.filter(|stands| end.is_some_and(|end| *stands > end)) {
+        None => Ok(()),
+        Some(stands) => Err(Failure::Failed(format!(
+            "{} was begun for a later end, and stands at {} already; remove it, or name another file",
+            file.display(),
+            stands.seq
+        ))),
+    }
 }
 
 async fn end_of(

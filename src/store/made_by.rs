@@ -1,44 +1,49 @@
 //! By which configuration a database was made.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::StoreError;
 use super::derived::GroupName;
 use super::open::open_blocking_reader;
 use crate::analytics::Rules;
 
+/// A group as a database has it.
+struct Made {
+    name: String,
+    fingerprint: String,
+    /// Not while it is being made anew by what its fingerprint says.
+    is_ready: bool,
+}
+
 /// The groups of derived tables of a database that were not made by these rules, or are being made anew. Blocks.
 ///
 /// # Errors
 /// Where the database cannot be read.
 pub fn differing_groups(database: &Path, rules: &Rules) -> Result<Vec<String>, StoreError> {
-    let connection = open_blocking_reader(database)?;
-    let mut differing = Vec::new();
+    let made = made(&open_blocking_reader(database)?)?;
+    let mut differing = others(&made, rules);
     for group in GroupName::all(rules) {
-        if made_by(&connection, &group)?.is_none_or(|found| found != group.fingerprint(rules)) {
-            differing.push(group.name());
+        let name = group.name();
+        if !made.iter().any(|made| made.name == name && made.is_ready) {
+            differing.push(name);
         }
     }
+    differing.sort();
+    differing.dedup();
     Ok(differing)
 }
 
-/// What of a database a writer with these rules would take away or make otherwise: funnels and numbers that they do not
-/// define, groups whose rules are others. Blocks.
+/// What of a database a writer with these rules would take away or make otherwise: groups that they do not have, or whose
+/// rules are others, and numbers of widgets. Blocks.
 ///
 /// # Errors
 /// Where the database cannot be read.
 pub fn undone_by(database: &Path, rules: &Rules) -> Result<Vec<String>, StoreError> {
     let connection = open_blocking_reader(database)?;
-    let mut undone = Vec::new();
-    let mut select = connection.prepare("SELECT name FROM funnels ORDER BY name")?;
-    for name in select.query_map([], |row| row.get::<_, String>(0))? {
-        let name = name?;
-        if !rules.funnels.iter().any(|funnel| funnel.name == name) {
-            undone.push(format!("funnel {name:?}"));
-        }
-    }
+    let mut undone = others(&made(&connection)?, rules);
     let mut select = connection.prepare("SELECT widget_id, metric_key FROM dashboard_metrics ORDER BY 1, 2")?;
     for number in select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))? {
         let (id, key) = number?;
@@ -46,16 +51,20 @@ pub fn undone_by(database: &Path, rules: &Rules) -> Result<Vec<String>, StoreErr
             undone.push(format!("number {key:?} of widget {id:?}"));
         }
     }
-    for group in GroupName::all(rules) {
-        if made_by(&connection, &group)?.is_some_and(|found| found != group.fingerprint(rules)) {
-            undone.push(group.name());
-        }
-    }
     Ok(undone)
 }
 
-/// By what a group was made; none where it is not there, or is being made anew.
-fn made_by(connection: &Connection, group: &GroupName) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT fingerprint FROM _groups WHERE name = ?1 AND build IS NULL";
-    connection.prepare_cached(sql)?.query_row([group.name()], |row| row.get(0)).optional()
+/// Those that the rules do not have, or have otherwise.
+fn others(made: &[Made], rules: &Rules) -> Vec<String> {
+    let groups: BTreeMap<String, String> =
+        GroupName::all(rules).iter().map(|group| (group.name(), group.fingerprint(rules))).collect();
+    let is_other = |made: &&Made| groups.get(&made.name).is_none_or(|fingerprint| *fingerprint != made.fingerprint);
+    made.iter().filter(is_other).map(|made| made.name.clone()).collect()
+}
+
+fn made(connection: &Connection) -> rusqlite::Result<Vec<Made>> {
+    let mut select = connection.prepare("SELECT name, fingerprint, build IS NULL FROM _groups ORDER BY name")?;
+    let made =
+        select.query_map([], |row| Ok(Made { name: row.get(0)?, fingerprint: row.get(1)?, is_ready: row.get(2)? }))?;
+    made.collect()
 }

@@ -107,13 +107,14 @@ pub(super) fn open_built(lock: &Lock, live: &Path, rules: &Rules) -> Result<Writ
     Writer::of_replica(connection, path, rules.clone(), Some(history))
 }
 
-/// Makes a database where there was none, to be filled from the stream alone; goes on with it where it was begun.
+/// Makes a database where there was none, to be filled from the stream alone; goes on with it where it was begun and judged
+/// likewise: by what, is told in a text.
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub async fn create_replica(lock: &Lock, rules: Rules) -> Result<Writer, StoreError> {
+pub async fn create_replica(lock: &Lock, rules: Rules, judged_by: &str) -> Result<Writer, StoreError> {
     let path = lock.database().to_owned();
-    let about = format!("stream alone {}", boot_id());
+    let about = format!("stream alone {} {:?} {judged_by}", boot_id(), groups(&rules));
     let begun = about_of(&path);
     if begun.as_ref().is_some_and(|begun| *begun != about) {
         remove_database(&path)?;
@@ -152,9 +153,11 @@ fn about(live: &Path, rules: &Rules, made_of: MadeOf) -> Result<String, StoreErr
         .prepare("SELECT epoch, stream_created_ns, first_seq FROM _positions ORDER BY epoch")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let groups: Vec<String> =
-        GroupName::all(rules).iter().map(|group| format!("{} {}", group.name(), group.fingerprint(rules))).collect();
-    Ok(format!("{made_of:?} {} {epochs:?} {groups:?} {schema:?}", boot_id()))
+    Ok(format!("{made_of:?} {} {epochs:?} {:?} {schema:?}", boot_id(), groups(rules)))
+}
+
+fn groups(rules: &Rules) -> Vec<String> {
+    GroupName::all(rules).iter().map(|group| format!("{} {}", group.name(), group.fingerprint(rules))).collect()
 }
 
 fn read_about(built: &Connection) -> rusqlite::Result<Option<String>> {
