@@ -161,7 +161,7 @@ impl Telemetry {
     pub fn ledgers(&self, status: &Status) {
         self.gaps.set(status.gaps);
         self.missing.set(status.missing_messages);
-        self.dead_letters.set(status.dead_letters.open);
+        self.dead_letters.set(status.dead_letters);
         self.gap_messages.clear();
         for gap in &status.gap_ranges {
             let GapRange { stream, epoch, first_seq, last_seq, reason, found_at } = gap.clone();

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Failure;
 use crate::config::Config;
 use crate::nats;
-use crate::store::{self, DeadLetters, StreamStatus};
+use crate::store::{self, ClosedDeadLetters, StreamStatus};
 
 /// How long NATS may take to answer before its numbers are left out.
 const NATS_PATIENCE: Duration = Duration::from_secs(2);
@@ -31,6 +31,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let path: &Path = &config.database_path;
     let pool = store::open_reader(path).await.map_err(Failure::failed)?;
     let mut status = store::status(&pool, path).await.map_err(Failure::failed)?;
+    let closed = store::closed_dead_letters(&pool).await.map_err(Failure::failed)?;
     pool.close().await;
     let name = &config.stream.name;
     if !status.streams.iter().any(|stream| stream.name == *name) {
@@ -39,9 +40,9 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let applied_seq = status.streams.iter().find(|stream| stream.name == *name).map_or(0, |stream| stream.applied_seq);
     let live = tokio::time::timeout(NATS_PATIENCE, ask_nats(&config, applied_seq)).await.ok().flatten();
     if args.json {
-        out!("{}", as_json(&status, name, live));
+        out!("{}", as_json(&status, closed, name, live));
     } else {
-        print_text(&status, name, live);
+        print_text(&status, closed, name, live);
     }
     Ok(())
 }
@@ -53,7 +54,12 @@ async fn ask_nats(config: &Config, applied_seq: u64) -> Option<Live> {
     Some(Live { last_seq, lag })
 }
 
-fn as_json(status: &store::Status, configured: &str, live: Option<Live>) -> serde_json::Value {
+fn as_json(
+    status: &store::Status,
+    closed: ClosedDeadLetters,
+    configured: &str,
+    live: Option<Live>,
+) -> serde_json::Value {
     let streams: Vec<_> = status
         .streams
         .iter()
@@ -70,12 +76,11 @@ fn as_json(status: &store::Status, configured: &str, live: Option<Live>) -> serd
             })
         })
         .collect();
-    let letters = status.dead_letters;
     json!({
         "streams": streams,
-        "dead_letters": letters.open,
+        "dead_letters": status.dead_letters,
         "dead_letters_closed": {
-            "applied": letters.applied, "duplicate": letters.duplicate, "dropped": letters.dropped,
+            "applied": closed.applied, "duplicate": closed.duplicate, "dropped": closed.dropped,
         },
         "unpublished_dead_letters": status.unpublished_dead_letters,
         "gaps": status.gaps,
@@ -87,7 +92,7 @@ fn as_json(status: &store::Status, configured: &str, live: Option<Live>) -> serd
     })
 }
 
-fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
+fn print_text(status: &store::Status, closed: ClosedDeadLetters, configured: &str, live: Option<Live>) {
     for stream in &status.streams {
         let live = live.filter(|_| stream.name == configured);
         let or_unknown = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
@@ -97,9 +102,8 @@ fn print_text(status: &store::Status, configured: &str, live: Option<Live>) {
         out!("  stored      {}", stream.stored);
         out!("  duplicates  {}", stream.duplicates);
     }
-    let DeadLetters { open, applied, duplicate, dropped } = status.dead_letters;
-    let unpublished = status.unpublished_dead_letters;
-    out!("dead letters  {open} open, {unpublished} not published yet");
+    out!("dead letters  {} open, {} not published yet", status.dead_letters, status.unpublished_dead_letters);
+    let ClosedDeadLetters { applied, duplicate, dropped } = closed;
     if applied + duplicate + dropped > 0 {
         out!("  closed      {applied} applied, {duplicate} duplicates, {dropped} dropped");
     }

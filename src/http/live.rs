@@ -179,7 +179,7 @@ fn as_json(rules: &Rules, overview: &Overview, status: &Status) -> Value {
         "t": overview.t,
         "as_of": overview.as_of,
         "date": overview.t.map(|t| crate::analytics::period::date(t).to_string()),
-        "dead_letters": status.dead_letters.open,
+        "dead_letters": status.dead_letters,
         "gaps": status.gaps,
         "missing_messages": status.missing_messages,
         "gap_ranges": status.gap_ranges,

@@ -142,17 +142,13 @@ impl Pipeline {
         let mut position = match standing {
             Standing::Resume(position) => position,
             Standing::Behind(position, gap) => {
+                let (first, last) = (gap.first_seq, gap.last_seq);
                 if self.upto.is_some() {
-                    let (first, last) = (gap.first_seq, gap.last_seq);
                     tracing::info!(first, last, "the stream does not hold these messages any more");
                 } else {
-                    tracing::warn!(
-                        first = gap.first_seq,
-                        last = gap.last_seq,
-                        "messages were gone before they were read"
-                    );
+                    tracing::warn!(first, last, "messages were gone before they were read");
                 }
-                self.telemetry.skipped(gap.last_seq - gap.first_seq + 1);
+                self.telemetry.skipped(last - first + 1);
                 self.writer.run(move |writer| writer.skip(&position, gap)).await?
             }
             Standing::Begin { first_seq } => {

@@ -25,8 +25,7 @@ struct Made {
 pub fn differing_groups(database: &Path, rules: &Rules) -> Result<Vec<String>, StoreError> {
     let made = made(&open_blocking_reader(database)?)?;
     let mut differing = others(&made, rules);
-    for group in GroupName::all(rules) {
-        let name = group.name();
+    for name in fingerprints(rules).into_keys() {
         if !made.iter().any(|made| made.name == name && made.is_ready) {
             differing.push(name);
         }
@@ -54,11 +53,16 @@ pub fn undone_by(database: &Path, rules: &Rules) -> Result<Vec<String>, StoreErr
     Ok(undone)
 }
 
+/// The groups that rules have, and what they are made by.
+pub(super) fn fingerprints(rules: &Rules) -> BTreeMap<String, String> {
+    GroupName::all(rules).iter().map(|group| (group.name(), group.fingerprint(rules))).collect()
+}
+
 /// Those that the rules do not have, or have otherwise.
 fn others(made: &[Made], rules: &Rules) -> Vec<String> {
-    let groups: BTreeMap<String, String> =
-        GroupName::all(rules).iter().map(|group| (group.name(), group.fingerprint(rules))).collect();
-    let is_other = |made: &&Made| groups.get(&made.name).is_none_or(|fingerprint| *fingerprint != made.fingerprint);
+    let fingerprints = fingerprints(rules);
+    let is_other =
+        |made: &&Made| fingerprints.get(&made.name).is_none_or(|fingerprint| *fingerprint != made.fingerprint);
     made.iter().filter(is_other).map(|made| made.name.clone()).collect()
 }
 

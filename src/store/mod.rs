@@ -58,7 +58,7 @@ pub use replica::{
 };
 pub use sample::sample;
 pub use spent::Spent;
-pub use status::{DeadLetters, GapRange, Rebuilding, Status, StreamStatus, status};
+pub use status::{ClosedDeadLetters, GapRange, Rebuilding, Status, StreamStatus, closed_dead_letters, status};
 pub use thread::WriterThread;
 pub use writer::{MAX_BATCHES, Writer};
 

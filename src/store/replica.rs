@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::derived::GroupName;
 use super::disk::{attachable, boot_id, remove_database, with_suffix};
 use super::history::History;
+use super::made_by::fingerprints;
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader, set_pragmas};
 use super::{Lock, StoreError, Writer, migrate, writer};
 use crate::analytics::Rules;
@@ -114,7 +114,7 @@ pub(super) fn open_built(lock: &Lock, live: &Path, rules: &Rules) -> Result<Writ
 /// Where the file cannot be written.
 pub async fn create_replica(lock: &Lock, rules: Rules, judged_by: &str) -> Result<Writer, StoreError> {
     let path = lock.database().to_owned();
-    let about = format!("stream alone {} {:?} {judged_by}", boot_id(), groups(&rules));
+    let about = format!("stream alone {} {:?} {judged_by}", boot_id(), fingerprints(&rules));
     let begun = about_of(&path);
     if begun.as_ref().is_some_and(|begun| *begun != about) {
         remove_database(&path)?;
@@ -153,11 +153,7 @@ fn about(live: &Path, rules: &Rules, made_of: MadeOf) -> Result<String, StoreErr
         .prepare("SELECT epoch, stream_created_ns, first_seq FROM _positions ORDER BY epoch")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(format!("{made_of:?} {} {epochs:?} {:?} {schema:?}", boot_id(), groups(rules)))
-}
-
-fn groups(rules: &Rules) -> Vec<String> {
-    GroupName::all(rules).iter().map(|group| format!("{} {}", group.name(), group.fingerprint(rules))).collect()
+    Ok(format!("{made_of:?} {} {epochs:?} {:?} {schema:?}", boot_id(), fingerprints(rules)))
 }
 
 fn read_about(built: &Connection) -> rusqlite::Result<Option<String>> {

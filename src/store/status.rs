@@ -17,8 +17,8 @@ const MAX_LISTED_GAPS: u32 = 100;
 pub struct Status {
     /// Each stream that was read, where it stands.
     pub streams: Vec<StreamStatus>,
-    /// The ledger.
-    pub dead_letters: DeadLetters,
+    /// Open rows of the ledger.
+    pub dead_letters: i64,
     /// Rows of the ledger that are not published yet.
     pub unpublished_dead_letters: i64,
     /// Number of gaps.
@@ -57,16 +57,14 @@ impl StreamStatus {
     }
 }
 
-/// Messages in the ledger, by what became of them.
+/// Rows of the ledger that are not open any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
-pub struct DeadLetters {
-    /// Of which nothing came yet.
-    pub open: i64,
-    /// That were judged again and became rows.
+pub struct ClosedDeadLetters {
+    /// Judged again, they became rows.
     pub applied: i64,
-    /// That were judged again and were copies.
+    /// Judged again, they were copies.
     pub duplicate: i64,
-    /// That were let go.
+    /// They were let go.
     pub dropped: i64,
 }
 
@@ -117,13 +115,8 @@ pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError
     )
     .fetch_all(&mut *tx)
     .await?;
-    let dead_letters = sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'applied') AS applied, \
-         count(*) FILTER (WHERE state = 'duplicate') AS duplicate, count(*) FILTER (WHERE state = 'dropped') AS dropped \
-         FROM _rejections",
-    )
-    .fetch_one(&mut *tx)
-    .await?;
+    let dead_letters =
+        sqlx::query_scalar("SELECT count(*) FROM _rejections WHERE state = 'open'").fetch_one(&mut *tx).await?;
     let unpublished_dead_letters =
         sqlx::query_scalar("SELECT count(*) FROM _rejections WHERE published = 0").fetch_one(&mut *tx).await?;
     let (gaps, missing_messages) =
@@ -160,6 +153,18 @@ pub async fn status(pool: &SqlitePool, path: &Path) -> Result<Status, StoreError
         size_bytes,
         wal_bytes,
     })
+}
+
+/// Counts what became of dead letters. Reads the whole ledger, so it is no part of [`status`], which pages and metrics ask
+/// for again and again.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn closed_dead_letters(pool: &SqlitePool) -> Result<ClosedDeadLetters, StoreError> {
+    let sql = "SELECT count(*) FILTER (WHERE state = 'applied') AS applied, \
+               count(*) FILTER (WHERE state = 'duplicate') AS duplicate, \
+               count(*) FILTER (WHERE state = 'dropped') AS dropped FROM _rejections";
+    Ok(sqlx::query_as(sql).fetch_one(pool).await?)
 }
 
 impl From<PositionRow> for StreamStatus {
