@@ -48,7 +48,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let (compared, as_of) = match args.sample {
         Some(keys) => {
             let (rules, database) = (config.rules.clone(), live.clone());
-            let compared = store::blocking(move || store::sample(&database, &rules, keys as usize)).await;
+            let compared = store::blocking(move || store::sample(&database, &rules, keys)).await;
             (compared.map_err(Failure::failed)?, None)
         }
         None => whole(&args, &config, &live).await.map(|(compared, as_of)| (compared, Some(as_of)))?,

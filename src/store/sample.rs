@@ -27,7 +27,7 @@ const HOUR_MS: i64 = 3_600_000;
 ///
 /// # Errors
 /// Where the database cannot be read.
-pub fn sample(live: &Path, rules: &Rules, keys: usize) -> Result<Vec<Compared>, StoreError> {
+pub fn sample(live: &Path, rules: &Rules, keys: u32) -> Result<Vec<Compared>, StoreError> {
     let mut live = open_blocking_reader(live)?;
     let read = live.transaction()?;
     let mut found = [
@@ -75,14 +75,19 @@ pub fn sample(live: &Path, rules: &Rules, keys: usize) -> Result<Vec<Compared>, 
     Ok(found.map(|(_, compared)| compared).into())
 }
 
-/// Values of a column of random rows: ids are evenly spread, since they are hashes.
+/// Values of a column of so many random rows, of all where there are no more: ids are evenly spread, since they are hashes.
 fn chosen(
     read: &Connection,
     table: &str,
     column: &str,
     condition: &str,
-    keys: usize,
+    keys: u32,
 ) -> rusqlite::Result<BTreeSet<String>> {
+    let mut select = read.prepare(&format!("SELECT {column} FROM {table} WHERE {condition} LIMIT ?1"))?;
+    let first: Vec<String> = select.query_map([i64::from(keys) + 1], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if first.len() <= keys as usize {
+        return Ok(first.into_iter().collect());
+    }
     let sql = format!("SELECT {column} FROM {table} WHERE id >= ?1 AND {condition} ORDER BY id LIMIT 1");
     let mut select = read.prepare(&sql)?;
     let mut random = fastrand::Rng::with_seed(u64::try_from(clock::now().as_millis()).unwrap_or_default());
