@@ -10,14 +10,13 @@ pub struct Parts {
     pub has_features: bool,
 }
 
-const ALL: Parts = Parts { has_funnels: true, has_numbers: true, has_features: true };
+/// 3 funnels, 20 numbers, features.
+pub const ALL: Parts = Parts { has_funnels: true, has_numbers: true, has_features: true };
 
-pub const KINDS: [(&str, Parts); 5] = [
-    ("everything: 3 funnels, 20 numbers, features", ALL),
+pub const WITHOUT: [(&str, Parts); 4] = [
     ("without funnels", Parts { has_funnels: false, ..ALL }),
     ("without numbers", Parts { has_numbers: false, ..ALL }),
     ("without features", Parts { has_features: false, ..ALL }),
-    // Last: what is measured afterwards goes on with it.
     ("what is there without a configuration", Parts { has_funnels: false, has_numbers: false, ..ALL }),
 ];
 

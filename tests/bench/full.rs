@@ -1,16 +1,16 @@
-//! Full: from a filled stream to committed, through the real nats-server and the real worker, with everything on.
+//! Full: from a filled stream to committed, through the real nats-server and the real worker.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use streamgauge::nats::{Outgoing, Publisher, PublisherOptions};
 
-use crate::support::{NatsServer, Worker, http_get};
+use crate::support::{Database, NatsServer, Worker, http_get};
 
 const POLL: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(900);
-const LATENCY_SAMPLES: usize = 200;
 
 /// A server, a worker that is stopped, and where both stand.
 pub struct Bench {
@@ -22,7 +22,7 @@ pub struct Bench {
 
 /// What a run over a filled stream cost.
 pub struct Run {
-    /// Committed messages a second, from the first commit to the last.
+    /// Committed messages a second, from when the worker reads the stream.
     pub rate_per_s: f64,
     /// Seconds of CPU for a million messages.
     pub cpu_s_per_million: f64,
@@ -43,7 +43,7 @@ impl Bench {
         Self { server, worker, last_sequence: 0, folder }
     }
 
-    pub fn database(&self) -> std::path::PathBuf {
+    pub fn database(&self) -> PathBuf {
         self.worker.database().0
     }
 
@@ -60,13 +60,36 @@ impl Bench {
         }
     }
 
+    /// What the worker is configured with from now on.
+    pub fn configure(&self, toml: &str) {
+        std::fs::write(self.folder.path().join("streamgauge.toml"), toml).unwrap();
+    }
+
     /// Runs the worker with another configuration and an empty file, over the whole stream.
     pub async fn run_anew(&mut self, toml: &str) -> Run {
-        std::fs::write(self.folder.path().join("streamgauge.toml"), toml).unwrap();
+        self.configure(toml);
+        self.remove_database();
+        self.run().await
+    }
+
+    /// Runs the worker on a copy of a file, over what the stream holds beyond it.
+    pub async fn run_on_copy(&mut self, file: &Path) -> Run {
+        self.remove_database();
+        copy(file, &self.database());
+        self.run().await
+    }
+
+    /// Keeps a copy of the database, beside it.
+    pub fn keep_copy(&self) -> PathBuf {
+        let kept = self.folder.path().join("kept.db");
+        copy(&self.database(), &kept);
+        kept
+    }
+
+    fn remove_database(&self) {
         for file in ["streamgauge.db", "streamgauge.db-wal", "streamgauge.db-shm"] {
             let _ = std::fs::remove_file(self.folder.path().join(file));
         }
-        self.run().await
     }
 
     /// A command on the bench's stream and database.
@@ -100,15 +123,14 @@ impl Bench {
     pub async fn run(&mut self) -> Run {
         let database = self.worker.database();
         let before = database.applied();
-        self.worker.start();
-        let first = self.applied_beyond(before).await;
+        self.worker.start_reading().await;
         let began = Instant::now();
         self.applied_beyond(self.last_sequence - 1).await;
         let took = began.elapsed();
         let count = (self.last_sequence - before) as f64;
         let address = self.worker.http_address().await;
         let run = Run {
-            rate_per_s: (self.last_sequence - first) as f64 / took.as_secs_f64(),
+            rate_per_s: count / took.as_secs_f64(),
             cpu_s_per_million: cpu_s(self.worker.pid()) / count * 1e6,
             peak_mib: peak_mib(self.worker.pid()),
             write_s: write_s(&http_get(&address, "/metrics", "").await.1),
@@ -130,31 +152,16 @@ impl Bench {
             tokio::time::sleep(POLL).await;
         }
     }
+}
 
-    /// Milliseconds from a publish to its row, seen by another reader, one message at a time: sorted.
-    pub async fn idle_latency_ms(&mut self) -> Vec<f64> {
-        self.worker.start_reading().await;
-        let client = async_nats::connect(self.server.url()).await.unwrap();
-        let reader = self.worker.database().read();
-        let mut row = reader.prepare("SELECT 1 FROM analytics_events WHERE id = ?1").unwrap();
-        let mut taken_ms = Vec::new();
-        for n in 0..LATENCY_SAMPLES {
-            let id = format!("latency-{}-{n}", self.last_sequence);
-            let body = format!(r#"{{"id":"{id}","event_type":"track","event_name":"latency"}}"#);
-            let began = Instant::now();
-            client.publish("analytics.events", body.into()).await.unwrap();
-            client.flush().await.unwrap();
-            while !row.exists([&id]).unwrap() {
-                assert!(began.elapsed() < PATIENCE);
-                tokio::time::sleep(Duration::from_micros(100)).await;
-            }
-            taken_ms.push(began.elapsed().as_secs_f64() * 1_000.0);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert!(self.worker.stop().await.success());
-        taken_ms.sort_by(f64::total_cmp);
-        taken_ms
-    }
+/// Copies a database that nobody has open, and waits until the disk has the copy: it is not to be written while something is
+/// measured.
+pub fn copy(file: &Path, copy: &Path) {
+    // Readers that come last leave the write-ahead log behind.
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    Database(file.to_owned()).write().query_row(checkpoint, [], |_| Ok(())).unwrap();
+    std::fs::copy(file, copy).unwrap();
+    std::fs::File::open(copy).unwrap().sync_all().unwrap();
 }
 
 /// Of `streamgauge_write_seconds_total{part="raw"} 1.5`.

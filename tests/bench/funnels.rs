@@ -68,8 +68,6 @@ impl Funnels {
 pub struct Written {
     /// Messages a second, committed to an empty file.
     pub rate_per_s: f64,
-    /// Rows of funnels that came of them.
-    pub conversions: u64,
     /// What dashboards took of its time.
     pub dashboards_share: f64,
 }
@@ -103,7 +101,6 @@ pub async fn writer_rate(config: &Config, messages: &[Outgoing]) -> Written {
     }
     Written {
         rate_per_s: messages.len() as f64 / took.as_secs_f64(),
-        conversions: crate::support::Database(database).count("funnel_conversions"),
         dashboards_share: of_dashboards.as_secs_f64() / took.as_secs_f64(),
     }
 }

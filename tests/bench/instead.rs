@@ -1,12 +1,13 @@
 //! What people would write instead: short scripts that do nothing but insert raw rows, with the same stream, schema, pragmas
 //! and durability.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use streamgauge::store::WRITER_PRAGMAS;
 
 use crate::full::Bench;
+use crate::report::output_folder;
 use crate::support::Database;
 
 /// A script, and what runs it.
@@ -38,9 +39,9 @@ pub const SCRIPTS: [Script; 2] = [
 ];
 
 impl Script {
-    /// Rows a second into an empty file, from the first commit to the last; none where its packages are not there.
+    /// Rows a second into an empty file, from the first request to the last commit; none where its packages are not there.
     pub async fn rate_per_s(self, bench: &Bench, messages: usize) -> Option<f64> {
-        let packages = packages_folder().join(self.packages);
+        let packages = output_folder().join(self.packages);
         if !packages.is_dir() {
             return None;
         }
@@ -69,9 +70,4 @@ fn migrate(bench: &Bench, database: &Path) {
     let mut command = bench.command();
     command.args(["--database", database.to_str().unwrap(), "migrate", "up"]);
     assert!(command.output().unwrap().status.success());
-}
-
-/// `target/bench`.
-fn packages_folder() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench")
 }

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use streamgauge::config::Config;
 use streamgauge::judge::Judge;
 use streamgauge::model::{AnalyticsEvent, JsonObject, Metric};
 use streamgauge::nats::Outgoing;
 use streamgauge::store::WRITER_PRAGMAS;
 use streamgauge::validate::Message;
 
+use crate::full::copy;
 use crate::workload::delivery;
 
 const EVENT: &str = "INSERT INTO analytics_events (id, event_type, event_name, timestamp, session_id, user_id, \
@@ -19,6 +21,28 @@ const EVENT: &str = "INSERT INTO analytics_events (id, event_type, event_name, t
 const METRIC: &str = "INSERT INTO metrics (id, name, metric_type, value, timestamp, tags, unit, epoch, stream_seq, \
      recv_ms, supplied) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, 0, 0)";
 
+/// Rows a second into an empty file.
+pub async fn of_an_empty_file(config: &Config, messages: &[Outgoing]) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("limit.db");
+    drop(crate::open(config, &database).await);
+    rate_per_s(config, &database, messages)
+}
+
+/// Rows a second into a copy of a file.
+pub fn of_a_copy(config: &Config, file: &Path, messages: &[Outgoing]) -> f64 {
+    let database = file.with_file_name("limit.db");
+    copy(file, &database);
+    let rate = rate_per_s(config, &database, messages);
+    std::fs::remove_file(database).unwrap();
+    rate
+}
+
+fn rate_per_s(config: &Config, database: &Path, messages: &[Outgoing]) -> f64 {
+    let took = measure(database, messages, config.batch.max_messages, &crate::judge(config));
+    messages.len() as f64 / took.as_secs_f64()
+}
+
 /// A row with its texts ready.
 enum Row {
     Event(AnalyticsEvent, String),
@@ -26,7 +50,7 @@ enum Row {
 }
 
 /// How long it takes to insert the messages into a migrated file.
-pub fn measure(database: &Path, messages: &[Outgoing], batch_messages: usize, judge: &Judge) -> Duration {
+fn measure(database: &Path, messages: &[Outgoing], batch_messages: usize, judge: &Judge) -> Duration {
     let rows: Vec<Row> = messages.iter().map(|message| row(judge, message)).collect();
     let connection = Connection::open(database).unwrap();
     for (pragma, value) in WRITER_PRAGMAS {

@@ -34,8 +34,12 @@ pub fn measure(bench: &Bench, messages: usize) -> Vec<Replayed> {
             peak = peak.max(peak_mib(command.id()));
             std::thread::sleep(Duration::from_millis(5));
         };
+        let rate_per_s = messages as f64 / began.elapsed().as_secs_f64();
         assert!(status.success(), "{what}");
-        Replayed { what, rate_per_s: messages as f64 / began.elapsed().as_secs_f64(), peak_mib: peak }
+        if let ["--into", file] = args[args.len().saturating_sub(2)..] {
+            std::fs::remove_file(bench.database().with_file_name(file)).unwrap();
+        }
+        Replayed { what, rate_per_s, peak_mib: peak }
     });
     measured.into()
 }

@@ -1,6 +1,6 @@
 //! Workload W, the same on every machine: seed 1.
 //!
-//! Events of about 350 bytes with UUIDv7 ids, from 20,000 users (Zipf, exponent 1.1), 30 names, half of them in sessions
+//! Events of about 350 bytes with UUIDv7 ids, from 20,000 users (but where those are what is varied) (Zipf, exponent 1.1), 30 names, half of them in sessions
 //! of 10 events; 10 % feature usages, 10 % metrics over 200 keys; 5 % up to 10 minutes late. Event time advances a
 //! second for every 1,000 messages.
 
@@ -12,9 +12,8 @@ use streamgauge::nats::Outgoing;
 
 use crate::support::Random;
 
-/// 2026-01-01T00:00:00Z
-const START_MS: i64 = 1_767_225_600_000;
-const USERS: usize = 20_000;
+/// 2026-01-01T12:00:00Z
+const START_MS: i64 = 1_767_268_800_000;
 const ZIPF_EXPONENT: f64 = 1.1;
 const EVENT_NAMES: u64 = 30;
 const FEATURES: u64 = 20;
@@ -23,9 +22,20 @@ const ENDPOINTS: u64 = 10;
 const SESSION_EVENTS: u8 = 10;
 const MAX_LATE_MS: u64 = 600_000;
 
+/// What of W may be otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    pub users: usize,
+    /// UUIDv4 instead of v7: ids in no order.
+    pub has_random_ids: bool,
+}
+
+pub const W: Variant = Variant { users: 20_000, has_random_ids: false };
+
 /// One message after another, for ever.
 pub struct Workload {
     random: Random,
+    variant: Variant,
     /// Of each user, the share of events that are of this user or a more active one.
     cumulative: Vec<f64>,
     /// Of each user, the session that goes on and how many events it still has.
@@ -34,14 +44,14 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn new() -> Self {
+    pub fn new(variant: Variant) -> Self {
         let mut total = 0.0;
         let add = |rank: usize| {
             total += (rank as f64).powf(-ZIPF_EXPONENT);
             total
         };
-        let cumulative: Vec<f64> = (1..=USERS).map(add).collect();
-        Self { random: Random(1), cumulative, sessions: vec![(0, 0); USERS], number: 0 }
+        let cumulative: Vec<f64> = (1..=variant.users).map(add).collect();
+        Self { random: Random(1), cumulative, sessions: vec![(0, 0); variant.users], number: 0, variant }
     }
 
     /// The messages as they go out, so many.
@@ -52,7 +62,7 @@ impl Workload {
     fn user(&mut self) -> usize {
         let total = self.cumulative.last().copied().unwrap_or_default();
         let point = self.random.next() as f64 / u64::MAX as f64 * total;
-        self.cumulative.partition_point(|upto| *upto < point).min(USERS - 1)
+        self.cumulative.partition_point(|upto| *upto < point).min(self.cumulative.len() - 1)
     }
 
     /// When the message happened: now, or some time ago.
@@ -119,7 +129,10 @@ impl Iterator for Workload {
     fn next(&mut self) -> Option<Outgoing> {
         let timestamp_ms = self.timestamp_ms();
         self.number += 1;
-        let id = uuid7(timestamp_ms, &mut self.random);
+        let id = match self.variant.has_random_ids {
+            false => uuid7(timestamp_ms, &mut self.random),
+            true => uuid4(&mut self.random),
+        };
         let timestamp = chrono::DateTime::from_timestamp_millis(timestamp_ms)?;
         let timestamp = timestamp.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         let (kind, payload) = match self.random.below(10) {
@@ -140,6 +153,11 @@ fn uuid7(timestamp_ms: i64, random: &mut Random) -> String {
         one & 0xfff,
         other & 0xffff_ffff_ffff
     )
+}
+
+fn uuid4(random: &mut Random) -> String {
+    let id = u128::from(random.next()) << 64 | u128::from(random.next());
+    uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid().to_string()
 }
 
 /// The message as a stream delivers it.
