@@ -229,12 +229,12 @@ impl Pipeline {
             if self.has_reached(round.batch.end_seq()) {
                 break Ended::Reached;
             }
-            if round.is_due(self.batch, self.source.has_backlog())
+            if round.is_due(self.batch, self.has_backlog())
                 && let Err(error) = self.begin_write(&mut round).await
             {
                 break Ended::Interrupted(error.to_string());
             }
-            if !self.source.has_backlog() {
+            if !self.has_backlog() {
                 round.close_feed();
             }
             let (due, is_full, feed) =
@@ -289,6 +289,13 @@ impl Pipeline {
         None
     }
 
+    /// Whether at least one more batch would fill: then larger transactions are worth waiting for. Where messages merely
+    /// keep coming, what is there is written as soon as the writer is free.
+    fn has_backlog(&self) -> bool {
+        let least = if self.upto.is_some() { 1 } else { self.batch.max_messages as u64 };
+        self.source.pending() >= least
+    }
+
     /// Whether a replay is done: nothing more of what it is to read is in the stream.
     fn has_reached(&self, seq: u64) -> bool {
         self.upto.is_some_and(|upto| seq >= upto || !self.source.has_backlog())
@@ -322,7 +329,7 @@ impl Pipeline {
             let committed = writer.commit_all(&batch, || left_over.pop_front().or_else(&mut came))?;
             Ok((committed, left_over, more))
         });
-        let feed = self.source.has_backlog().then_some(feed);
+        let feed = self.has_backlog().then_some(feed);
         round.write = Some(Write { began: Instant::now(), feed, committed });
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use streamgauge::nats::{Outgoing, Publisher, PublisherOptions};
 
+use crate::flame;
 use crate::support::{Database, NatsServer, Worker, http_get};
 
 const POLL: Duration = Duration::from_millis(5);
@@ -119,12 +120,26 @@ impl Bench {
         self.server.jetstream().await.get_stream("ANALYTICS").await.unwrap().purge().await.unwrap();
     }
 
+    /// Likewise, while perf looks at the worker.
+    pub async fn run_recorded(&mut self, toml: &str, file: &Path) -> Run {
+        self.configure(toml);
+        self.remove_database();
+        self.worker.start_reading().await;
+        let mut perf = flame::record(self.worker.pid(), file);
+        let run = self.finish_run(0).await;
+        assert!(perf.wait().unwrap().success());
+        run
+    }
+
     /// Runs the worker until all is committed.
     pub async fn run(&mut self) -> Run {
-        let database = self.worker.database();
-        let before = database.applied();
+        let before = self.worker.database().applied();
         self.worker.start_reading().await;
-        let began = Instant::now();
+        self.finish_run(before).await
+    }
+
+    async fn finish_run(&mut self, before: u64) -> Run {
+        let (database, began) = (self.worker.database(), Instant::now());
         self.applied_beyond(self.last_sequence - 1).await;
         let took = began.elapsed();
         let count = (self.last_sequence - before) as f64;

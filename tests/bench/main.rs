@@ -11,6 +11,7 @@ mod chart;
 mod closing;
 mod dashboards;
 mod everything;
+mod flame;
 mod full;
 mod funnels;
 mod growth;
@@ -67,10 +68,11 @@ const SHORT: Sizes =
 /// As many as funnels and dashboards are measured with, and growth.
 const FEW_MESSAGES: usize = 200_000;
 
-/// What is measured: everything, or the parts that the arguments name.
+/// What is measured: everything, or the parts that the arguments name. A flame graph is drawn only where it is named.
 pub struct Chosen(Vec<String>);
 
-const PARTS: [&str; 11] = [
+const FLAME: &str = "flame";
+const PARTS: [&str; 12] = [
     "closing",
     "funnels",
     "dashboards",
@@ -82,6 +84,7 @@ const PARTS: [&str; 11] = [
     "latency",
     "memory",
     "growth",
+    FLAME,
 ];
 
 impl Chosen {
@@ -93,7 +96,7 @@ impl Chosen {
     }
 
     pub fn has(&self, part: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|name| name == part)
+        (self.0.is_empty() && part != FLAME) || self.0.iter().any(|name| name == part)
     }
 }
 
@@ -130,6 +133,9 @@ async fn main() {
     if chosen.has("growth") {
         let messages = sizes.messages.min(FEW_MESSAGES);
         growth::measure(&mut report, &config, sizes.stored, messages, sizes.rounds).await;
+    }
+    if chosen.has(FLAME) {
+        println!("drawn: {}", flame::measure(sizes.messages).await.display());
     }
     println!("\nwritten to {}", report.write().display());
 }
