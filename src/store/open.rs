@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
+use super::writer::checkpoints::MAX_PAGES;
 use super::{Lock, StoreError, Writer, migrate, replica};
 use crate::analytics::Rules;
 
@@ -48,10 +49,16 @@ fn open_connection(database: &Path, rules: Rules) -> Result<Writer, StoreError> 
     let connection = Connection::open(database)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
-    set_pragmas(&connection, &WRITER_PRAGMAS)?;
+    set_live_pragmas(&connection)?;
     // Where a process died just after it had put a rebuilt database in.
     replica::forget(&connection)?;
     Writer::new(connection, database, rules)
+}
+
+/// Those of a writer that has its log moved into the file beside it.
+pub(super) fn set_live_pragmas(connection: &Connection) -> rusqlite::Result<()> {
+    set_pragmas(connection, &WRITER_PRAGMAS)?;
+    connection.pragma_update(None, "wal_autocheckpoint", MAX_PAGES)
 }
 
 pub(super) fn set_pragmas(connection: &Connection, pragmas: &[(&str, &str)]) -> rusqlite::Result<()> {

@@ -2,6 +2,7 @@
 
 mod beside;
 mod builds;
+pub(super) mod checkpoints;
 mod replace;
 mod replay;
 mod requests;
@@ -16,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::watch;
 
 use self::beside::{FactsBeside, Held};
+use self::checkpoints::Checkpoints;
 use super::aside;
 use super::board::Board;
 use super::committed::Committed;
@@ -41,6 +43,8 @@ const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
+    /// None of a database that is built aside, which nobody waits for.
+    checkpoints: Option<Checkpoints>,
     database: PathBuf,
     rules: Arc<Rules>,
     /// Groups that are not up to date: they stay as they are until their build is put in.
@@ -54,7 +58,9 @@ pub struct Writer {
 impl Writer {
     /// Takes a migrated database. Groups of derived tables that other rules made are frozen from now on.
     pub(super) fn new(connection: Connection, database: &Path, rules: Rules) -> Result<Self, StoreError> {
-        Self::of_replica(connection, database, rules, None)
+        let mut writer = Self::of_replica(connection, database, rules, None)?;
+        writer.checkpoints = Some(Checkpoints::start(database)?);
+        Ok(writer)
     }
 
     /// Likewise, a database that is built aside: it replays the messages of another, where there is one.
@@ -65,10 +71,11 @@ impl Writer {
         history: Option<History>,
     ) -> Result<Self, StoreError> {
         let build = watch::Sender::new(None);
-        let database_path = database.to_owned();
         let rules = Arc::new(rules);
         let (board, stop_waiting) = (watch::Sender::new(Board::of(&rules)), Arc::default());
-        let mut writer = Self { connection, database: database_path, rules, build, board, stop_waiting, history };
+        let (database_path, checkpoints) = (database.to_owned(), None);
+        let mut writer =
+            Self { connection, checkpoints, database: database_path, rules, build, board, stop_waiting, history };
         writer.set_rules(Rules::clone(&writer.rules))?;
         if writer.build.borrow().is_none() {
             aside::remove(database)?;
@@ -254,6 +261,7 @@ impl Writer {
         let has_shown = self.derive(work, &mut spent)?;
         position::add_counts(&tx, position.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
+        self.move_log();
         spent.lap("commit");
         if let Some(history) = &self.history {
             history.has_taken_in(judged);
@@ -358,6 +366,8 @@ struct Work<'tx> {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        // It would hold SQLite's lock.
+        self.checkpoints = None;
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::debug!("the WAL stays, and is read at the next start: {error}");
         }

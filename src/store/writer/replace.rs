@@ -1,6 +1,6 @@
 //! A database that was built aside, made whole, and put in the place of this one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -11,7 +11,7 @@ use crate::position::Position;
 use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
 use crate::store::disk::{attachable, remove_database};
-use crate::store::open::{WRITER_PRAGMAS, set_pragmas};
+use crate::store::open::{set_live_pragmas, set_pragmas};
 use crate::store::replica::{self, RAW_TABLES};
 use crate::store::{Lock, StoreError, position};
 
@@ -116,8 +116,8 @@ impl Writer {
         // No checkpoint in the pause: all that is copied goes through the write-ahead log.
         set_pragmas(&self.connection, &[("wal_autocheckpoint", "0"), replica::COPY_CACHE])?;
         let is_in = self.put_in(&built);
-        checkpoint_beside(self.database.clone());
-        set_pragmas(&self.connection, &WRITER_PRAGMAS)?;
+        self.move_log();
+        set_live_pragmas(&self.connection)?;
         is_in?;
         drop(built);
         remove_database(file)?;
@@ -144,17 +144,6 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// Moves what was copied from the write-ahead log into the file, while the worker goes on.
-fn checkpoint_beside(database: PathBuf) {
-    std::thread::spawn(move || {
-        let moved = Connection::open(&database)
-            .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
-        if let Err(error) = moved {
-            tracing::debug!("a later checkpoint moves what was copied into the file: {error}");
-        }
-    });
 }
 
 /// Copies all pages, in one transaction of the destination. Waits while another process writes.
