@@ -29,8 +29,8 @@ impl Spent {
         self.since = Instant::now();
     }
 
-    /// `raw` (raw rows, ledger, gaps), `facts` (the rules), each group of derived tables by its name, and `commit`
-    /// (SQLite's own, the checkpoint of the WAL included).
+    /// `raw` (raw rows, ledger, gaps), `facts` (the rules), each group of derived tables by its name, `commit` (SQLite's
+    /// own), and `checkpoint` (what the writer itself moves from the write-ahead log into the file).
     pub fn parts(&self) -> &[(&'static str, Duration)] {
         &self.parts
     }

@@ -59,7 +59,8 @@ async fn publish(client: &async_nats::Client, messages: Vec<Outgoing>, per_secon
         while (published.len() as f64) <= due
             && let Some(message) = messages.next()
         {
-            published.push(Instant::now());
+            // When it was due: a publisher that falls behind keeps messages waiting too.
+            published.push(began + Duration::from_secs_f64(published.len() as f64 / per_second));
             client.publish(format!("analytics.{}", message.kind), message.payload).await.unwrap();
         }
     }

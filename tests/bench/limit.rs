@@ -56,8 +56,11 @@ fn measure(database: &Path, messages: &[Outgoing], batch_messages: usize, judge:
     for (pragma, value) in WRITER_PRAGMAS {
         connection.pragma_update(None, pragma, value).unwrap();
     }
+    // Behind those that a copied file has.
+    let last = "SELECT max(seq) FROM (SELECT max(stream_seq) AS seq FROM analytics_events \
+                UNION ALL SELECT max(stream_seq) FROM metrics)";
+    let mut sequence = connection.query_row(last, [], |row| row.get::<_, Option<i64>>(0)).unwrap().unwrap_or_default();
     let began = Instant::now();
-    let mut sequence = 0;
     for batch in rows.chunks(batch_messages) {
         let tx = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate).unwrap();
         insert(&tx, batch, &mut sequence);

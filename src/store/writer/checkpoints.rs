@@ -17,7 +17,8 @@ use super::Writer;
 const MANY_PAGES: i64 = 8_000;
 /// From here on the log is to start over: 64 MiB.
 const LONG_PAGES: i64 = 16_000;
-/// So many the writer moves by itself: some milliseconds.
+/// So many the writer moves by itself: some milliseconds, and the sync of the file that the thread left to whoever moves the
+/// last page. A transaction of a large backlog is longer than this: then the log starts over by `MAX_PAGES` alone.
 const FEW_PAGES: i64 = 4_000;
 /// Where the writer never finds few: 160 MiB. Then SQLite has the commit move them, as it does by default.
 pub(in crate::store) const MAX_PAGES: i64 = 40_000;

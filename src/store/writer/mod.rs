@@ -261,12 +261,13 @@ impl Writer {
         let has_shown = self.derive(work, &mut spent)?;
         position::add_counts(&tx, position.epoch, counts.stored(), counts.duplicates)?;
         tx.commit()?;
-        self.move_log();
         spent.lap("commit");
         if let Some(history) = &self.history {
             history.has_taken_in(judged);
         }
         self.board.send_modify(|board| board.commit(&self.rules, has_shown));
+        self.move_log();
+        spent.lap("checkpoint");
         Ok(Committed { position, counts, spent })
     }
 
