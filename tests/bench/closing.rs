@@ -33,7 +33,10 @@ pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, 
     }
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     let reader = rusqlite::Connection::open(database).unwrap();
-    reader.query_row(checkpoint, [], |_| Ok(())).unwrap();
+    // Busy while the writer's own thread moves what was written just now.
+    while reader.query_row(checkpoint, [], |row| row.get::<_, bool>(0)).unwrap() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     forget_peak();
     let pid = std::process::id();
     let peak_before_mib = peak_mib(pid);

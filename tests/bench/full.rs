@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::stream::Stream;
 use futures::StreamExt;
 use streamgauge::nats::{Outgoing, Publisher, PublisherOptions};
 
@@ -52,9 +53,13 @@ impl Bench {
         self.server.url()
     }
 
+    pub async fn stream(&self) -> Stream {
+        self.server.jetstream().await.get_stream("ANALYTICS").await.unwrap()
+    }
+
     /// Takes away consumers of others, so that the stream is theirs anew.
     pub async fn forget_consumers(&self) {
-        let stream = self.server.jetstream().await.get_stream("ANALYTICS").await.unwrap();
+        let stream = self.stream().await;
         let names: Vec<String> = stream.consumer_names().map(Result::unwrap).collect().await;
         for name in names.iter().filter(|name| name.starts_with("instead")) {
             stream.delete_consumer(name).await.unwrap();
@@ -98,10 +103,9 @@ impl Bench {
         self.worker.command()
     }
 
-    /// Fills the stream. Returns messages a second, each acknowledged.
-    pub async fn publish(&mut self, messages: Vec<Outgoing>) -> f64 {
+    /// Fills the stream.
+    pub async fn publish(&mut self, messages: Vec<Outgoing>) {
         let publisher = Publisher::connect(&self.server.url(), PublisherOptions::default()).await.unwrap();
-        let (count, began) = (messages.len(), Instant::now());
         let mut receipts = VecDeque::new();
         for message in messages {
             receipts.push_back(publisher.publish(message).await.unwrap());
@@ -112,15 +116,14 @@ impl Bench {
         for receipt in receipts {
             self.last_sequence = receipt.await.unwrap().sequence;
         }
-        count as f64 / began.elapsed().as_secs_f64()
     }
 
     /// Forgets what is applied, so that the server's share of the machine stays the same.
     pub async fn purge(&self) {
-        self.server.jetstream().await.get_stream("ANALYTICS").await.unwrap().purge().await.unwrap();
+        self.stream().await.purge().await.unwrap();
     }
 
-    /// Likewise, while perf looks at the worker.
+    /// As `run_anew`, while perf looks at the worker.
     pub async fn run_recorded(&mut self, toml: &str, file: &Path) -> Run {
         self.configure(toml);
         self.remove_database();

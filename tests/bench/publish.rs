@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use streamgauge::model::Kind;
 use streamgauge::nats::Outgoing;
 
-use crate::support::{NatsServer, PATIENCE, Worker};
+use crate::full::Bench;
+use crate::support::PATIENCE;
 use crate::workload::{W, Workload};
 
 /// Messages a second.
@@ -22,18 +23,9 @@ pub async fn measure(messages: usize) -> Rates {
     Rates { command: by_command(&events).await, server: by_client(events).await }
 }
 
-async fn server(folder: &tempfile::TempDir) -> (NatsServer, Worker) {
-    let server = NatsServer::start().await;
-    let mut worker = Worker::new(folder.path(), &server.url());
-    worker.start_reading().await;
-    assert!(worker.stop().await.success());
-    (server, worker)
-}
-
 async fn by_command(events: &[Outgoing]) -> f64 {
-    let folder = tempfile::tempdir().unwrap();
-    let (server, worker) = server(&folder).await;
-    let file = folder.path().join("events.ndjson");
+    let bench = Bench::start().await;
+    let file = bench.database().with_file_name("events.ndjson");
     let mut lines = std::io::BufWriter::new(std::fs::File::create(&file).unwrap());
     for event in events {
         lines.write_all(&event.payload).unwrap();
@@ -41,31 +33,24 @@ async fn by_command(events: &[Outgoing]) -> f64 {
     }
     lines.into_inner().unwrap().sync_all().unwrap();
     let began = Instant::now();
-    let output = worker.command().arg("publish").arg(&file).output().unwrap();
+    let output = bench.command().arg("publish").arg(&file).output().unwrap();
     let took = began.elapsed();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(stored(&server).await, events.len() as u64);
+    assert_eq!(bench.stream().await.cached_info().state.messages, events.len() as u64);
     events.len() as f64 / took.as_secs_f64()
 }
 
 async fn by_client(events: Vec<Outgoing>) -> f64 {
-    let folder = tempfile::tempdir().unwrap();
-    let (server, _) = server(&folder).await;
-    let client = async_nats::connect(server.url()).await.unwrap();
+    let bench = Bench::start().await;
+    let (client, mut stream) = (async_nats::connect(bench.url()).await.unwrap(), bench.stream().await);
     let (count, began) = (events.len() as u64, Instant::now());
     for event in events {
         client.publish("analytics.events", event.payload).await.unwrap();
     }
     client.flush().await.unwrap();
-    let mut stream = server.jetstream().await.get_stream("ANALYTICS").await.unwrap();
     while stream.info().await.unwrap().state.messages < count {
         assert!(began.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     count as f64 / began.elapsed().as_secs_f64()
-}
-
-async fn stored(server: &NatsServer) -> u64 {
-    let mut stream = server.jetstream().await.get_stream("ANALYTICS").await.unwrap();
-    stream.info().await.unwrap().state.messages
 }

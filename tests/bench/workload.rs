@@ -1,8 +1,8 @@
 //! Workload W, the same on every machine: seed 1.
 //!
-//! Events of about 350 bytes with UUIDv7 ids, from 20,000 users (but where those are what is varied) (Zipf, exponent 1.1), 30 names, half of them in sessions
+//! Events of about 350 bytes with UUIDv7 ids, from 20,000 users (Zipf, exponent 1.1), 30 names, half of them in sessions
 //! of 10 events; 10 % feature usages, 10 % metrics over 200 keys; 5 % up to 10 minutes late. Event time advances a
-//! second for every 1,000 messages.
+//! second for every 1,000 messages. Ids and users may be varied.
 
 use std::fmt::Write as _;
 
