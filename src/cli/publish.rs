@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
@@ -112,22 +113,32 @@ impl Lines {
         let mut reader = LineReader::new(input.lines, max_line_bytes);
         let mut number = 0;
         let why_early = loop {
-            tokio::select! {
-                biased;
-                result = oldest(&mut self.receipts) => self.settle_oldest(result),
-                () = stop.cancelled() => break Some("interrupted".to_owned()),
-                line = reader.next() => match line {
-                    Ok(None) => break None,
-                    Err(error) => break Some(format!("cannot read {}: {error}", input.name)),
-                    Ok(Some((line, size_bytes))) => {
-                        number += 1;
-                        progress.advance(size_bytes as u64, self.tally.published());
-                        self.hand_over(number, line, &stop).await;
-                    }
-                },
+            while let Some(result) = oldest(&mut self.receipts).now_or_never() {
+                self.settle_oldest(result);
             }
             if self.tally.has_given_up {
                 break Some("gave up".to_owned());
+            }
+            let line = match reader.next().now_or_never() {
+                Some(line) if !stop.is_cancelled() => line,
+                _ => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break Some("interrupted".to_owned()),
+                    result = oldest(&mut self.receipts) => {
+                        self.settle_oldest(result);
+                        continue;
+                    }
+                    line = reader.next() => line,
+                },
+            };
+            match line {
+                Ok(None) => break None,
+                Err(error) => break Some(format!("cannot read {}: {error}", input.name)),
+                Ok(Some((line, size_bytes))) => {
+                    number += 1;
+                    progress.advance(size_bytes as u64, self.tally.published());
+                    self.hand_over(number, line, &stop).await;
+                }
             }
         };
         self.tally.ended_early = why_early.map(|why| format!("{why}: nothing after line {number} was sent"));

@@ -3,6 +3,7 @@
 //! A [`Publisher`] hands messages to a [`window`], whose one task sends them, in the order in which they came, and tries
 //! again. What the stream stored already it drops, by `Nats-Msg-Id`, and after that a worker does, by id.
 
+mod acks;
 mod outgoing;
 mod window;
 

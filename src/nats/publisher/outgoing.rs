@@ -1,7 +1,11 @@
 //! What a publisher sends: a body, and the id by which the stream knows a second copy.
 
+use std::fmt;
+
 use bytes::Bytes;
-use serde::Serialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::clock;
 use crate::model::{AnalyticsEvent, Kind, Metric, SessionMessage};
@@ -65,29 +69,92 @@ impl Outgoing {
     pub fn of_line(kind: Kind, line: &[u8]) -> Self {
         let as_is = |id: &str| Self { kind, payload: Bytes::copy_from_slice(line), message_id: message_id(kind, id) };
         let Ok(text) = std::str::from_utf8(line) else { return as_is("") };
-        let Ok(serde_json::Value::Object(mut object)) = serde_json::from_str(text) else { return as_is("") };
-        let sent = match object.get("id") {
-            Some(serde_json::Value::String(id)) if !id.is_empty() => Some(id.clone()),
-            Some(serde_json::Value::Number(id)) => Some(id.to_string()),
+        let Ok(Fields { id, is_any, has_id }) = serde_json::from_str(text) else { return as_is("") };
+        let sent = match id {
+            Value::String(id) if !id.is_empty() => Some(id),
+            Value::Number(id) => Some(id.to_string()),
             // null and "" mean absent.
-            None | Some(serde_json::Value::Null | serde_json::Value::String(_)) => None,
-            Some(_) => return as_is(""),
+            Value::Null | Value::String(_) => None,
+            _ => return as_is(""),
         };
         if let Some(id) = sent {
             return as_is(&id);
         }
         let id = clock::new_id().to_string();
         let message_id = message_id(kind, &id);
-        let payload = if object.remove("id").is_some() {
+        let payload = if has_id {
+            let Ok(mut object) = serde_json::from_str::<Map<String, Value>>(text) else { return as_is("") };
             object.insert("id".into(), id.into());
-            serde_json::Value::Object(object).to_string()
+            Value::Object(object).to_string()
         } else {
             // The rest stays as it was written, to the digit.
             let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
-            let comma = if object.is_empty() { "" } else { "," };
+            let comma = if is_any { "," } else { "" };
             format!("{{\"id\":\"{id}\"{comma}{rest}")
         };
         Self { kind, payload: payload.into(), message_id }
+    }
+}
+
+/// What a line of JSON is asked for. The rest of it is passed over: most lines go out as they are.
+struct Fields {
+    /// The last one, where there are several: so they are read everywhere.
+    id: Value,
+    has_id: bool,
+    is_any: bool,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields { id: Value::Null, has_id: false, is_any: false };
+        while let Some(Name { is_id }) = map.next_key()? {
+            fields.is_any = true;
+            if is_id {
+                (fields.id, fields.has_id) = (map.next_value()?, true);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The name of a field.
+struct Name {
+    is_id: bool,
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+        Ok(Name { is_id: name == "id" })
     }
 }
 

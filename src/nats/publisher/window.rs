@@ -1,28 +1,28 @@
 //! The window: messages that are not acknowledged, oldest first, and the one task that owns them.
 //!
-//! Acks are awaited in order. Where one fails, it is the connection or the stream as a rule, so after a pause all that
-//! are not acknowledged are sent again; when the connection is back, at once.
+//! Where an ack fails, it is the connection or the stream as a rule, so after a pause all that are not acknowledged are
+//! sent again; when the connection is back, at once.
 
 use std::collections::VecDeque;
-use std::future::IntoFuture;
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::publish::PublishAck;
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::{Client, HeaderMap, PublishErrorKind};
 use futures::FutureExt;
-use futures::future::{BoxFuture, Fuse};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::acks::{Acks, Said};
 use super::{Acknowledged, Answer, Outgoing, PublishFailure, PublisherOptions};
-use crate::nats::{Backoff, Connection};
+use crate::nats::{Backoff, Connection, REQUEST_TIMEOUT};
 use crate::subject;
 
 /// How long the client may take to accept a message. It buffers; where the buffer is full, the connection hangs.
 const SEND_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an ack may take before the message is sent again.
+const ACK_PATIENCE: Duration = REQUEST_TIMEOUT;
+/// Messages that are taken before acks are looked at.
+const TAKEN_AT_ONCE: usize = 256;
 const NOT_CONNECTED: &str = "not connected to NATS";
 
 /// What a publisher hands to its window.
@@ -44,51 +44,72 @@ pub(super) struct Job {
     pub(super) places: [Option<OwnedSemaphorePermit>; 2],
 }
 
+impl Job {
+    fn answer(self, answer: Answer) {
+        // First: who learns of the answer may publish the next.
+        drop(self.places);
+        if let Err(Err(error)) = self.answer.send(answer) {
+            let id = self.outgoing.message_id;
+            tracing::warn!(id, "a message was not published, and nobody waits for its receipt: {error}");
+        }
+    }
+}
+
 pub(super) struct Window {
     connection: Connection,
-    jetstream: jetstream::Context,
+    client: Client,
+    /// None where the client has died: nothing is sent then.
+    acks: Option<Acks>,
     prefix: String,
     patience: Duration,
-    entries: VecDeque<Entry>,
+    /// None where it is settled.
+    messages: VecDeque<Option<InFlight>>,
+    /// The number of the first of them. Messages are numbered as they are handed over: acks name the number.
+    first: u64,
+    /// To be told when all messages with lesser numbers are settled.
+    flushes: VecDeque<(u64, oneshot::Sender<()>)>,
     /// When to send again, where something failed. Until then nothing new is sent either.
     retry_at: Option<Instant>,
     backoff: Backoff,
 }
 
-enum Entry {
-    Message(Box<InFlight>),
-    Flush(oneshot::Sender<()>),
-}
-
 struct InFlight {
     job: Job,
     /// None where it is to be sent, or sent again.
-    ack: Option<Ack>,
+    sent_at: Option<Instant>,
     tries: u32,
-    /// What the last answer said.
+    /// What the last answer said; that none came says less than one that did.
     last_error: Option<String>,
 }
 
 impl InFlight {
-    /// Keeps what the last answer said; that none came says less than one that did.
-    fn note(&mut self, error: &PublishError) {
-        if error.kind() != PublishErrorKind::TimedOut {
-            self.last_error = Some(describe(error));
-        }
+    /// When something is to be done: it is handed back, or sent again.
+    fn due(&self) -> Instant {
+        self.sent_at.map_or(self.job.deadline, |sent_at| self.job.deadline.min(sent_at + ACK_PATIENCE))
     }
 }
 
-/// Pending for ever once it was ready.
-type Ack = Fuse<BoxFuture<'static, Result<PublishAck, PublishError>>>;
+/// What came of sending a message.
+enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The client takes none.
+    No,
+    /// The server takes none that is so large.
+    TooLarge(String),
+}
 
 impl Window {
     pub(super) fn new(connection: Connection, options: &PublisherOptions) -> Self {
         Self {
-            jetstream: connection.jetstream(),
+            client: connection.client(),
+            acks: None,
             connection,
             prefix: options.prefix.clone(),
             patience: options.patience,
-            entries: VecDeque::new(),
+            messages: VecDeque::new(),
+            first: 0,
+            flushes: VecDeque::new(),
             retry_at: None,
             backoff: Backoff::default(),
         }
@@ -97,69 +118,96 @@ impl Window {
     /// Sends what comes, until all publishers are dropped and nothing is in flight.
     pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Handed>) {
         let mut returns = self.connection.connects();
+        let mut handed = Vec::with_capacity(TAKEN_AT_ONCE);
         let mut is_open = true;
+        self.subscribe().await;
         loop {
             self.answer_flushes();
-            if !is_open && self.entries.is_empty() {
+            if !is_open && self.messages.is_empty() {
                 return;
             }
+            let due = self.due();
             tokio::select! {
                 biased;
-                ack = oldest(&mut self.entries) => match ack {
-                    Some(ack) => self.settle_oldest(ack),
-                    None => self.hand_back_oldest(),
-                },
-                () = reached(self.retry_at) => self.send_again().await,
+                ack = next(&mut self.acks) => self.take_acks(ack),
                 Ok(()) = returns.changed() => {
                     self.backoff.reset();
                     self.send_again().await;
                 }
-                handed = queue.recv(), if is_open => match handed {
-                    Some(Handed::Message(job)) => self.take(job).await,
-                    Some(Handed::Flush(done)) => self.entries.push_back(Entry::Flush(done)),
-                    None => is_open = false,
-                },
+                count = queue.recv_many(&mut handed, TAKEN_AT_ONCE), if is_open => {
+                    is_open = count > 0;
+                    for handed in handed.drain(..) {
+                        self.take(handed).await;
+                    }
+                }
+                () = reached(due) => self.do_due().await,
+            }
+        }
+    }
+
+    async fn subscribe(&mut self) {
+        self.client = self.connection.client();
+        match Acks::subscribe(&self.client).await {
+            Ok(acks) => self.acks = Some(acks),
+            Err(error) => {
+                tracing::debug!("acks cannot be subscribed to: {error}");
+                self.retry_later();
             }
         }
     }
 
     fn answer_flushes(&mut self) {
-        while let Some(Entry::Flush(_)) = self.entries.front() {
-            if let Some(Entry::Flush(done)) = self.entries.pop_front() {
+        while self.flushes.front().is_some_and(|(upto, _)| *upto <= self.first) {
+            if let Some((_, done)) = self.flushes.pop_front() {
                 // Who asked may have gone.
                 let _ = done.send(());
             }
         }
     }
 
-    async fn take(&mut self, job: Job) {
-        let mut message = Box::new(InFlight { job, ack: None, tries: 0, last_error: None });
-        if self.retry_at.is_none() && !self.send(&mut message).await {
-            self.retry_later();
-        }
-        self.entries.push_back(Entry::Message(message));
-    }
-
-    /// Tells whether the client takes messages.
-    async fn send(&mut self, message: &mut InFlight) -> bool {
-        if !self.connection.is_connected() {
-            message.ack = None;
-            return false;
-        }
-        let Outgoing { kind, payload, message_id } = &message.job.outgoing;
-        let publish = PublishMessage::build().payload(payload.clone()).message_id(message_id);
-        let subject = subject::publish(&self.prefix, *kind);
-        message.tries += 1;
-        match timeout(SEND_PATIENCE, self.jetstream.send_publish(subject, publish)).await {
-            Ok(Ok(ack)) => message.ack = Some(ack.into_future().fuse()),
-            Ok(Err(error)) => message.ack = Some(std::future::ready(Err(error)).boxed().fuse()),
-            Err(_) => {
-                message.ack = None;
-                message.last_error = Some("the connection takes no more messages".into());
-                return false;
+    async fn take(&mut self, handed: Handed) {
+        let number = self.first + self.messages.len() as u64;
+        let job = match handed {
+            Handed::Flush(done) => return self.flushes.push_back((number, done)),
+            Handed::Message(job) => job,
+        };
+        let mut message = InFlight { job, sent_at: None, tries: 0, last_error: None };
+        if self.retry_at.is_none() {
+            match self.send(number, &mut message).await {
+                Sent::Yes => {}
+                Sent::No => self.retry_later(),
+                Sent::TooLarge(why) => return message.job.answer(Err(PublishFailure::TooLarge(why))),
             }
         }
-        true
+        self.messages.push_back(Some(message));
+    }
+
+    async fn send(&mut self, number: u64, message: &mut InFlight) -> Sent {
+        message.sent_at = None;
+        let Some(acks) = self.acks.as_ref().filter(|_| self.connection.is_connected()) else { return Sent::No };
+        let Outgoing { kind, payload, message_id } = &message.job.outgoing;
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, message_id.as_str());
+        let subject = subject::publish(&self.prefix, *kind);
+        message.tries += 1;
+        let sending = self.client.publish_with_reply_and_headers(subject, acks.reply(number), headers, payload.clone());
+        match timeout(SEND_PATIENCE, sending).await {
+            Ok(Ok(())) => message.sent_at = Some(Instant::now()),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                return Sent::TooLarge(error.to_string());
+            }
+            Ok(Err(error)) => {
+                message.last_error = Some(error.to_string());
+                // It has died, and they with it.
+                self.acks = None;
+                return Sent::No;
+            }
+            Err(_) => {
+                message.last_error = Some("the connection takes no more messages".into());
+                return Sent::No;
+            }
+        }
+        Sent::Yes
     }
 
     fn retry_later(&mut self) {
@@ -168,36 +216,82 @@ impl Window {
         }
     }
 
-    /// The oldest message is acknowledged, will never be, or not this time.
-    fn settle_oldest(&mut self, ack: Result<PublishAck, PublishError>) {
-        let Some(Entry::Message(oldest)) = self.entries.front_mut() else { return };
-        match ack {
-            Ok(ack) => {
-                // After another try, the copy that the stream knows may be that of the first.
-                let is_duplicate = ack.duplicate && oldest.tries == 1;
+    /// Takes an ack, and those that have arrived behind it.
+    fn take_acks(&mut self, first: Option<(u64, Said)>) {
+        let mut arrived = Some(first);
+        while let Some(ack) = arrived {
+            let Some((number, said)) = ack else {
+                self.acks = None;
+                return self.retry_later();
+            };
+            self.take_ack(number, said);
+            arrived = next(&mut self.acks).now_or_never();
+        }
+    }
+
+    /// A message is acknowledged, will never be, or not this time. After another try the first one's answer may come, or both.
+    fn take_ack(&mut self, number: u64, said: Said) {
+        let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        let Some(message) = place.and_then(|place| self.messages.get_mut(place)) else { return };
+        let answer = match said {
+            Said::Stored { sequence, is_duplicate } => {
                 self.backoff.reset();
-                self.answer_oldest(Ok(Acknowledged { sequence: ack.sequence, is_duplicate }));
+                // After another try, the copy that the stream knows may be that of the first.
+                let is_first = message.as_ref().is_some_and(|message| message.tries == 1);
+                Ok(Acknowledged { sequence, is_duplicate: is_duplicate && is_first })
             }
-            Err(error) if is_too_large(&error) => {
-                let error = PublishFailure::TooLarge(describe(&error));
-                self.answer_oldest(Err(error));
+            Said::TooLarge(why) => Err(PublishFailure::TooLarge(why)),
+            Said::NotStored(why) => {
+                if let Some(message) = message {
+                    tracing::debug!("not acknowledged, to be sent again: {why}");
+                    (message.sent_at, message.last_error) = (None, Some(why));
+                    self.retry_later();
+                }
+                return;
             }
-            // All else may pass: a leader's change even answers "stream not found".
-            Err(error) => {
-                tracing::debug!("not acknowledged, to be sent again: {}", describe(&error));
-                oldest.ack = None;
-                oldest.note(&error);
-                self.retry_later();
+        };
+        if let Some(message) = message.take() {
+            message.job.answer(answer);
+        }
+        self.forget_settled();
+    }
+
+    fn forget_settled(&mut self) {
+        while let Some(None) = self.messages.front() {
+            self.messages.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let oldest = self.messages.front().and_then(Option::as_ref).map(InFlight::due);
+        [oldest, self.retry_at].into_iter().flatten().min()
+    }
+
+    async fn do_due(&mut self) {
+        let now = Instant::now();
+        if let Some(Some(oldest)) = self.messages.front_mut()
+            && oldest.due() <= now
+        {
+            if oldest.job.deadline <= now {
+                return self.hand_back_oldest();
             }
+            oldest.sent_at = None;
+            self.retry_later();
+        }
+        if self.retry_at.is_some_and(|retry_at| retry_at <= now) {
+            self.send_again().await;
         }
     }
 
     /// The oldest message's time is over.
     fn hand_back_oldest(&mut self) {
-        let Some(Entry::Message(oldest)) = self.entries.front_mut() else { return };
-        let answered = oldest.last_error.take().filter(|_| self.connection.is_connected());
+        let Some(Some(oldest)) = self.messages.pop_front() else { return };
+        self.first += 1;
+        self.forget_settled();
+        let answered = oldest.last_error.filter(|_| self.connection.is_connected());
         let last = answered.or_else(|| self.why_unanswered()).unwrap_or_else(|| "no answer".into());
-        self.answer_oldest(Err(PublishFailure::NotAcknowledged { patience: self.patience, last }));
+        oldest.job.answer(Err(PublishFailure::NotAcknowledged { patience: self.patience, last }));
     }
 
     fn why_unanswered(&self) -> Option<String> {
@@ -208,56 +302,49 @@ impl Window {
         Some(format!("no answer; the server says: {refusal}"))
     }
 
-    fn answer_oldest(&mut self, answer: Answer) {
-        let Some(Entry::Message(message)) = self.entries.pop_front() else { return };
-        let Job { outgoing, answer: receipt, places, .. } = message.job;
-        drop(places);
-        if let Err(Err(error)) = receipt.send(answer) {
-            let id = outgoing.message_id;
-            tracing::warn!(id, "a message was not published, and nobody waits for its receipt: {error}");
-        }
-    }
-
     /// Sends again what is not acknowledged by now.
     async fn send_again(&mut self) {
         self.retry_at = None;
         if let Err(error) = self.connection.revive_if_dead().await {
             tracing::debug!("{error}");
         }
-        self.jetstream = self.connection.jetstream();
-        let mut can_send = true;
-        let mut entries = std::mem::take(&mut self.entries);
-        for entry in &mut entries {
-            let Entry::Message(message) = entry else { continue };
-            match message.ack.as_mut().and_then(FutureExt::now_or_never) {
-                Some(Err(error)) if !is_too_large(&error) => message.note(&error),
-                Some(settled) => {
-                    message.ack = Some(std::future::ready(settled).boxed().fuse());
-                    continue;
-                }
-                None => {}
-            }
-            message.ack = None;
-            // A client that takes one message no more takes no other.
-            can_send = can_send && self.send(message).await;
+        if self.acks.is_none() {
+            self.subscribe().await;
+        } else if let Some(ack) = next(&mut self.acks).now_or_never() {
+            self.take_acks(ack);
         }
-        self.entries = entries;
+        let mut can_send = true;
+        let mut messages = std::mem::take(&mut self.messages);
+        for (number, place) in (self.first..).zip(&mut messages) {
+            let Some(message) = place else { continue };
+            message.sent_at = None;
+            // A client that takes one message no more takes no other.
+            if !can_send {
+                continue;
+            }
+            match self.send(number, message).await {
+                Sent::Yes => {}
+                Sent::No => can_send = false,
+                Sent::TooLarge(why) => {
+                    if let Some(message) = place.take() {
+                        message.job.answer(Err(PublishFailure::TooLarge(why)));
+                    }
+                }
+            }
+        }
+        self.messages = messages;
+        self.forget_settled();
         if !can_send {
             self.retry_later();
         }
     }
 }
 
-/// The oldest message's ack, none once its time is over. Never ready where there is no message.
-async fn oldest(entries: &mut VecDeque<Entry>) -> Option<Result<PublishAck, PublishError>> {
-    let Some(Entry::Message(message)) = entries.front_mut() else { return std::future::pending().await };
-    let deadline = message.job.deadline;
-    match &mut message.ack {
-        Some(ack) => timeout_at(deadline, ack).await.ok(),
-        None => {
-            sleep_until(deadline).await;
-            None
-        }
+/// The next ack; never where none can come.
+async fn next(acks: &mut Option<Acks>) -> Option<(u64, Said)> {
+    match acks {
+        Some(acks) => acks.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -265,21 +352,5 @@ async fn reached(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Whether the server's or the stream's limit speaks against this very message: sending it again does not help.
-fn is_too_large(error: &PublishError) -> bool {
-    let code = || {
-        let source = std::error::Error::source(error)?;
-        Some(source.downcast_ref::<jetstream::Error>()?.error_code())
-    };
-    error.kind() == PublishErrorKind::MaxPayloadExceeded || code() == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
-}
-
-fn describe(error: &PublishError) -> String {
-    match error.kind() {
-        PublishErrorKind::StreamNotFound => "no stream took it (stream not found)".into(),
-        _ => error.to_string(),
     }
 }

@@ -1,0 +1,76 @@
+//! Acks: one subscription for all of them. A future for each, as async-nats gives one, costs as much as all the rest of
+//! publishing.
+
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Client, Message, StatusCode, Subject, SubscribeError, Subscriber};
+use futures::StreamExt;
+use serde::Deserialize;
+
+/// Where acks come in.
+pub(super) struct Acks {
+    inbox: String,
+    messages: Subscriber,
+}
+
+/// What the server says of a message.
+#[derive(Debug)]
+pub(super) enum Said {
+    Stored {
+        sequence: u64,
+        is_duplicate: bool,
+    },
+    /// A limit speaks against this very message: sending it again does not help.
+    TooLarge(String),
+    /// All else may pass: a leader's change even answers "stream not found".
+    NotStored(String),
+}
+
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<jetstream::Error>,
+}
+
+impl Acks {
+    /// # Errors
+    /// Where the client has died.
+    pub(super) async fn subscribe(client: &Client) -> Result<Self, SubscribeError> {
+        let inbox = format!("{}.", client.new_inbox());
+        let messages = client.subscribe(format!("{inbox}*")).await?;
+        Ok(Self { inbox, messages })
+    }
+
+    /// Where the ack of the message with a number is to go.
+    pub(super) fn reply(&self, number: u64) -> Subject {
+        format!("{}{number}", self.inbox).into()
+    }
+
+    /// The next one: of which message, and what it says. None where the client has died.
+    pub(super) async fn next(&mut self) -> Option<(u64, Said)> {
+        loop {
+            let message = self.messages.next().await?;
+            let number = message.subject.strip_prefix(self.inbox.as_str()).and_then(|number| number.parse().ok());
+            if let Some(number) = number {
+                return Some((number, said(&message)));
+            }
+        }
+    }
+}
+
+fn said(message: &Message) -> Said {
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        return Said::NotStored("no stream took it (stream not found)".into());
+    }
+    match serde_json::from_slice(&message.payload) {
+        Ok(Body { error: Some(error), .. }) if error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+            Said::TooLarge(error.to_string())
+        }
+        Ok(Body { error: Some(error), .. }) => Said::NotStored(error.to_string()),
+        Ok(Body { seq: 0, .. }) => Said::NotStored("the answer is no ack of a stream: it has no sequence".into()),
+        Ok(Body { seq: sequence, duplicate: is_duplicate, .. }) => Said::Stored { sequence, is_duplicate },
+        Err(error) => Said::NotStored(format!("the answer is no ack of a stream: {error}")),
+    }
+}
