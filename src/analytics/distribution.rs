@@ -11,8 +11,6 @@
 //! Both are functions of the multiset of samples alone, so states merge in any order.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Merge;
@@ -28,7 +26,68 @@ pub enum Distribution {
     /// At most [`MAX_EXACT`] samples, in order.
     Exact(Vec<f64>),
     /// More: the number of samples in each bucket.
-    Histogram(BTreeMap<i32, u64>),
+    Histogram(Buckets),
+}
+
+/// Buckets in their order, each with the number of samples in it. A vector, since a state is read, copied and written whole
+/// for every few samples that come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(i32, u64)>")]
+pub struct Buckets(Vec<(i32, u64)>);
+
+impl TryFrom<Vec<(i32, u64)>> for Buckets {
+    type Error = &'static str;
+
+    fn try_from(buckets: Vec<(i32, u64)>) -> Result<Self, Self::Error> {
+        let is_sorted = buckets.is_sorted_by(|(one, _), (other, _)| one < other);
+        if is_sorted { Ok(Self(buckets)) } else { Err("buckets are in their order, each once") }
+    }
+}
+
+impl Buckets {
+    fn of(samples: &[f64]) -> Self {
+        let mut buckets = Self::default();
+        buckets.add_all(samples);
+        buckets
+    }
+
+    fn add(&mut self, sample: f64) {
+        let bucket = bucket(sample);
+        match self.0.binary_search_by_key(&bucket, |(other, _)| *other) {
+            Ok(at) => self.0[at].1 += 1,
+            Err(at) => self.0.insert(at, (bucket, 1)),
+        }
+    }
+
+    fn add_all(&mut self, samples: &[f64]) {
+        samples.iter().for_each(|sample| self.add(*sample));
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+
+    /// The bucket of the sample at a rank.
+    fn at_rank(&self, rank: u64) -> Option<i32> {
+        let mut seen = 0;
+        let reaches = |(_, count): &&(i32, u64)| {
+            seen += count;
+            seen >= rank
+        };
+        self.0.iter().find(reaches).map(|(bucket, _)| *bucket)
+    }
+
+    fn merge(&mut self, other: &Self) {
+        let mut merged = Vec::with_capacity(self.0.len() + other.0.len());
+        let mut others = other.0.iter().copied().peekable();
+        for (bucket, count) in self.0.drain(..) {
+            merged.extend(std::iter::from_fn(|| others.next_if(|(other, _)| *other < bucket)));
+            let same = others.next_if(|(other, _)| *other == bucket);
+            merged.push((bucket, count + same.map_or(0, |(_, count)| count)));
+        }
+        merged.extend(others);
+        self.0 = merged;
+    }
 }
 
 impl Default for Distribution {
@@ -46,10 +105,10 @@ impl Distribution {
                 samples.insert(at, sample);
             }
             Self::Exact(samples) => {
-                *self = Self::Histogram(histogram(samples));
+                *self = Self::Histogram(Buckets::of(samples));
                 self.add(sample);
             }
-            Self::Histogram(buckets) => *buckets.entry(bucket(sample)).or_default() += 1,
+            Self::Histogram(buckets) => buckets.add(sample),
         }
     }
 
@@ -57,7 +116,7 @@ impl Distribution {
     pub fn count(&self) -> u64 {
         match self {
             Self::Exact(samples) => samples.len() as u64,
-            Self::Histogram(buckets) => buckets.values().sum(),
+            Self::Histogram(buckets) => buckets.count(),
         }
     }
 
@@ -66,22 +125,7 @@ impl Distribution {
         let rank = rank(percent, self.count());
         match self {
             Self::Exact(samples) => samples.get(usize::try_from(rank).ok()?.checked_sub(1)?).copied(),
-            Self::Histogram(buckets) => {
-                let mut seen = 0;
-                let reaches = |(_, count): &(&i32, &u64)| {
-                    seen += **count;
-                    seen >= rank
-                };
-                let (bucket, _) = buckets.iter().find(reaches)?;
-                Some(midpoint(*bucket).clamp(min, max))
-            }
-        }
-    }
-
-    fn into_buckets(self) -> BTreeMap<i32, u64> {
-        match self {
-            Self::Exact(samples) => histogram(&samples),
-            Self::Histogram(buckets) => buckets,
+            Self::Histogram(buckets) => Some(midpoint(buckets.at_rank(rank)?).clamp(min, max)),
         }
     }
 }
@@ -101,23 +145,22 @@ impl Merge for Distribution {
                 samples.sort_unstable_by(f64::total_cmp);
                 Self::Exact(samples)
             }
-            (mine, other) => {
-                let mut buckets = mine.into_buckets();
-                for (bucket, count) in other.into_buckets() {
-                    *buckets.entry(bucket).or_default() += count;
-                }
+            (Self::Histogram(mut buckets), Self::Histogram(others)) => {
+                buckets.merge(&others);
+                Self::Histogram(buckets)
+            }
+            (Self::Histogram(mut buckets), Self::Exact(samples))
+            | (Self::Exact(samples), Self::Histogram(mut buckets)) => {
+                buckets.add_all(&samples);
+                Self::Histogram(buckets)
+            }
+            (Self::Exact(samples), Self::Exact(others)) => {
+                let mut buckets = Buckets::of(&samples);
+                buckets.add_all(&others);
                 Self::Histogram(buckets)
             }
         };
     }
-}
-
-fn histogram(samples: &[f64]) -> BTreeMap<i32, u64> {
-    let mut buckets = BTreeMap::new();
-    for sample in samples {
-        *buckets.entry(bucket(*sample)).or_default() += 1;
-    }
-    buckets
 }
 
 /// The bucket of a sample: in the order of samples, 0 for zero.
@@ -169,6 +212,14 @@ mod tests {
         assert_eq!(rank(99, u64::MAX), u64::MAX / 100 * 99 + (u64::MAX % 100 * 99).div_ceil(100));
     }
 
+    #[test]
+    fn buckets_in_disorder_are_no_state() {
+        for buckets in [vec![(2, 1), (1, 1)], vec![(1, 1), (1, 1)]] {
+            let stored = postcard::to_stdvec(&buckets).unwrap();
+            assert!(postcard::from_bytes::<Buckets>(&stored).is_err());
+        }
+    }
+
     fn samples() -> impl Strategy<Value = Vec<f64>> {
         let any_size = any::<u64>().prop_map(f64::from_bits).prop_filter("normal", |sample| sample.is_normal());
         let near = (-1_000..1_000_i32).prop_map(|sample| f64::from(sample) / 4.0);
@@ -189,6 +240,15 @@ mod tests {
                 let error = (percentile - sorted[at]).abs() / sorted[at].abs().max(f64::MIN_POSITIVE);
                 prop_assert!(error <= 1.0 / 128.0, "{} for {}: {}", percentile, sorted[at], error);
             }
+        }
+
+        /// Stored states are of the one as of the other: a map of buckets.
+        #[test]
+        fn buckets_are_stored_as_a_map(buckets in prop::collection::btree_map(any::<i32>(), any::<u64>(), 0..100)) {
+            let stored = postcard::to_stdvec(&buckets).unwrap();
+            let read: Buckets = postcard::from_bytes(&stored).unwrap();
+            prop_assert_eq!(postcard::to_stdvec(&read).unwrap(), stored);
+            prop_assert_eq!(read.0, buckets.into_iter().collect::<Vec<_>>());
         }
 
         #[test]

@@ -143,27 +143,27 @@ impl Merge for Rollup {
 
 /// The stored form of a rollup.
 #[derive(Serialize, Deserialize)]
-struct RollupBytes {
+struct RollupBytes<D, L> {
     count: u64,
     sum: Vec<u8>,
     min: f64,
     max: f64,
-    distribution: Distribution,
-    last: Last,
+    distribution: D,
+    last: L,
 }
 
 impl State for Rollup {
     const VERSION: u8 = 1;
 
     fn encode(&self, bytes: Vec<u8>) -> Vec<u8> {
-        let Self { count, sum, min, max, distribution, last } = self.clone();
-        let rollup = RollupBytes { count, sum: sum.to_bytes(), min, max, distribution, last };
+        let Self { count, sum, min, max, distribution, last } = self;
+        let rollup = RollupBytes { count: *count, sum: sum.to_bytes(), min: *min, max: *max, distribution, last };
         // Writing numbers and texts into a vector cannot fail.
         postcard::to_extend(&rollup, bytes).unwrap_or_default()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (stored, rest) = postcard::take_from_bytes::<RollupBytes>(bytes).ok()?;
+        let (stored, rest) = postcard::take_from_bytes::<RollupBytes<Distribution, Last>>(bytes).ok()?;
         let RollupBytes { count, sum, min, max, distribution, last } = stored;
         let is_whole = rest.is_empty() && count > 0;
         is_whole.then_some(Self { count, sum: ExactSum::from_bytes(&sum)?, min, max, distribution, last })
