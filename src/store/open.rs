@@ -22,8 +22,9 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     // Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
     // are moved once.
     ("wal_autocheckpoint", "8000"),
-    // 64 MiB: what a checkpoint leaves of the WAL file.
-    ("journal_size_limit", "67108864"),
+    // 256 MiB: what a checkpoint leaves of the WAL file. More than it grows to as a rule: to give blocks back to the file
+    // system and take them again costs more than the checkpoint.
+    ("journal_size_limit", "268435456"),
 ];
 /// More than the writer has: with fewer places than statements, every transaction would prepare them all again.
 pub(super) const MAX_PREPARED_STATEMENTS: usize = 64;

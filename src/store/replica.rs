@@ -17,6 +17,7 @@ use super::disk::{attachable, boot_id, remove_database, with_suffix};
 use super::history::History;
 use super::made_by::fingerprints;
 use super::open::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS, open_blocking_reader, set_pragmas};
+use super::writer::checkpoints::MAX_PAGES;
 use super::{Lock, StoreError, Writer, migrate, writer};
 use crate::analytics::Rules;
 use crate::model::{AnalyticsEvent, Metric, SessionMessage};
@@ -34,14 +35,15 @@ const ABOUT: &str = "CREATE TABLE _replay (id INTEGER PRIMARY KEY NOT NULL CHECK
      CREATE TABLE _replay_listed (epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, PRIMARY KEY (epoch, stream_seq)) \
      WITHOUT ROWID";
 /// How its connection is set up. 64 MiB of pages: what grows at random places stays in memory for longer.
-const PRAGMAS: [(&str, &str); 6] = [
+const PRAGMAS: [(&str, &str); 5] = [
     ("journal_mode", "WAL"),
     ("synchronous", "OFF"),
     ("foreign_keys", "OFF"),
     ("cache_size", "-65536"),
     ("temp_store", "FILE"),
-    ("wal_autocheckpoint", "16000"),
 ];
+/// While indexes are made: what is sorted at once stays in the processor's cache, on a thread of its own.
+const INDEX_PRAGMAS: [(&str, &str); 2] = [("cache_size", "-2048"), ("threads", "1")];
 /// 4 MiB, while pages are copied, of which none is asked for twice.
 pub(super) const COPY_CACHE: (&str, &str) = ("cache_size", "-4096");
 /// Of a database that is made here.
@@ -136,9 +138,12 @@ fn open_file(path: &Path, page_size: i64) -> rusqlite::Result<Connection> {
     built.pragma_update(None, "page_size", page_size)?;
     // What is copied from the live database has set them off there.
     built.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    // Whoever goes on with it reads its log.
+    built.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     built.busy_timeout(BUSY_TIMEOUT)?;
     built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
     set_pragmas(&built, &PRAGMAS)?;
+    built.pragma_update(None, "wal_autocheckpoint", MAX_PAGES)?;
     Ok(built)
 }
 
@@ -265,6 +270,7 @@ fn postponed(built: &Connection) -> rusqlite::Result<Vec<String>> {
 pub(super) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
     let mut statements = postponed(tx)?;
     let Some(statement) = statements.pop() else { return Ok(false) };
+    set_pragmas(tx, &INDEX_PRAGMAS)?;
     tx.execute_batch(&statement)?;
     let statements = serde_json::to_string(&statements).unwrap_or_default();
     tx.execute("UPDATE _replay SET postponed = ?1", [statements])?;

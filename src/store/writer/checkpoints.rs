@@ -2,12 +2,16 @@
 //!
 //! A checkpoint within a commit keeps the writer from its next transaction for as long as the disk takes. A thread of its own
 //! moves pages while the writer goes on. The log starts over only where all of it is moved when a transaction begins: once
-//! it is long, and little of it is left, the writer moves the rest.
+//! it is long, and little of it is left, the writer moves the rest. SQLite then has the disk take the whole file; so the
+//! thread has it take what it moved, and the writer waits for the rest alone.
 
 use std::cell::Cell;
-use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -23,6 +27,8 @@ const FEW_PAGES: i64 = 4_000;
 /// Where the writer never finds few: 160 MiB. Then SQLite has the commit move them, as it does by default.
 pub(in crate::store) const MAX_PAGES: i64 = 40_000;
 
+const SYNC_EVERY: Duration = Duration::from_millis(50);
+
 /// The thread that moves pages, and whether it does. Dropped, it waits for it.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
@@ -34,14 +40,13 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn start(database: &Path) -> rusqlite::Result<Self> {
-        let connection = Connection::open(database)?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
+    pub(super) fn start(database: &Path, durability: Durability) -> rusqlite::Result<Self> {
+        let mut beside = Beside::open(database, durability)?;
         let (wanted, requests) = channel();
         let (tell, done) = channel();
         let thread = std::thread::Builder::new().name("checkpoints".into()).spawn(move || {
             for () in requests {
-                if let Err(error) = checkpoint(&connection, "PASSIVE") {
+                if let Err(error) = beside.move_pages() {
                     tracing::warn!("the write-ahead log grows, since it cannot be moved into the database: {error}");
                 }
                 if tell.send(()).is_err() {
@@ -67,6 +72,76 @@ impl Checkpoints {
         }
         Ok(())
     }
+}
+
+/// What a power cut may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// The last transactions at most.
+    Durable,
+    /// Everything: it is built anew then.
+    Volatile,
+}
+
+/// What the thread has.
+struct Beside {
+    connection: Connection,
+    database: PathBuf,
+    durability: Durability,
+    /// To have the disk take what was moved. Opened when it is needed, and never closed: that would take away the locks that
+    /// SQLite has on the file in this process (POSIX).
+    file: Option<ManuallyDrop<File>>,
+}
+
+impl Beside {
+    fn open(database: &Path, durability: Durability) -> rusqlite::Result<Self> {
+        let connection = Connection::open(database)?;
+        let synchronous = if durability == Durability::Durable { "NORMAL" } else { "OFF" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        Ok(Self { connection, database: database.to_owned(), durability, file: None })
+    }
+
+    /// Moves pages until few are left, or no longer fewer than before: those that the writer commits meanwhile.
+    fn move_pages(&mut self) -> rusqlite::Result<()> {
+        let mut left_before = i64::MAX;
+        loop {
+            self.move_once()?;
+            let left = checkpoint(&self.connection, "NOOP")?.left;
+            if left <= FEW_PAGES || left > left_before / 2 {
+                return Ok(());
+            }
+            left_before = left;
+        }
+    }
+
+    fn move_once(&mut self) -> rusqlite::Result<()> {
+        if self.durability == Durability::Volatile {
+            return checkpoint(&self.connection, "PASSIVE").map(drop);
+        }
+        if self.file.is_none() {
+            self.file = File::open(&self.database).ok().map(ManuallyDrop::new);
+        }
+        let Some(file) = &self.file else { return checkpoint(&self.connection, "PASSIVE").map(drop) };
+        while_synced(file, || checkpoint(&self.connection, "PASSIVE"))?;
+        // Where it fails, whoever moves the last page is told.
+        let _ = file.sync_data();
+        Ok(())
+    }
+}
+
+/// Does something that writes to a file, and has the disk take it meanwhile: whoever has to wait for that waits less.
+pub(super) fn while_synced<T>(file: &File, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (working, is_done) = channel::<()>();
+        scope.spawn(move || {
+            while is_done.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let _ = file.sync_data();
+            }
+        });
+        let result = work();
+        drop(working);
+        result
+    })
 }
 
 impl Writer {
@@ -117,7 +192,7 @@ mod tests {
                  PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (data BLOB)",
             )
             .unwrap();
-        let checkpoints = Checkpoints::start(&database).unwrap();
+        let checkpoints = Checkpoints::start(&database, Durability::Volatile).unwrap();
         let (mut longest, mut last, mut starts_over) = (0, 0, 0);
         for _ in 0..200 {
             writer.execute("INSERT INTO t VALUES (zeroblob(200000))", []).unwrap();

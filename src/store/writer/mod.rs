@@ -1,5 +1,6 @@
 //! The writer: the only begin and commit.
 
+mod begin;
 mod beside;
 mod builds;
 pub(super) mod checkpoints;
@@ -10,14 +11,14 @@ mod requests;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction};
 use tokio::sync::watch;
 
+pub(super) use self::begin::transact;
 use self::beside::{FactsBeside, Held};
-use self::checkpoints::Checkpoints;
+use self::checkpoints::{Checkpoints, Durability};
 use super::aside;
 use super::board::Board;
 use super::committed::Committed;
@@ -34,17 +35,17 @@ use crate::position::{Gap, Position};
 /// Batches that may share a transaction.
 pub const MAX_BATCHES: usize = 5;
 /// Likewise in a replay, for which nobody waits.
-const MAX_REPLAYED_BATCHES: usize = 12;
+const MAX_REPLAYED_BATCHES: usize = 25;
 /// With more keys than these, the messages of a transaction are enough: what they say is held in memory.
 const MAX_KEYS: usize = 150_000;
-const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
 
 /// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it.
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
-    /// None of a database that is built aside, which nobody waits for.
+    /// None once it is dropped, or made durable.
     checkpoints: Option<Checkpoints>,
+    durability: Durability,
     database: PathBuf,
     rules: Arc<Rules>,
     /// Groups that are not up to date: they stay as they are until their build is put in.
@@ -58,9 +59,7 @@ pub struct Writer {
 impl Writer {
     /// Takes a migrated database. Groups of derived tables that other rules made are frozen from now on.
     pub(super) fn new(connection: Connection, database: &Path, rules: Rules) -> Result<Self, StoreError> {
-        let mut writer = Self::of_replica(connection, database, rules, None)?;
-        writer.checkpoints = Some(Checkpoints::start(database)?);
-        Ok(writer)
+        Self::begin_with(connection, database, rules, None, Durability::Durable)
     }
 
     /// Likewise, a database that is built aside: it replays the messages of another, where there is one.
@@ -70,12 +69,32 @@ impl Writer {
         rules: Rules,
         history: Option<History>,
     ) -> Result<Self, StoreError> {
+        Self::begin_with(connection, database, rules, history, Durability::Volatile)
+    }
+
+    fn begin_with(
+        connection: Connection,
+        database: &Path,
+        rules: Rules,
+        history: Option<History>,
+        durability: Durability,
+    ) -> Result<Self, StoreError> {
         let build = watch::Sender::new(None);
         let rules = Arc::new(rules);
         let (board, stop_waiting) = (watch::Sender::new(Board::of(&rules)), Arc::default());
-        let (database_path, checkpoints) = (database.to_owned(), None);
-        let mut writer =
-            Self { connection, checkpoints, database: database_path, rules, build, board, stop_waiting, history };
+        let checkpoints = Some(Checkpoints::start(database, durability)?);
+        let database_path = database.to_owned();
+        let mut writer = Self {
+            connection,
+            checkpoints,
+            durability,
+            database: database_path,
+            rules,
+            build,
+            board,
+            stop_waiting,
+            history,
+        };
         writer.set_rules(Rules::clone(&writer.rules))?;
         if writer.build.borrow().is_none() {
             aside::remove(database)?;
@@ -329,30 +348,6 @@ impl Writer {
         tx.commit()?;
         Ok(())
     }
-
-    /// Begins IMMEDIATE, so that what is read inside is what is written on. Waits while another process writes.
-    fn begin(&self) -> Result<Transaction<'_>, StoreError> {
-        let waiting_since = Instant::now();
-        let mut warnings = 0;
-        loop {
-            // `unchecked` takes a shared borrow, which a loop that returns needs. A second one inside would fail.
-            match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
-                Ok(tx) => return Ok(tx),
-                Err(error) if is_busy(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-            if self.stop_waiting.load(Ordering::Relaxed) {
-                return Err(StoreError::Busy);
-            }
-            if waiting_since.elapsed() >= WARN_BUSY_EVERY * (warnings + 1) {
-                warnings += 1;
-                tracing::warn!(
-                    waited_s = waiting_since.elapsed().as_secs(),
-                    "another process holds SQLite's write lock; messages wait in the stream until it lets go"
-                );
-            }
-        }
-    }
 }
 
 /// What a transaction writes.
@@ -369,29 +364,18 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // It would hold SQLite's lock.
         self.checkpoints = None;
+        // Its log goes with it, or whoever goes on with it reads it.
+        if self.durability == Durability::Volatile {
+            return;
+        }
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::debug!("the WAL stays, and is read at the next start: {error}");
         }
     }
 }
 
-/// One transaction on a file that is built aside.
-pub(super) fn transact<T>(
-    connection: &Connection,
-    body: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-    let value = body(&tx)?;
-    tx.commit()?;
-    Ok(value)
-}
-
 /// The groups that are not frozen.
 fn up_to_date(rules: &Rules, build: Option<&Build>) -> GroupSet {
     let is_frozen = |group: &GroupName| build.is_some_and(|build| build.freezes() && build.groups.contains(group));
     GroupName::all(rules).into_iter().filter(|group| !is_frozen(group)).collect()
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }

@@ -1,16 +1,19 @@
 //! A database that was built aside, made whole, and put in the place of this one.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 
 use super::Writer;
+use super::checkpoints::{Durability, while_synced};
 use crate::position::Position;
 use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
-use crate::store::disk::{attachable, remove_database};
+use crate::store::disk::{attachable, remove_database, with_suffix};
 use crate::store::open::{set_live_pragmas, set_pragmas};
 use crate::store::replica::{self, RAW_TABLES};
 use crate::store::{Lock, StoreError, position};
@@ -27,6 +30,7 @@ impl Writer {
         let tx = self.begin()?;
         let was_any = replica::make_postponed(&tx)?;
         tx.commit()?;
+        self.move_log();
         Ok(was_any)
     }
 
@@ -78,10 +82,14 @@ impl Writer {
     /// # Errors
     /// Where it cannot be written.
     pub fn make_durable(&mut self) -> Result<(), StoreError> {
+        // It would be in the way of the last checkpoint.
+        self.checkpoints = None;
+        self.durability = Durability::Durable;
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         let error = |source| StoreError::Io { path: self.database.clone(), source };
-        std::fs::File::open(&self.database).and_then(|file| file.sync_all()).map_err(error)
+        File::open(&self.database).and_then(|file| file.sync_all()).map_err(error)
     }
 
     /// Does something while the live database is attached as `live`.
@@ -128,7 +136,12 @@ impl Writer {
 
     fn put_in(&mut self, built: &Self) -> Result<(), StoreError> {
         self.connection.flush_prepared_statement_cache();
-        copy(&built.connection, &mut self.connection)?;
+        // There is one: what was asked for stands in it.
+        let log = with_suffix(&self.database, "-wal");
+        match File::open(&log) {
+            Ok(log) => while_synced(&log, || copy(&built.connection, &mut self.connection))?,
+            Err(_) => copy(&built.connection, &mut self.connection)?,
+        }
         replica::forget(&self.connection)?;
         self.set_rules((*self.rules).clone())
     }
