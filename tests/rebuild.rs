@@ -165,6 +165,8 @@ async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
     let into = |name: &str, args: &[&str]| {
         let file = Database(folder.path().join(name));
         succeed(worker.command().args(["rebuild", "--into", name]).args(args));
+        // All of it: whoever copies it needs no more.
+        assert!(!folder.path().join(format!("{name}-wal")).exists(), "{name}");
         file
     };
     for (name, args) in [("whole.db", &[][..]), ("rows.db", &["--from", "database"])] {

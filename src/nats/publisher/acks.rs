@@ -74,3 +74,30 @@ fn said(message: &Message) -> Said {
         Err(error) => Said::NotStored(format!("the answer is no ack of a stream: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said_with(payload: &'static str, status: Option<StatusCode>) -> Said {
+        let (subject, payload) = ("_INBOX.a.1".into(), payload.into());
+        said(&Message { subject, reply: None, payload, headers: None, status, description: None, length: 0 })
+    }
+
+    #[test]
+    fn answers_are_told_apart() {
+        for (payload, expected) in [
+            (r#"{"stream":"A","seq":7}"#, "Stored { sequence: 7, is_duplicate: false }"),
+            (r#"{"stream":"A","seq":7,"duplicate":true}"#, "Stored { sequence: 7, is_duplicate: true }"),
+            (r#"{"error":{"code":400,"err_code":10054,"description":"too large"}}"#, "TooLarge("),
+            (r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}"#, "NotStored("),
+            (r#"{"stream":"A"}"#, "NotStored("),
+            ("+OK", "NotStored("),
+            ("", "NotStored("),
+        ] {
+            let said = format!("{:?}", said_with(payload, None));
+            assert!(said.starts_with(expected), "{payload}: {said}");
+        }
+        assert!(matches!(said_with("", Some(StatusCode::NO_RESPONDERS)), Said::NotStored(_)));
+    }
+}
