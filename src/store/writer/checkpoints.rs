@@ -16,14 +16,15 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::Writer;
+use crate::store::disk::with_suffix;
 
 /// Pages worth moving: several transactions, so that those which every one of them touches are moved once.
 const MANY_PAGES: i64 = 8_000;
 /// From here on the log is to start over: 64 MiB.
 const LONG_PAGES: i64 = 16_000;
-/// So many the writer moves by itself: some milliseconds, and the sync of the file that the thread left to whoever moves the
-/// last page. A transaction of a large backlog is longer than this: then the log starts over by `MAX_PAGES` alone.
-const FEW_PAGES: i64 = 4_000;
+/// So many the writer moves by itself, while messages wait: some milliseconds, and the syncs that SQLite leaves to whoever
+/// moves the last page.
+const FEW_PAGES: i64 = 500;
 /// Where the writer never finds few: 160 MiB. Then SQLite has the commit move them, as it does by default.
 pub(in crate::store) const MAX_PAGES: i64 = 40_000;
 
@@ -65,7 +66,8 @@ impl Checkpoints {
         }
         self.is_moving.set(false);
         let Log { pages, left } = checkpoint(writer, "NOOP")?;
-        if pages >= LONG_PAGES && left <= FEW_PAGES {
+        // The longer the log, the more: a transaction of a backlog is never few pages.
+        if pages >= LONG_PAGES && left <= FEW_PAGES + (pages - LONG_PAGES) / 4 {
             checkpoint(writer, "PASSIVE")?;
         } else if left >= MANY_PAGES || pages >= LONG_PAGES {
             self.is_moving.set(self.wanted.as_ref().is_some_and(|wanted| wanted.send(()).is_ok()));
@@ -88,9 +90,8 @@ struct Beside {
     connection: Connection,
     database: PathBuf,
     durability: Durability,
-    /// To have the disk take what was moved. Opened when it is needed, and never closed: that would take away the locks that
-    /// SQLite has on the file in this process (POSIX).
-    file: Option<ManuallyDrop<File>>,
+    /// To have the disk take what is written: the log and the file.
+    files: Option<ManuallyDrop<[File; 2]>>,
 }
 
 impl Beside {
@@ -98,16 +99,16 @@ impl Beside {
         let connection = Connection::open(database)?;
         let synchronous = if durability == Durability::Durable { "NORMAL" } else { "OFF" };
         connection.pragma_update(None, "synchronous", synchronous)?;
-        Ok(Self { connection, database: database.to_owned(), durability, file: None })
+        Ok(Self { connection, database: database.to_owned(), durability, files: None })
     }
 
-    /// Moves pages until few are left, or no longer fewer than before: those that the writer commits meanwhile.
+    /// Moves pages until few are left, or the writer commits them faster.
     fn move_pages(&mut self) -> rusqlite::Result<()> {
         let mut left_before = i64::MAX;
         loop {
             self.move_once()?;
             let left = checkpoint(&self.connection, "NOOP")?.left;
-            if left <= FEW_PAGES || left > left_before / 2 {
+            if left <= FEW_PAGES || left > left_before / 4 * 3 {
                 return Ok(());
             }
             left_before = left;
@@ -115,27 +116,33 @@ impl Beside {
     }
 
     fn move_once(&mut self) -> rusqlite::Result<()> {
-        if self.durability == Durability::Volatile {
-            return checkpoint(&self.connection, "PASSIVE").map(drop);
+        if self.durability == Durability::Durable && self.files.is_none() {
+            self.files = open_files(&self.database).ok();
         }
-        if self.file.is_none() {
-            self.file = File::open(&self.database).ok().map(ManuallyDrop::new);
-        }
-        let Some(file) = &self.file else { return checkpoint(&self.connection, "PASSIVE").map(drop) };
-        while_synced(file, || checkpoint(&self.connection, "PASSIVE"))?;
+        let Some(files) = &self.files else { return checkpoint(&self.connection, "PASSIVE").map(drop) };
+        while_synced(&files[..], || checkpoint(&self.connection, "PASSIVE"))?;
+        let [_, file] = &**files;
         // Where it fails, whoever moves the last page is told.
         let _ = file.sync_data();
         Ok(())
     }
 }
 
-/// Does something that writes to a file, and has the disk take it meanwhile: whoever has to wait for that waits less.
-pub(super) fn while_synced<T>(file: &File, work: impl FnOnce() -> T) -> T {
+/// To close the database would take away the locks that SQLite has on it in this process (POSIX): it stays open.
+fn open_files(database: &Path) -> std::io::Result<ManuallyDrop<[File; 2]>> {
+    let log = File::open(with_suffix(database, "-wal"))?;
+    Ok(ManuallyDrop::new([log, File::open(database)?]))
+}
+
+/// Does something that writes to files, and has the disk take it meanwhile: whoever has to wait for that waits less.
+pub(super) fn while_synced<T>(files: &[File], work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (working, is_done) = channel::<()>();
         scope.spawn(move || {
             while is_done.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
-                let _ = file.sync_data();
+                for file in files {
+                    let _ = file.sync_data();
+                }
             }
         });
         let result = work();

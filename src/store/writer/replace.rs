@@ -139,7 +139,7 @@ impl Writer {
         // There is one: what was asked for stands in it.
         let log = with_suffix(&self.database, "-wal");
         match File::open(&log) {
-            Ok(log) => while_synced(&log, || copy(&built.connection, &mut self.connection))?,
+            Ok(log) => while_synced(std::slice::from_ref(&log), || copy(&built.connection, &mut self.connection))?,
             Err(_) => copy(&built.connection, &mut self.connection)?,
         }
         replica::forget(&self.connection)?;
