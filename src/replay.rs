@@ -89,7 +89,7 @@ impl Replay {
         Arc::clone(&self.telemetry)
     }
 
-    /// Closes the file. What was committed is in it.
+    /// Closes the file. What was committed is in it, or in the log beside it.
     pub async fn close(self) -> Result<(), StoreError> {
         let Self { writer, thread, lock, .. } = self;
         drop(writer);

@@ -1,5 +1,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -243,6 +244,39 @@ async fn a_stream_that_takes_no_more_and_a_message_that_it_never_takes() {
         assert!(error.to_string().contains("maximum messages exceeded"), "{error}");
     }
     assert_eq!(stream.info().await.unwrap().state.messages, 3);
+}
+
+/// The test is the stream here, since a real one does not lose a single ack at will.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ack_that_was_lost_holds_back_what_would_pile_up_behind_it() {
+    let server = NatsServer::start().await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut arriving = client.subscribe("analytics.events").await.unwrap();
+    client.flush().await.unwrap();
+    let arrived = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&arrived);
+    tokio::spawn(async move {
+        while let Some(message) = arriving.next().await {
+            let id = message.headers.unwrap().get("Nats-Msg-Id").unwrap().to_string();
+            let sequence = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(id);
+                seen.len() - 1
+            };
+            if sequence > 0 {
+                let ack = format!(r#"{{"stream":"TEST","seq":{sequence}}}"#);
+                client.publish(message.reply.unwrap(), ack.into()).await.unwrap();
+            }
+        }
+    });
+    let options = PublisherOptions { max_in_flight: 10, ..Default::default() };
+    let publisher = Publisher::connect(&server.url(), options).await.unwrap();
+    let ended = publish(&publisher, 100, async || {}).await;
+    assert_eq!(ended.acknowledged.len(), 100);
+    let arrived = arrived.lock().unwrap();
+    let again = arrived.iter().skip(1).position(|id| *id == arrived[0]).unwrap();
+    assert!((10..30).contains(&again), "{again} others were sent before it was sent again");
+    assert_eq!(arrived.len(), 101);
 }
 
 /// The examples, as a reader of the README runs them.

@@ -100,7 +100,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
 struct Lines {
     kind: Kind,
     publisher: Publisher,
-    /// Oldest first; the publisher's window bounds them.
+    /// Oldest first; as many as the publisher's window has.
     receipts: VecDeque<(u64, Receipt<Outgoing>)>,
     tally: Tally,
 }

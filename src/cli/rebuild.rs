@@ -119,7 +119,7 @@ async fn ensure_not_beyond(replay: &Replay, end: Option<End>, file: &Path) -> Re
     match stands.filter(|stands| end.is_some_and(|end| *stands > end)) {
         None => Ok(()),
         Some(stands) => Err(Failure::Failed(format!(
-            "{} was begun for a later end, and stands at {} already; remove it, or name another file",
+            "{} was begun for a later end, and stands at {} already; remove it with its -wal file, or name another",
             file.display(),
             stands.seq
         ))),

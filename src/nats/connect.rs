@@ -15,7 +15,7 @@ const MIN_SERVER_VERSION: (u64, u64) = (2, 14);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that is dead says so at once; one that reconnects takes its time.
 const DEAD_CLIENT_PATIENCE: Duration = Duration::from_millis(100);
-/// Acks that a publisher may have outstanding; async-nats blocks beyond it.
+/// Messages that may wait for their acks.
 pub(super) const MAX_ACK_INFLIGHT: u32 = 16_384;
 /// A refusal is logged once in so long: there may be one for every message.
 const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(5);

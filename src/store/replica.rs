@@ -34,14 +34,11 @@ const ABOUT: &str = "CREATE TABLE _replay (id INTEGER PRIMARY KEY NOT NULL CHECK
      postponed TEXT NOT NULL); \
      CREATE TABLE _replay_listed (epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, PRIMARY KEY (epoch, stream_seq)) \
      WITHOUT ROWID";
-/// How its connection is set up. 64 MiB of pages: what grows at random places stays in memory for longer.
-const PRAGMAS: [(&str, &str); 5] = [
-    ("journal_mode", "WAL"),
-    ("synchronous", "OFF"),
-    ("foreign_keys", "OFF"),
-    ("cache_size", "-65536"),
-    ("temp_store", "FILE"),
-];
+/// 64 MiB: what grows at random places stays in memory for longer.
+const CACHE: (&str, &str) = ("cache_size", "-65536");
+/// How its connection is set up.
+const PRAGMAS: [(&str, &str); 5] =
+    [("journal_mode", "WAL"), ("synchronous", "OFF"), ("foreign_keys", "OFF"), CACHE, ("temp_store", "FILE")];
 /// While indexes are made: what is sorted at once stays in the processor's cache, on a thread of its own.
 const INDEX_PRAGMAS: [(&str, &str); 2] = [("cache_size", "-2048"), ("threads", "1")];
 /// 4 MiB, while pages are copied, of which none is asked for twice.
@@ -272,6 +269,9 @@ pub(super) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
     let Some(statement) = statements.pop() else { return Ok(false) };
     set_pragmas(tx, &INDEX_PRAGMAS)?;
     tx.execute_batch(&statement)?;
+    if statements.is_empty() {
+        set_pragmas(tx, &[CACHE])?;
+    }
     let statements = serde_json::to_string(&statements).unwrap_or_default();
     tx.execute("UPDATE _replay SET postponed = ?1", [statements])?;
     Ok(true)

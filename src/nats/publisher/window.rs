@@ -23,6 +23,8 @@ const SEND_PATIENCE: Duration = Duration::from_secs(1);
 const ACK_PATIENCE: Duration = REQUEST_TIMEOUT;
 /// Messages that are taken before acks are looked at.
 const TAKEN_AT_ONCE: usize = 256;
+/// How many times as many as may be in flight.
+const WINDOWS: usize = 2;
 const NOT_CONNECTED: &str = "not connected to NATS";
 
 /// What a publisher hands to its window.
@@ -64,6 +66,8 @@ pub(super) struct Window {
     patience: Duration,
     /// None where it is settled.
     messages: VecDeque<Option<InFlight>>,
+    /// So many, settled ones among them, and nothing new is taken until the oldest is settled.
+    max_messages: usize,
     /// The number of the first of them. Messages are numbered as they are handed over: acks name the number.
     first: u64,
     /// To be told when all messages with lesser numbers are settled.
@@ -108,6 +112,7 @@ impl Window {
             prefix: options.prefix.clone(),
             patience: options.patience,
             messages: VecDeque::new(),
+            max_messages: options.max_in_flight as usize * WINDOWS,
             first: 0,
             flushes: VecDeque::new(),
             retry_at: None,
@@ -134,7 +139,7 @@ impl Window {
                     self.backoff.reset();
                     self.send_again().await;
                 }
-                count = queue.recv_many(&mut handed, TAKEN_AT_ONCE), if is_open => {
+                count = queue.recv_many(&mut handed, TAKEN_AT_ONCE), if is_open && self.messages.len() < self.max_messages => {
                     is_open = count > 0;
                     for handed in handed.drain(..) {
                         self.take(handed).await;
@@ -304,7 +309,6 @@ impl Window {
 
     /// Sends again what is not acknowledged by now.
     async fn send_again(&mut self) {
-        self.retry_at = None;
         if let Err(error) = self.connection.revive_if_dead().await {
             tracing::debug!("{error}");
         }
@@ -313,6 +317,7 @@ impl Window {
         } else if let Some(ack) = next(&mut self.acks).now_or_never() {
             self.take_acks(ack);
         }
+        self.retry_at = None;
         let mut can_send = true;
         let mut messages = std::mem::take(&mut self.messages);
         for (number, place) in (self.first..).zip(&mut messages) {

@@ -90,8 +90,8 @@ struct Beside {
     connection: Connection,
     database: PathBuf,
     durability: Durability,
-    /// To have the disk take what is written: the log and the file.
-    files: Option<ManuallyDrop<[File; 2]>>,
+    /// The log and the file, once they are needed: to have the disk take what is written.
+    files: Option<(File, ManuallyDrop<File>)>,
 }
 
 impl Beside {
@@ -117,34 +117,35 @@ impl Beside {
 
     fn move_once(&mut self) -> rusqlite::Result<()> {
         if self.durability == Durability::Durable && self.files.is_none() {
-            self.files = open_files(&self.database).ok();
+            let log = File::open(with_suffix(&self.database, "-wal"));
+            self.files = log.and_then(|log| Ok((log, open_kept(&self.database)?))).ok();
         }
-        let Some(files) = &self.files else { return checkpoint(&self.connection, "PASSIVE").map(drop) };
-        while_synced(&files[..], || checkpoint(&self.connection, "PASSIVE"))?;
-        let [_, file] = &**files;
+        let Some((log, file)) = &self.files else { return checkpoint(&self.connection, "PASSIVE").map(drop) };
+        while_synced(&[log, file], || checkpoint(&self.connection, "PASSIVE"))?;
         // Where it fails, whoever moves the last page is told.
         let _ = file.sync_data();
         Ok(())
     }
 }
 
-/// To close the database would take away the locks that SQLite has on it in this process (POSIX): it stays open.
-fn open_files(database: &Path) -> std::io::Result<ManuallyDrop<[File; 2]>> {
-    let log = File::open(with_suffix(database, "-wal"))?;
-    Ok(ManuallyDrop::new([log, File::open(database)?]))
+/// A database that stays open: to close it would take away the locks that SQLite has on it in this process (POSIX).
+pub(super) fn open_kept(database: &Path) -> std::io::Result<ManuallyDrop<File>> {
+    File::open(database).map(ManuallyDrop::new)
 }
 
 /// Does something that writes to files, and has the disk take it meanwhile: whoever has to wait for that waits less.
-pub(super) fn while_synced<T>(files: &[File], work: impl FnOnce() -> T) -> T {
+pub(super) fn while_synced<T>(files: &[&File], work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (working, is_done) = channel::<()>();
-        scope.spawn(move || {
+        let syncing = move || {
             while is_done.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
                 for file in files {
                     let _ = file.sync_data();
                 }
             }
-        });
+        };
+        // Where there is no thread to be had, it is synced in the end.
+        let _ = std::thread::Builder::new().name("syncs".into()).spawn_scoped(scope, syncing);
         let result = work();
         drop(working);
         result

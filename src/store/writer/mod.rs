@@ -39,7 +39,8 @@ const MAX_REPLAYED_BATCHES: usize = 25;
 /// With more keys than these, the messages of a transaction are enough: what they say is held in memory.
 const MAX_KEYS: usize = 150_000;
 
-/// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it.
+/// The one connection that writes. Dropped, it moves the WAL into the file, as far as readers let it; of a database that is
+/// built aside it leaves it.
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
@@ -248,7 +249,7 @@ impl Writer {
     }
 
     fn try_commit(&self, first: &Batch, mut next: impl FnMut() -> Option<Batch>) -> Result<Committed, StoreError> {
-        let _snapshot = self.history.as_ref().map(History::snapshot).transpose()?;
+        let snapshot = self.history.as_ref().map(History::snapshot).transpose()?;
         let tx = self.begin()?;
         let mut so_far = Committed { position: first.end(), counts: Counts::default(), spent: Spent::begin() };
         let mut work = self.work(&tx)?;
@@ -275,6 +276,8 @@ impl Writer {
             so_far.spent.lap("facts");
             Ok::<_, StoreError>(())
         })?;
+        // While it lasts, the live database's write-ahead log cannot start over.
+        drop(snapshot);
         let Committed { position, counts, mut spent } = so_far;
         let judged = work.judged;
         let has_shown = self.derive(work, &mut spent)?;

@@ -9,7 +9,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 
 use super::Writer;
-use super::checkpoints::{Durability, while_synced};
+use super::checkpoints::{Durability, open_kept, while_synced};
 use crate::position::Position;
 use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
@@ -73,6 +73,8 @@ impl Writer {
         if let Some(live) = live {
             self.attached(live, |built| super::transact(built, |tx| Ok(carry_over::ledger(tx)?)))?;
         }
+        // First: until it is on the disk, it stays one that is built aside.
+        self.make_durable()?;
         super::transact(&self.connection, |tx| Ok(carry_over::nothing_to_publish(tx)?))?;
         self.make_durable()
     }
@@ -80,16 +82,22 @@ impl Writer {
     /// What was written is on the disk, and in the file itself.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Where it cannot be written, or somebody reads it: then a part of it stays in its log.
     pub fn make_durable(&mut self) -> Result<(), StoreError> {
         // It would be in the way of the last checkpoint.
         self.checkpoints = None;
         self.durability = Durability::Durable;
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.connection.pragma_update(None, "synchronous", "FULL")?;
-        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        let is_busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         let error = |source| StoreError::Io { path: self.database.clone(), source };
-        File::open(&self.database).and_then(|file| file.sync_all()).map_err(error)
+        if is_busy {
+            let why = "another program reads it, so a part of it stays in the -wal file beside it; try again";
+            return Err(error(std::io::Error::other(why)));
+        }
+        open_kept(&self.database).and_then(|file| file.sync_all()).map_err(error)?;
+        let folder = self.database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)
     }
 
     /// Does something while the live database is attached as `live`.
@@ -139,7 +147,7 @@ impl Writer {
         // There is one: what was asked for stands in it.
         let log = with_suffix(&self.database, "-wal");
         match File::open(&log) {
-            Ok(log) => while_synced(std::slice::from_ref(&log), || copy(&built.connection, &mut self.connection))?,
+            Ok(log) => while_synced(&[&log], || copy(&built.connection, &mut self.connection))?,
             Err(_) => copy(&built.connection, &mut self.connection)?,
         }
         replica::forget(&self.connection)?;
