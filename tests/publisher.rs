@@ -246,6 +246,19 @@ async fn a_stream_that_takes_no_more_and_a_message_that_it_never_takes() {
     assert_eq!(stream.info().await.unwrap().state.messages, 3);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_may_bring_user_and_password() {
+    let server = NatsServer::start_with("authorization { user: \"w\", password: \"p@ss\" }\n").await;
+    let connect = async |who: &str| {
+        let url = server.url().replace("://", &format!("://{who}"));
+        Publisher::connect(&url, PublisherOptions::default()).await.map(drop).map_err(|error| error.to_string())
+    };
+    connect("w:p%40ss@").await.unwrap();
+    for who in ["", "w:other@", "w@"] {
+        assert!(connect(who).await.unwrap_err().contains("authorization violation"), "{who}");
+    }
+}
+
 /// The test is the stream here, since a real one does not lose a single ack at will.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ack_that_was_lost_holds_back_what_would_pile_up_behind_it() {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, jetstream};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
+use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 
 use super::{Backoff, NatsError, REQUEST_TIMEOUT};
@@ -140,8 +141,7 @@ pub async fn connect_once(config: &config::Nats) -> Result<Connection, NatsError
 
 async fn open(config: &config::Nats, state: &Arc<State>) -> Result<Live, NatsError> {
     let options = options(config, state).await?;
-    let urls: Vec<&str> = config.url.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
-    let client = options.connect(urls).await.map_err(|error| {
+    let client = options.connect(urls(config).collect::<Vec<_>>()).await.map_err(|error| {
         let text = format!("cannot connect to NATS at {}: {error}", without_secrets(&config.url));
         match error.kind() {
             ConnectErrorKind::ServerParse
@@ -161,6 +161,17 @@ async fn open(config: &config::Nats, state: &Arc<State>) -> Result<Live, NatsErr
     Ok(Live { client, jetstream })
 }
 
+fn urls(config: &config::Nats) -> impl Iterator<Item = &str> {
+    config.url.split(',').map(str::trim).filter(|url| !url.is_empty())
+}
+
+/// What stands before the @ of a URL: user and password, or a token. async-nats passes over it.
+fn secrets_of(url: &str) -> Option<(String, Option<String>)> {
+    let address: ServerAddr = url.parse().ok()?;
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    Some((decoded(address.username()?), address.password().map(decoded)))
+}
+
 async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOptions, NatsError> {
     let state = Arc::clone(state);
     let mut options = ConnectOptions::new()
@@ -173,6 +184,12 @@ async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOpt
         });
     if let Some((user, password)) = &config.user {
         options = options.user_and_password(user.clone(), password.clone());
+    } else if config.nkey.is_none() && config.credentials.is_none() {
+        options = match urls(config).find_map(secrets_of) {
+            Some((user, Some(password))) => options.user_and_password(user, password),
+            Some((token, None)) => options.token(token),
+            None => options,
+        };
     }
     if let Some(nkey) = &config.nkey {
         options = options.nkey(read_seed(nkey)?);
@@ -271,5 +288,13 @@ mod tests {
     fn secrets_stay_out_of_messages() {
         assert_eq!(without_secrets("nats://u:p@host:1, tls://host:2"), "nats://***@host:1,tls://host:2");
         assert_eq!(without_secrets("token@host"), "***@host");
+    }
+
+    #[test]
+    fn urls_bring_secrets() {
+        let secrets = |user: &str, password: Option<&str>| Some((user.to_owned(), password.map(str::to_owned)));
+        assert_eq!(secrets_of("nats://w:p%40ss@host:1"), secrets("w", Some("p@ss")));
+        assert_eq!(secrets_of("s3cret@host"), secrets("s3cret", None));
+        assert_eq!(secrets_of("nats://host:1"), None);
     }
 }
