@@ -11,6 +11,11 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// A database's path as SQLite takes it for nothing but a path, to attach it.
 pub(super) fn attachable(path: &Path) -> Result<String, StoreError> {
     let error = |source| StoreError::Io { path: path.to_owned(), source };
@@ -65,10 +70,7 @@ pub fn size_bytes(database: &Path) -> u64 {
 /// # Errors
 /// [`StoreError::NoRoom`].
 pub fn ensure_room(path: &Path, needed_bytes: u64) -> Result<(), StoreError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let disk = rustix::fs::statvfs(folder)
         .map_err(|error| StoreError::Io { path: folder.to_owned(), source: error.into() })?;
     let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use super::disk::with_suffix;
+use super::disk::{folder_of, with_suffix};
 use crate::clock;
 
 /// How long `run` waits for a command that holds the lock.
@@ -127,10 +127,7 @@ fn canonical(database: &Path) -> Result<PathBuf, StoreError> {
         if let Ok(path) = path.canonicalize() {
             return Ok(path);
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(&path);
         match path.read_link() {
             Ok(target) => path = folder.join(target),
             Err(_) => {

@@ -131,7 +131,7 @@ impl Window {
             if !is_open && self.messages.is_empty() {
                 return;
             }
-            let due = self.due();
+            let (due, has_room) = (self.due(), self.messages.len() < self.max_messages);
             tokio::select! {
                 biased;
                 ack = next(&mut self.acks) => self.take_acks(ack),
@@ -139,7 +139,7 @@ impl Window {
                     self.backoff.reset();
                     self.send_again().await;
                 }
-                count = queue.recv_many(&mut handed, TAKEN_AT_ONCE), if is_open && self.messages.len() < self.max_messages => {
+                count = queue.recv_many(&mut handed, TAKEN_AT_ONCE), if is_open && has_room => {
                     is_open = count > 0;
                     for handed in handed.drain(..) {
                         self.take(handed).await;

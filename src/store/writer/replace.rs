@@ -13,7 +13,7 @@ use super::checkpoints::{Durability, open_kept, while_synced};
 use crate::position::Position;
 use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
-use crate::store::disk::{attachable, remove_database, with_suffix};
+use crate::store::disk::{attachable, folder_of, remove_database, with_suffix};
 use crate::store::open::{set_live_pragmas, set_pragmas};
 use crate::store::replica::{self, RAW_TABLES};
 use crate::store::{Lock, StoreError, position};
@@ -96,8 +96,7 @@ impl Writer {
             return Err(error(std::io::Error::other(why)));
         }
         open_kept(&self.database).and_then(|file| file.sync_all()).map_err(error)?;
-        let folder = self.database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)
+        File::open(folder_of(&self.database)).and_then(|folder| folder.sync_all()).map_err(error)
     }
 
     /// Does something while the live database is attached as `live`.
@@ -145,11 +144,8 @@ impl Writer {
     fn put_in(&mut self, built: &Self) -> Result<(), StoreError> {
         self.connection.flush_prepared_statement_cache();
         // There is one: what was asked for stands in it.
-        let log = with_suffix(&self.database, "-wal");
-        match File::open(&log) {
-            Ok(log) => while_synced(&[&log], || copy(&built.connection, &mut self.connection))?,
-            Err(_) => copy(&built.connection, &mut self.connection)?,
-        }
+        let log = File::open(with_suffix(&self.database, "-wal")).ok();
+        while_synced(log.as_ref().as_slice(), || copy(&built.connection, &mut self.connection))?;
         replica::forget(&self.connection)?;
         self.set_rules((*self.rules).clone())
     }
