@@ -179,6 +179,18 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_the_reasons_in_the_order_of_checking() {
+        let readme = include_str!("../README.md");
+        let table = readme.split_once("\n| reason | what is wrong |\n").unwrap().1;
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let listed: Vec<&str> = rows
+            .flat_map(|row| row.split('|').nth(1).unwrap().split(','))
+            .map(|cell| cell.trim().trim_matches('`'))
+            .collect();
+        assert_eq!(listed, Reason::ALL.map(Reason::as_str));
+    }
+
+    #[test]
     fn the_first_reason_in_order_wins_and_of_equal_ones_the_first_found() {
         let mut findings = Findings::default();
         findings.add(Reason::TooDeep, "a", || "a".into());

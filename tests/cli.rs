@@ -111,6 +111,9 @@ async fn migrations_go_up_and_down_and_leave_nothing() {
     migrate("down");
     migrate("up");
     assert_eq!(schema(), migrated);
+    let funnels = command(folder.path(), NOWHERE).args(["funnel", "list"]).output().unwrap();
+    assert!(funnels.status.success() && funnels.stdout.is_empty());
+    assert!(text(&funnels.stderr).contains("there are no funnels"), "{}", text(&funnels.stderr));
 }
 
 /// The public tables are the specification's to the letter, and our columns stand after them.
@@ -155,6 +158,11 @@ fn configuration_mistakes_end_with_2_and_name_the_key() {
     assert_eq!(lines[1..3], ["    metric.a{b=c}.p98", &format!("    {:>15}", '^')]);
     let usage = command(folder.path(), NOWHERE).arg("frobnicate").output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
+    for flag in ["--config", "--nats", "--database"] {
+        let output = command(folder.path(), NOWHERE).args(["demo", flag, "x"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(&format!("demo takes no {flag}")), "{}", text(&output.stderr));
+    }
     let by_env = command(folder.path(), NOWHERE).env("STREAMGAUGE_BATCH__MAX_DELAY", "soon").arg("check").output();
     assert_eq!(by_env.unwrap().status.code(), Some(2));
 }

@@ -102,6 +102,11 @@ fn note(report: &FunnelReport) -> &'static str {
 }
 
 fn list(reports: &[FunnelReport]) {
+    if reports.is_empty() {
+        err!(
+            "there are no funnels: [[funnels]] of the worker's configuration defines them, at its next start or SIGHUP"
+        );
+    }
     for report in reports {
         let Report { entered, completed, .. } = report.report;
         let rate = percent((entered > 0).then(|| completed as f64 / entered as f64));

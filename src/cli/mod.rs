@@ -99,6 +99,9 @@ pub enum Failure {
     /// Exit status 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Exit status 2.
+    #[error("{0}")]
+    Usage(String),
     /// Exit status 1.
     #[error("{0}")]
     Failed(String),
@@ -121,15 +124,24 @@ impl Cli {
             Err(Failure::Reported) => ExitCode::from(1),
             Err(failure) => {
                 err!("streamgauge: {failure}");
-                ExitCode::from(if matches!(failure, Failure::Config(_)) { 2 } else { 1 })
+                ExitCode::from(if matches!(failure, Failure::Config(_) | Failure::Usage(_)) { 2 } else { 1 })
             }
         }
     }
 
     async fn dispatch(self) -> Result<(), Failure> {
+        let flag = self.configuring_flag();
         // Whatever is configured, these are not of it.
         let sources = match self.command {
-            Command::Demo(args) => return demo::execute(args).await,
+            Command::Demo(args) => match flag {
+                Some(flag) => {
+                    let why = "it has a nats-server, a file and a configuration of its own";
+                    return Err(Failure::Usage(format!(
+                        "demo takes no {flag}: {why}; `streamgauge demo --help` tells more"
+                    )));
+                }
+                None => return demo::execute(args).await,
+            },
             Command::Completions(args) => return completions::execute(&args),
             _ => self.sources(),
         };
@@ -155,6 +167,16 @@ impl Cli {
             Command::Migrate(args) => migrate::execute(args, config).await,
             Command::Check => check::execute(raw),
         }
+    }
+
+    /// The first of the flags that choose a configuration, or change it.
+    fn configuring_flag(&self) -> Option<&'static str> {
+        let flags = [
+            ("--config", self.config.is_some()),
+            ("--nats", self.nats.is_some()),
+            ("--database", self.database.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, is_set)| is_set.then_some(flag))
     }
 
     fn sources(&self) -> Sources {
