@@ -130,18 +130,13 @@ impl Cli {
     }
 
     async fn dispatch(self) -> Result<(), Failure> {
-        let flag = self.configuring_flag();
+        if let (Command::Demo(_), Some(flag)) = (&self.command, self.configuring_flag()) {
+            let why = "it has a nats-server, a file and a configuration of its own";
+            return Err(Failure::Usage(format!("demo takes no {flag}: {why}; `streamgauge demo --help` tells more")));
+        }
         // Whatever is configured, these are not of it.
         let sources = match self.command {
-            Command::Demo(args) => match flag {
-                Some(flag) => {
-                    let why = "it has a nats-server, a file and a configuration of its own";
-                    return Err(Failure::Usage(format!(
-                        "demo takes no {flag}: {why}; `streamgauge demo --help` tells more"
-                    )));
-                }
-                None => return demo::execute(args).await,
-            },
+            Command::Demo(args) => return demo::execute(args).await,
             Command::Completions(args) => return completions::execute(&args),
             _ => self.sources(),
         };
