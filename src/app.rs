@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::analytics::Rules;
 use crate::config::Config;
 use crate::http::{self, Health, Live, Served};
-use crate::judge::Judge;
+use crate::judge::Criteria;
 use crate::nats::{self, DashboardPublisher, DeadLetters, Instance, NatsError, Source};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::rebuild::Rebuild;
@@ -105,7 +105,7 @@ pub async fn run(
     let rebuild = Rebuild { builds, database: lock.database().to_owned(), writer: writer.clone() };
     let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
     let following = tokio::spawn(follow(rules, writer.clone()));
-    let attending = tokio::spawn(attend(writer.clone(), Judge::of(&config), stop.clone()));
+    let attending = tokio::spawn(attend(writer.clone(), config.criteria(), stop.clone()));
     let source = http::Source {
         database: lock.database().to_owned(),
         pool: pool.clone(),
@@ -137,10 +137,10 @@ pub async fn run(
 }
 
 /// Has the writer do what other commands ask for, between batches.
-async fn attend(writer: WriterThread, judge: Judge, stop: CancellationToken) {
+async fn attend(writer: WriterThread, criteria: Criteria, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let judge = judge.clone();
-        let pause = match writer.run(move |writer| writer.attend(&judge)).await {
+        let criteria = criteria.clone();
+        let pause = match writer.run(move |writer| writer.attend(&criteria)).await {
             Ok(true) => continue,
             Ok(false) => LOOK_FOR_REQUESTS_EVERY,
             Err(error @ StoreError::Frozen { .. }) => {
@@ -206,8 +206,7 @@ impl Worker {
         let pipeline = Pipeline {
             source: Source::new(connection.clone(), stream.clone(), self.config.batch, instance),
             writer: self.writer.clone(),
-            prefix: stream.prefix.clone(),
-            limits: self.config.limits.clone(),
+            criteria: self.config.criteria(),
             batch: self.config.batch,
             upto: None,
             new_epoch: self.new_epoch,

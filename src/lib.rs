@@ -41,7 +41,6 @@
 pub mod clock;
 pub mod config;
 pub mod model;
-pub mod natural_id;
 
 pub mod app;
 pub mod pipeline;
@@ -50,17 +49,11 @@ pub mod replay;
 
 pub mod nats;
 
-pub mod decode;
 pub mod judge;
-pub mod rejection;
-pub mod subject;
-pub mod validate;
 
-pub mod batch;
 pub mod position;
 
 pub mod analytics;
-pub mod duplicate;
 pub mod store;
 
 pub mod cli;

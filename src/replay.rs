@@ -10,19 +10,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config};
-use crate::judge::Judge;
+use crate::config::Config;
+use crate::judge::{BatchLimits, Criteria, Limits};
 use crate::nats::{Connection, NatsError, Source};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::position::{Position, stand};
 use crate::store::{self, Lock, MadeOf, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
-use crate::validate::Limits;
 
 /// What is judged at once. A transaction takes many of these, so it waits for them: each key's state is read and written
 /// once for all of them.
-const BATCH: config::Batch =
-    config::Batch { max_messages: 10_000, max_bytes: 8 << 20, max_delay: Duration::from_secs(1) };
+const BATCH: BatchLimits = BatchLimits { max_messages: 10_000, max_bytes: 8 << 20, max_delay: Duration::from_secs(1) };
 
 /// Where a replay ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +67,9 @@ impl Replay {
                 (lock, writer)
             }
             None => {
-                let writer = store::create_replica(&lock, rules, &format!("{:?}", Judge::of(&config))).await?;
+                let writer =
+                    store::create_replica(&lock, rules, &format!("{} {:?}", config.stream.name, config.criteria()))
+                        .await?;
                 (lock, writer)
             }
         };
@@ -150,6 +150,12 @@ impl Replay {
         Ok(())
     }
 
+    /// Limits are those of the configuration only where nothing says what was accepted.
+    fn criteria(&self) -> Criteria {
+        let criteria = self.config.criteria();
+        if self.live.is_some() { Criteria { limits: Limits::NONE, ..criteria } } else { criteria }
+    }
+
     fn source(&self) -> Option<Source> {
         Some(Source::replay(self.connection.clone()?, self.config.stream.clone(), BATCH))
     }
@@ -160,9 +166,7 @@ impl Replay {
             let pipeline = Pipeline {
                 source,
                 writer: self.writer.clone(),
-                prefix: self.config.stream.prefix.clone(),
-                // What was accepted is not judged by limits again.
-                limits: if self.live.is_some() { Limits::NONE } else { Judge::of(&self.config).limits },
+                criteria: self.criteria(),
                 batch: BATCH,
                 upto: Some(upto),
                 new_epoch: false,

@@ -10,8 +10,7 @@ use hashbrown::Equivalent;
 use serde::{Deserialize, Serialize};
 
 use super::{ByKey, Group, Merge, Session, State, period};
-use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
-use crate::natural_id;
+use crate::model::{AnalyticsEvent, JsonObject, Timestamp, natural_id};
 
 /// Names that a breakdown shows; the others are summed up under `$other`.
 pub const MAX_NAMES: usize = 100;

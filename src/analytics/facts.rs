@@ -106,8 +106,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::analytics::dashboard::SeriesGroup;
-    use crate::analytics::dashboard::{Dashboards, Widget};
+    use crate::analytics::dashboard::{Dashboards, SeriesGroup, Widget};
     use crate::analytics::funnel::Funnels;
     use crate::analytics::{FeatureRules, Group, State};
     use crate::model::{EventBuilder, MetricBuilder, SessionBuilder};

@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 
 use super::parsed::{ParsedEvent, is_asked_for};
 use super::{ByKey, ExactSum, Group, Merge, State, period};
-use crate::model::{AnalyticsEvent, FeatureUsage, JsonObject};
-use crate::natural_id;
+use crate::model::{AnalyticsEvent, FeatureUsage, JsonObject, natural_id};
 
 const MAX_NAME_CHARS: usize = 128;
 /// The event type that is a usage by default.

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ByKey, Distribution, ExactSum, Group, Merge, State, merged, period};
-use crate::model::{JsonObject, Metric, MetricAggregate, MetricType, PeriodType, Timestamp};
-use crate::natural_id;
+use crate::model::{JsonObject, Metric, MetricAggregate, MetricType, PeriodType, Timestamp, natural_id};
 
 /// The group of `metric_aggregates`.
 #[derive(Debug, Clone, Copy, PartialEq)]

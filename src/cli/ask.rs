@@ -6,7 +6,7 @@ use super::Failure;
 use super::replaying::ensure_nothing_undone;
 use super::signals::stop_token;
 use crate::config::Config;
-use crate::judge::Judge;
+use crate::judge::Criteria;
 use crate::store::{self, Asking, Lock, Outcome, Request, StoreError};
 
 /// How often to look whether the holder is gone.
@@ -47,16 +47,16 @@ pub(super) async fn ask(
             Some(lock) => Some(store::open_writer(lock, config.rules.clone()).await.map_err(Failure::failed)?),
             None => None,
         };
-        let (database, judge, request, stop) = (path.clone(), Judge::of(config), request.clone(), stop.clone());
+        let (database, criteria, request, stop) = (path.clone(), config.criteria(), request.clone(), stop.clone());
         let waiting = store::blocking(move || {
             let asked = match asking {
                 Some(asked) => asked,
                 None => Asking::ask(&database, &request)?,
             };
             if let Some(mut writer) = writer {
-                while !stop.is_cancelled() && attend(&mut writer, &judge)? {}
+                while !stop.is_cancelled() && attend(&mut writer, &criteria)? {}
                 writer.rebuild()?;
-                while !stop.is_cancelled() && attend(&mut writer, &judge)? {}
+                while !stop.is_cancelled() && attend(&mut writer, &criteria)? {}
             }
             let until = std::time::Instant::now() + LOOK_FOR_LOCK_EVERY;
             let mut outcome = None;
@@ -85,8 +85,8 @@ pub(super) async fn ask(
     }
 }
 
-fn attend(writer: &mut store::Writer, judge: &Judge) -> Result<bool, StoreError> {
-    match writer.attend(judge) {
+fn attend(writer: &mut store::Writer, criteria: &Criteria) -> Result<bool, StoreError> {
+    match writer.attend(criteria) {
         // What was damaged is left out from now on.
         Err(StoreError::Frozen { .. }) => Ok(true),
         result => result,

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::Failure;
 use super::ask::ask;
 use crate::config::Config;
+use crate::judge::Reason;
 use crate::model::Timestamp;
-use crate::rejection::Reason;
 use crate::store::{self, DeadLetterId, DeadLetterKey, Letter, Outcome, Request, Selection, StoreError};
 
 #[derive(Debug, clap::Subcommand)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ConfigError, raw};
 use crate::analytics::Rules;
-use crate::validate::Limits;
+use crate::judge::{BatchLimits, Criteria, Limits};
 
 /// async-nats buffers 65,536 messages a subscription and asks for up to 1.5 batches; what is beyond is dropped.
 const MAX_BATCH_MESSAGES: usize = 40_000;
@@ -25,7 +25,7 @@ pub struct Config {
     /// The SQLite file.
     pub database_path: PathBuf,
     /// How much one transaction takes.
-    pub batch: Batch,
+    pub batch: BatchLimits,
     /// Where numbers are published.
     pub dashboard: Dashboard,
     /// Health, metrics and version.
@@ -34,6 +34,13 @@ pub struct Config {
     pub limits: Limits,
     /// What derived tables depend on.
     pub rules: Rules,
+}
+
+impl Config {
+    /// What messages are judged by.
+    pub fn criteria(&self) -> Criteria {
+        Criteria { prefix: self.stream.prefix.clone(), limits: self.limits.clone() }
+    }
 }
 
 /// How to reach NATS.
@@ -80,17 +87,6 @@ pub struct Stream {
     pub max_age: Option<Duration>,
     pub max_bytes: Option<i64>,
     pub duplicate_window: Duration,
-}
-
-/// How much one transaction takes.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch {
-    /// Number of messages.
-    pub max_messages: usize,
-    /// Bytes of payloads.
-    pub max_bytes: usize,
-    /// How long to wait for a batch to fill, under backlog.
-    pub max_delay: Duration,
 }
 
 /// Where numbers are published.
@@ -208,12 +204,12 @@ fn database_path(url: &str) -> Result<PathBuf, ConfigError> {
     Ok(PathBuf::from(path))
 }
 
-fn check_batch(batch: &raw::Batch) -> Result<Batch, ConfigError> {
+fn check_batch(batch: &raw::Batch) -> Result<BatchLimits, ConfigError> {
     ensure("batch.max_messages", (1..=MAX_BATCH_MESSAGES).contains(&batch.max_messages), "must be 1 to 40000")?;
     let bytes = batch.max_bytes.0;
     ensure("batch.max_bytes", (MIN_BATCH_BYTES..=MAX_BATCH_BYTES).contains(&bytes), "must be 64KiB to 1024MiB")?;
     ensure("batch.max_delay", batch.max_delay.0 <= MAX_BATCH_DELAY, "must be at most 2s")?;
-    Ok(Batch { max_messages: batch.max_messages, max_bytes: to_usize(bytes), max_delay: batch.max_delay.0 })
+    Ok(BatchLimits { max_messages: batch.max_messages, max_bytes: to_usize(bytes), max_delay: batch.max_delay.0 })
 }
 
 fn check_dashboard(dashboard: raw::Dashboard, stream: &raw::Stream) -> Result<Dashboard, ConfigError> {

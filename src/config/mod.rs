@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{ConfigError as LayerError, File, FileFormat};
 
-pub use checked::{Batch, Config, Dashboard, Http, Nats, NatsTls, Stream};
+pub use checked::{Config, Dashboard, Http, Nats, NatsTls, Stream};
 pub use quantity::{HumanDuration, HumanSize};
 
 /// The file that is read where none is named.

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Config;
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
-use crate::validate::{Judged, Supplied};
 
 /// 2026-01-31T12:00:00Z
 const RECV_NS: i64 = 1_769_860_800_000_000_000;
@@ -28,7 +27,7 @@ fn outcome_of(subject: &str, payload: impl Into<Bytes>) -> Result<Message, Rejec
     judge().judge(delivery).outcome
 }
 
-fn event(fields: Value) -> Result<Judged<AnalyticsEvent>, Rejection> {
+fn event(fields: Value) -> Result<Accepted<AnalyticsEvent>, Rejection> {
     let mut message = json!({"event_type": "track", "event_name": "x"});
     merge(&mut message, fields);
     match outcome_of("analytics.events", message.to_string())? {
@@ -37,7 +36,7 @@ fn event(fields: Value) -> Result<Judged<AnalyticsEvent>, Rejection> {
     }
 }
 
-fn metric(fields: Value) -> Result<Judged<Metric>, Rejection> {
+fn metric(fields: Value) -> Result<Accepted<Metric>, Rejection> {
     let mut message = json!({"name": "cpu", "value": 1});
     merge(&mut message, fields);
     match outcome_of("analytics.metrics", message.to_string())? {
@@ -46,7 +45,7 @@ fn metric(fields: Value) -> Result<Judged<Metric>, Rejection> {
     }
 }
 
-fn session(fields: Value) -> Result<Judged<SessionMessage>, Rejection> {
+fn session(fields: Value) -> Result<Accepted<SessionMessage>, Rejection> {
     let mut message = json!({"session_id": "s", "kind": "start"});
     merge(&mut message, fields);
     match outcome_of("analytics.sessions", message.to_string())? {
@@ -62,7 +61,7 @@ fn merge(message: &mut Value, fields: Value) {
 }
 
 /// The reason and field of a rejection; `None` if it was accepted, its time included.
-fn verdict<T>(outcome: Result<Judged<T>, Rejection>) -> Option<(Reason, String)> {
+fn verdict<T>(outcome: Result<Accepted<T>, Rejection>) -> Option<(Reason, String)> {
     let rejection = match outcome {
         Ok(judged) => judged.untimely?,
         Err(rejection) => rejection,

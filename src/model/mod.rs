@@ -9,6 +9,7 @@ mod builder;
 mod event;
 mod json;
 mod metric;
+pub mod natural_id;
 mod session;
 mod timestamp;
 

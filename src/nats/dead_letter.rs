@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Connection, NatsError, stream};
+use crate::config;
+use crate::judge::subject;
 use crate::model::Timestamp;
 use crate::store::{self, DeadLetter, DeadLetterKey, StoreError, Unpublished, WriterThread};
-use crate::{config, subject};
 
 /// Rows published at once, and marked together.
 const PAGE_ROWS: u32 = 256;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::NatsError;
-use crate::decode::Delivery;
+use crate::judge::Delivery;
 
 #[derive(Deserialize)]
 struct Answer {

@@ -18,9 +18,8 @@ use tokio::sync::watch;
 use super::consumer::{self, Instance, PULL_EXPIRY};
 use super::stream::{self, Found, nanos};
 use super::{Connection, NatsError, fetch};
-use crate::batch::Batch;
 use crate::config;
-use crate::decode::Delivery;
+use crate::judge::{Batch, BatchLimits, Delivery};
 use crate::position::{Position, Refusal, StreamState};
 use crate::store::{Committed, MAX_BATCHES};
 
@@ -69,7 +68,7 @@ pub struct Source {
     config: config::Stream,
     /// None where it replays: through a consumer of its own, which needs no acks and leaves the durable one alone.
     instance: Option<Instance>,
-    batch: config::Batch,
+    batch: BatchLimits,
     is_paused: bool,
     missing_since: Option<Instant>,
     foreign_resets: VecDeque<Instant>,
@@ -98,16 +97,16 @@ impl std::fmt::Debug for Reading {
 
 impl Source {
     /// A source that asks for as much at once as a batch takes.
-    pub fn new(connection: Connection, config: config::Stream, batch: config::Batch, instance: Instance) -> Self {
+    pub fn new(connection: Connection, config: config::Stream, batch: BatchLimits, instance: Instance) -> Self {
         Self::of(connection, config, batch, Some(instance))
     }
 
     /// A source that reads what a database has read before, beside whoever reads now.
-    pub fn replay(connection: Connection, config: config::Stream, batch: config::Batch) -> Self {
+    pub fn replay(connection: Connection, config: config::Stream, batch: BatchLimits) -> Self {
         Self::of(connection, config::Stream { create: false, ..config }, batch, None)
     }
 
-    fn of(connection: Connection, config: config::Stream, batch: config::Batch, instance: Option<Instance>) -> Self {
+    fn of(connection: Connection, config: config::Stream, batch: BatchLimits, instance: Option<Instance>) -> Self {
         Self {
             batch,
             is_paused: false,

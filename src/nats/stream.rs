@@ -10,9 +10,10 @@ use async_nats::jetstream::stream::{Compression, Config, DirectGetErrorKind, Ret
 use tokio::time::Instant;
 
 use super::{Backoff, Connection, NatsError, consumer, fetch};
+use crate::config;
+use crate::judge::subject;
 use crate::model::Timestamp;
 use crate::position::{Position, StreamState};
-use crate::{config, subject};
 
 /// How long the stream of dead letters recognises a row that is published again after a crash.
 const DEAD_LETTER_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);

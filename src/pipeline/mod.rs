@@ -16,15 +16,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Batch;
-use crate::config;
-use crate::decode::Delivery;
-use crate::judge::Judge;
+use crate::judge::{Batch, BatchLimits, Criteria, Delivery, Judge};
 use crate::nats::{Backoff, Interrupted, NatsError, Silence, Source};
 use crate::position::{Position, Standing, stand};
 use crate::store::{Committed, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
-use crate::validate::Limits;
 use round::{Round, Write, Written, room};
 use trouble::Trouble;
 
@@ -52,12 +48,10 @@ pub struct Pipeline {
     pub source: Source,
     /// Where they go.
     pub writer: WriterThread,
-    /// `stream.prefix`
-    pub prefix: String,
-    /// `[limits]`
-    pub limits: Limits,
+    /// What messages are judged by.
+    pub criteria: Criteria,
     /// `[batch]`
-    pub batch: config::Batch,
+    pub batch: BatchLimits,
     /// Where a replay ends; none where messages are read as they come.
     pub upto: Option<u64>,
     /// Whether the operator lets a stream that cannot go on begin a new epoch.
@@ -189,7 +183,7 @@ impl Pipeline {
     }
 
     async fn fetch_batch(&mut self, after: &Position, count: usize) -> Result<Batch, NatsError> {
-        let judge = self.judge(after);
+        let judge = self.criteria.judge_at(after);
         let mut batch = Batch::after(after.clone());
         while batch.verdicts.len() < count && !batch.is_full(self.batch) {
             let Some(delivery) = self.source.fetch_after(&batch.end()).await? else { break };
@@ -205,15 +199,6 @@ impl Pipeline {
         Ok(batch)
     }
 
-    fn judge(&self, position: &Position) -> Judge {
-        Judge {
-            prefix: self.prefix.clone(),
-            stream: position.stream.clone(),
-            epoch: position.epoch,
-            limits: self.limits.clone(),
-        }
-    }
-
     /// Reads, judges and commits until something breaks or `stop`. Tells whether anything was committed.
     async fn read(
         &mut self,
@@ -221,7 +206,7 @@ impl Pipeline {
         mut losses: watch::Receiver<u64>,
         stop: &CancellationToken,
     ) -> Result<(Ended, bool), PipelineError> {
-        let judge = self.judge(&position);
+        let judge = self.criteria.judge_at(&position);
         let mut round = Round::after(position);
         let mut idle = tokio::time::interval_at(Instant::now() + IDLE_CHECK, IDLE_CHECK);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);

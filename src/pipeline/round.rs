@@ -6,9 +6,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::time::Instant;
 
-use crate::batch::Batch;
-use crate::config;
-use crate::judge::Verdict;
+use crate::judge::{Batch, BatchLimits, Verdict};
 use crate::position::Position;
 use crate::store::{Committed, StoreError};
 
@@ -55,7 +53,7 @@ impl Round {
     }
 
     /// The writer takes what is there when it is free; only under backlog does it wait for the batch to fill.
-    pub(super) fn is_due(&self, limits: config::Batch, has_backlog: bool) -> bool {
+    pub(super) fn is_due(&self, limits: BatchLimits, has_backlog: bool) -> bool {
         let is_filled = self.batch.is_full(limits) || self.began.elapsed() >= limits.max_delay;
         self.can_write() && (!self.left_over.is_empty() || !has_backlog || is_filled)
     }

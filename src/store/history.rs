@@ -13,12 +13,9 @@ use rusqlite::{Connection, Transaction};
 use super::open::open_blocking_reader;
 use super::raw::{RawTable, is_unreadable};
 use super::{StoreError, from_sql, position, rejections, to_sql};
-use crate::batch::Batch;
-use crate::decode::Delivery;
-use crate::judge::Verdict;
+use crate::judge::{Accepted, Batch, Delivery, Supplied, Verdict};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage};
 use crate::position::Position;
-use crate::validate::{Judged, Supplied};
 
 /// Stored rows that stand for messages, in memory at once.
 const CHUNK_ROWS: usize = 10_000;
@@ -49,7 +46,7 @@ impl Range {
 }
 
 /// What of a batch was accepted.
-pub(super) struct Accepted {
+pub(super) struct AcceptedParts {
     /// Whether each of its messages was.
     pub(super) are_accepted: Vec<bool>,
     /// What stored rows stand for.
@@ -82,7 +79,7 @@ impl History {
     }
 
     /// What of a batch was accepted, by what is listed of it. The database must have applied it.
-    pub(super) fn accepted(batch: &Batch, listed: &[u64]) -> Accepted {
+    pub(super) fn accepted(batch: &Batch, listed: &[u64]) -> AcceptedParts {
         let mut stand_ins: Vec<Range> = Vec::new();
         for gap in &batch.gaps {
             stand_ins.push(Range { first_seq: gap.first_seq, last_seq: gap.last_seq });
@@ -97,7 +94,7 @@ impl History {
             }
             are_accepted.push(verdict.outcome.is_ok() && !is_listed);
         }
-        Accepted { are_accepted, stand_ins }
+        AcceptedParts { are_accepted, stand_ins }
     }
 
     /// What is read is of one moment, until this is dropped.
@@ -203,7 +200,7 @@ impl History {
             };
             let size_bytes = super::raw::size_bytes(row, width - 3)?;
             chunk_bytes += size_bytes;
-            let judged = Judged { record, supplied: Supplied::from_bits(supplied), untimely: None };
+            let judged = Accepted { record, supplied: Supplied::from_bits(supplied), untimely: None };
             let delivery = Delivery {
                 subject: String::new(),
                 payload: Bytes::new(),

@@ -5,10 +5,8 @@ use rusqlite::{CachedStatement, Connection, Transaction, params, params_from_ite
 use super::letters::{DeadLetterKey, Selection};
 use super::raw::End;
 use super::{from_sql, to_sql};
-use crate::decode::Delivery;
-use crate::judge::Verdict;
+use crate::judge::{Delivery, Rejection, Verdict};
 use crate::model::Kind;
-use crate::rejection::Rejection;
 
 pub(super) struct Ledger<'tx> {
     insert: CachedStatement<'tx>,

@@ -60,9 +60,9 @@ impl StreamStatus {
 /// Rows of the ledger that are not open any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
 pub struct ClosedDeadLetters {
-    /// Judged again, they became rows.
+    /// Accepted again, they became rows.
     pub applied: i64,
-    /// Judged again, they were copies.
+    /// Accepted again, they were copies.
     pub duplicate: i64,
     /// They were let go.
     pub dropped: i64,

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use streamgauge::batch::Batch;
-use streamgauge::decode::Delivery;
-use streamgauge::judge::Judge;
+use streamgauge::judge::{Batch, Delivery, Judge};
 use streamgauge::store::{Aside, Swapped, Writer};
 
 use crate::full::peak_mib;

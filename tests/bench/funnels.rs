@@ -7,8 +7,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use streamgauge::analytics::funnel::{Chain, History, Hit, Opening, Rule, Segment, Segments};
-use streamgauge::batch::Batch;
 use streamgauge::config::{self, Config, Sources};
+use streamgauge::judge::Batch;
 use streamgauge::nats::Outgoing;
 use streamgauge::store::MAX_BATCHES;
 

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use streamgauge::config::Config;
-use streamgauge::judge::Judge;
+use streamgauge::judge::{Judge, Message};
 use streamgauge::model::{AnalyticsEvent, JsonObject, Metric};
 use streamgauge::nats::Outgoing;
 use streamgauge::store::WRITER_PRAGMAS;
-use streamgauge::validate::Message;
 
 use crate::full::copy;
 use crate::workload::delivery;

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use streamgauge::decode::Delivery;
+use streamgauge::judge::Delivery;
 use streamgauge::model::Kind;
 use streamgauge::nats::Outgoing;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamgauge::decode::Delivery;
+use streamgauge::judge::Delivery;
 
 use super::{START_MS, Store, runtime};
 

@@ -1,7 +1,7 @@
 //! Numbers that change because time passes.
 
 use serde_json::json;
-use streamgauge::decode::Delivery;
+use streamgauge::judge::Delivery;
 
 use super::{START_MS, Store, runtime};
 

@@ -1,10 +1,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use streamgauge::batch::Batch;
 use streamgauge::config::{self, Config, Sources};
-use streamgauge::decode::Delivery;
-use streamgauge::judge::Judge;
+use streamgauge::judge::{Batch, Criteria, Delivery, Judge};
 use streamgauge::position::Position;
 use streamgauge::store::{self, Lock, StoreError, Writer};
 
@@ -118,6 +116,10 @@ impl Store {
         writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
         let judge = Judge { prefix: "analytics".into(), stream: "ANALYTICS".into(), epoch: 1, limits: config.limits };
         Self { folder, writer, judge }
+    }
+
+    fn criteria(&self) -> Criteria {
+        Criteria { prefix: self.judge.prefix.clone(), limits: self.judge.limits.clone() }
     }
 
     /// Closes the database and opens it again, as a worker with that configuration would, and makes anew what it asks

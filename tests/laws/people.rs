@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use streamgauge::decode::Delivery;
+use streamgauge::judge::Delivery;
 use uuid::Uuid;
 
 use super::naive_sessions::{self, NAMESPACE, assert_same};
 use super::people_config::{CONFIG, funnels, numbers, rules};
-use super::{CRASH_POINTS, START_MS, Store, naive_activity, runtime, shuffle};
-use super::{naive_dashboard, naive_features, naive_funnels};
+use super::{
+    CRASH_POINTS, START_MS, Store, naive_activity, naive_dashboard, naive_features, naive_funnels, runtime, shuffle,
+};
 
 const MINUTE_MS: i64 = 60_000;
 /// The default.

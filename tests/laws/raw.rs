@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::json;
-use streamgauge::decode::Delivery;
+use streamgauge::judge::Delivery;
 
 use super::{CRASH_POINTS, START_MS, Store, runtime, shuffle};
 

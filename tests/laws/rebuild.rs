@@ -4,8 +4,7 @@ use proptest::prelude::*;
 use streamgauge::store::{Aside, Lock, Migrations};
 
 use super::people::{self, deliveries, small};
-use super::people_config;
-use super::{Store, config, open, runtime};
+use super::{Store, config, open, people_config, runtime};
 
 /// Of what three starts are configured with; each changes something of the one before.
 const CONFIGS: [&str; 3] = [people_config::CONFIG, "limits.session_timeout = '20m'", "features_defaults = false"];

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use streamgauge::batch::Batch;
-use streamgauge::judge::Judge;
+use streamgauge::judge::{Batch, Judge, Limits};
 use streamgauge::store::{self, Asking, Lock, MadeOf, Request, Selection, StoreError, Writer};
-use streamgauge::validate::Limits;
 
 use super::people::{deliveries, small};
 use super::{Store, config, people_config, runtime};
@@ -75,7 +73,7 @@ impl World {
     }
 
     /// Feeds the rebuild with what the stream holds, up to where the worker stands; the pipeline's part in it.
-    fn replay(&mut self, stream: &[streamgauge::decode::Delivery], count: usize) {
+    fn replay(&mut self, stream: &[streamgauge::judge::Delivery], count: usize) {
         let (live, judge) = (self.live.position(), Judge { limits: Limits::NONE, ..self.live.judge.clone() });
         let replica = self.replica(MadeOf::Stream);
         let stands = replica.position_in(&live).unwrap();
@@ -96,8 +94,9 @@ impl World {
 
     fn ask(&mut self, request: &Request) -> store::Outcome {
         let asked = Asking::ask(&self.live.path(), request).unwrap();
+        let criteria = self.live.criteria();
         loop {
-            match self.live.writer.attend(&self.live.judge) {
+            match self.live.writer.attend(&criteria) {
                 Ok(true) | Err(StoreError::Frozen { .. }) => {}
                 Ok(false) => break,
                 Err(error) => panic!("{error}"),
@@ -133,7 +132,7 @@ proptest! {
         let stream = deliveries(&messages, &order);
         let mut rest = stream.as_slice();
         // What the stream has lost when the rebuild reads it; the worker has read it all before.
-        let still_there = |delivery: &&streamgauge::decode::Delivery| {
+        let still_there = |delivery: &&streamgauge::judge::Delivery| {
             delivery.stream_sequence > purged_upto && !gone.contains(&delivery.stream_sequence)
         };
         let left: Vec<_> = stream.iter().filter(still_there).cloned().collect();
@@ -182,7 +181,7 @@ proptest! {
         store::remove_database(&world.replica_path()).unwrap();
         world.live.database().write().execute_batch("DELETE FROM analytics_sessions; UPDATE _activity_states SET state = x'00'").unwrap();
         let asked = Asking::ask(&world.live.path(), &Request::Rebuild { groups: Vec::new() }).unwrap();
-        world.live.writer.attend(&world.live.judge).unwrap();
+        world.live.writer.attend(&world.live.criteria()).unwrap();
         world.live.writer.rebuild().unwrap();
         prop_assert!(asked.outcome().unwrap().is_some());
         prop_assert_eq!(&all_of(&world.live.path()), &expected, "groups");

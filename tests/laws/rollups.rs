@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Timelike, Utc, Weekday};
 use proptest::prelude::*;
 use serde_json::json;
-use streamgauge::decode::Delivery;
+use streamgauge::judge::Delivery;
 
 use super::{CRASH_POINTS, Store, runtime, shuffle};
 use crate::support::{Database, plain_sum};

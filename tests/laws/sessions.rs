@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use streamgauge::decode::Delivery;
+use streamgauge::judge::Delivery;
 
 use super::naive_sessions::{recompute, stored};
 use super::{CRASH_POINTS, START_MS, Store, runtime, shuffle};

@@ -27,8 +27,7 @@ pub use shown::{Shown, minute, whole_minutes};
 pub use tally::{Counters, Tally};
 
 use super::period;
-use crate::model::{PeriodType, Timestamp};
-use crate::natural_id;
+use crate::model::{PeriodType, Timestamp, natural_id};
 
 /// Periods as the configuration names them.
 const PERIODS: [(&str, PeriodType); 4] =

@@ -23,8 +23,7 @@ use serde::Serialize;
 
 use super::parsed::{ParsedEvent, is_asked_for};
 use super::session::{Actor, ActorRef};
-use crate::model::AnalyticsEvent;
-use crate::natural_id;
+use crate::model::{AnalyticsEvent, natural_id};
 
 pub use condition::{Condition, Op};
 pub use facts::FunnelFacts;

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Session};
 use crate::analytics::{Merge as _, entry_of};
-use crate::model::{AnalyticsEvent, Timestamp};
-use crate::natural_id;
+use crate::model::{AnalyticsEvent, Timestamp, natural_id};
 
 /// Who an event is of: its user, else its anonymous id. A user and an anonymous id of the same text are two.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

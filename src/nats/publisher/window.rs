@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::acks::{Acks, Said};
 use super::{Acknowledged, Answer, Outgoing, PublishFailure, PublisherOptions};
+use crate::judge::subject;
 use crate::nats::{Backoff, Connection, REQUEST_TIMEOUT};
-use crate::subject;
 
 /// How long the client may take to accept a message. It buffers; where the buffer is full, the connection hangs.
 const SEND_PATIENCE: Duration = Duration::from_secs(1);

@@ -9,8 +9,7 @@ use super::series::{self, SeriesTables};
 use super::watermark;
 use crate::analytics::dashboard::{self, Dashboards, Expression, SeriesPeriod, Shown, Widget};
 use crate::analytics::{Rules, period};
-use crate::model::{PeriodType, Timestamp};
-use crate::natural_id;
+use crate::model::{PeriodType, Timestamp, natural_id};
 use crate::store::{StoreError, position, to_sql};
 
 const SELECT_SHOWN: &str = "SELECT value, previous_value, change_percent FROM _dashboard_outbox \

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::{Table, put_state, select_state};
-use crate::analytics::State;
 use crate::analytics::dashboard::{Dashboards, SeriesFact, SeriesGroup, SeriesPeriod, Tally};
-use crate::analytics::{Change, Rules};
+use crate::analytics::{Change, Rules, State};
 use crate::model::{PeriodType, Timestamp};
 use crate::store::StoreError;
 

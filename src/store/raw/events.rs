@@ -3,15 +3,15 @@
 use rusqlite::{CachedStatement, Row, params};
 
 use super::{RawTable, RowOrigin, parsed};
+use crate::judge::{Accepted, Message};
 use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
-use crate::validate::{Judged, Message};
 
 impl RawTable for AnalyticsEvent {
     const TABLE: &'static str = "analytics_events";
     const COLUMNS: &'static str = "id, event_type, event_name, timestamp, session_id, user_id, properties, context, page_url, \
          referrer, anonymous_id";
 
-    fn message(judged: Judged<Self>) -> Message {
+    fn message(judged: Accepted<Self>) -> Message {
         Message::Event(Box::new(judged))
     }
 

@@ -3,14 +3,14 @@
 use rusqlite::{CachedStatement, Row, params};
 
 use super::{RawTable, RowOrigin, parsed};
+use crate::judge::{Accepted, Message};
 use crate::model::{JsonObject, Metric, Timestamp};
-use crate::validate::{Judged, Message};
 
 impl RawTable for Metric {
     const TABLE: &'static str = "metrics";
     const COLUMNS: &'static str = "id, name, metric_type, value, timestamp, tags, unit";
 
-    fn message(judged: Judged<Self>) -> Message {
+    fn message(judged: Accepted<Self>) -> Message {
         Message::Metric(Box::new(judged))
     }
 

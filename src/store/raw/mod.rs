@@ -7,9 +7,7 @@ mod write;
 
 use rusqlite::{CachedStatement, Row, Transaction};
 
-use crate::duplicate::{self, Record};
-use crate::rejection::Rejection;
-use crate::validate::{Judged, Message, Supplied};
+use crate::judge::{Accepted, Message, Record, Rejection, Supplied, compare, unreadable};
 
 pub use write::Counts;
 pub(super) use write::{End, Written, stored, write, write_accepted};
@@ -21,7 +19,7 @@ pub(super) trait RawTable: Record + Sized {
     const COLUMNS: &'static str;
 
     /// The record as a message that was judged.
-    fn message(judged: Judged<Self>) -> Message;
+    fn message(judged: Accepted<Self>) -> Message;
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize>;
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self>;
 }
@@ -66,7 +64,7 @@ impl<'tx> Insert<'tx> {
     /// Stores a record where its id is new and its time permits.
     pub(super) fn insert_new<T: RawTable>(
         &mut self,
-        judged: &Judged<T>,
+        judged: &Accepted<T>,
         origin: RowOrigin,
     ) -> rusqlite::Result<Outcome> {
         if let Some(untimely) = &judged.untimely {
@@ -80,16 +78,16 @@ impl<'tx> Insert<'tx> {
     }
 
     /// Compares with the stored record of the same id; none where there is none.
-    fn compare<T: RawTable>(&mut self, judged: &Judged<T>) -> rusqlite::Result<Option<Outcome>> {
+    fn compare<T: RawTable>(&mut self, judged: &Accepted<T>) -> rusqlite::Result<Option<Outcome>> {
         let columns = self.select.column_count();
         let stored = self
             .select
             .query_row([judged.record.id()], |row| Ok((T::from_row(row)?, Supplied::from_bits(row.get(columns - 1)?))));
         let compared = match stored {
-            Ok((stored, supplied)) => duplicate::compare(&stored, supplied, judged),
+            Ok((stored, supplied)) => compare(&stored, supplied, judged),
             Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(None),
             // Some other program wrote that row.
-            Err(error) if is_unreadable(&error) => Err(duplicate::unreadable::<T>(judged.record.id(), &error)),
+            Err(error) if is_unreadable(&error) => Err(unreadable::<T>(judged.record.id(), &error)),
             Err(error) => return Err(error),
         };
         Ok(Some(compared.map_or_else(Outcome::Rejected, |()| Outcome::Duplicate)))

@@ -3,15 +3,15 @@
 use rusqlite::{CachedStatement, Row, params};
 
 use super::{RawTable, RowOrigin, parsed};
+use crate::judge::{Accepted, Message};
 use crate::model::{SessionMessage, Timestamp};
-use crate::validate::{Judged, Message};
 
 impl RawTable for SessionMessage {
     const TABLE: &'static str = "_session_messages";
     const COLUMNS: &'static str = "id, session_id, kind, timestamp, user_id, anonymous_id, device_type, browser, os, country, \
          city, referrer, landing_page, exit_page";
 
-    fn message(judged: Judged<Self>) -> Message {
+    fn message(judged: Accepted<Self>) -> Message {
         Message::Session(Box::new(judged))
     }
 

@@ -4,12 +4,10 @@ use rusqlite::Transaction;
 
 use super::{Insert, Outcome, RowOrigin};
 use crate::analytics::Stored;
-use crate::judge::Verdict;
+use crate::judge::{Accepted, Message, Rejection, Verdict};
 use crate::model::{AnalyticsEvent, Metric, SessionMessage, Timestamp};
-use crate::rejection::Rejection;
 use crate::store::rejections::Ledger;
 use crate::store::to_sql;
-use crate::validate::{Judged, Message};
 
 /// How the messages of a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,7 +157,7 @@ impl Tables<'_> {
     }
 }
 
-fn origin<T>(epoch: i64, verdict: &Verdict, judged: &Judged<T>) -> RowOrigin {
+fn origin<T>(epoch: i64, verdict: &Verdict, judged: &Accepted<T>) -> RowOrigin {
     RowOrigin {
         epoch,
         stream_seq: to_sql(verdict.delivery.stream_sequence),

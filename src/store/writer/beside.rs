@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::analytics::{Facts, Rules};
-use crate::batch::Batch;
+use crate::judge::Batch;
 use crate::store::raw::{End, stored};
 
 /// Batches of fewer messages are not worth a thread.

@@ -19,7 +19,6 @@ use tokio::sync::watch;
 pub(super) use self::begin::transact;
 use self::beside::{FactsBeside, Held};
 use self::checkpoints::{Checkpoints, Durability};
-use super::aside;
 use super::board::Board;
 use super::committed::Committed;
 use super::derived::{Build, GroupName, GroupSet, Touched};
@@ -27,9 +26,9 @@ use super::history::History;
 use super::letters::DeadLetterKey;
 use super::raw::{self, Counts, End, Written};
 use super::spent::Spent;
-use super::{StoreError, derived, gaps, position, rejections, replica};
+use super::{StoreError, aside, derived, gaps, position, rejections, replica};
 use crate::analytics::{Facts, Rules};
-use crate::batch::Batch;
+use crate::judge::Batch;
 use crate::position::{Gap, Position};
 
 /// Batches that may share a transaction.

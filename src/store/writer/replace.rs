@@ -11,12 +11,11 @@ use rusqlite::config::DbConfig;
 use super::Writer;
 use super::checkpoints::{Durability, open_kept, while_synced};
 use crate::position::Position;
-use crate::store::carry_over;
 use crate::store::control::{self, Outcome, Wanted};
 use crate::store::disk::{attachable, folder_of, remove_database, with_suffix};
 use crate::store::open::{set_live_pragmas, set_pragmas};
 use crate::store::replica::{self, RAW_TABLES};
-use crate::store::{Lock, StoreError, position};
+use crate::store::{Lock, StoreError, carry_over, position};
 
 /// Between tries to begin while another process writes.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);

@@ -3,10 +3,10 @@
 use std::sync::mpsc::sync_channel;
 
 use super::{Work, Writer};
-use crate::batch::Batch;
+use crate::judge::Batch;
 use crate::position::Position;
 use crate::store::committed::Committed;
-use crate::store::history::{Accepted, History, Range};
+use crate::store::history::{AcceptedParts, History, Range};
 use crate::store::raw::{self, Counts, End, Written};
 use crate::store::spent::Spent;
 use crate::store::{StoreError, position, replica};
@@ -77,7 +77,7 @@ impl Writer {
         so_far: &mut Committed,
     ) -> Result<Vec<End>, StoreError> {
         let epoch = batch.after.epoch;
-        let Accepted { are_accepted, stand_ins } = History::accepted(batch, listed);
+        let AcceptedParts { are_accepted, stand_ins } = History::accepted(batch, listed);
         // First: they were stored, so no other message was accepted with their ids before them.
         for range in stand_ins {
             self.write_rows(work, history, epoch, range, &mut so_far.counts, &mut so_far.spent)?;

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use super::Writer;
 use crate::clock;
-use crate::decode::Delivery;
-use crate::judge::Judge;
+use crate::judge::{Criteria, Delivery};
 use crate::position::Position;
 use crate::store::control::{self, Outcome, Request, Wanted};
 use crate::store::derived::{self, GroupName};
@@ -23,7 +22,7 @@ impl Writer {
     ///
     /// # Errors
     /// Where a transaction fails; then nothing changed, and the step is done again when this is called next.
-    pub fn attend(&mut self, judge: &Judge) -> Result<bool, StoreError> {
+    pub fn attend(&mut self, criteria: &Criteria) -> Result<bool, StoreError> {
         for wanted in control::wanted(&self.connection)? {
             let is_building = self.build.borrow().is_some();
             match wanted.request.clone() {
@@ -31,7 +30,7 @@ impl Writer {
                 Ok(Request::Rebuild { .. }) if is_building => continue,
                 Ok(Request::Rebuild { .. }) if wanted.is_begun => self.finish(&wanted, "done", &wanted.so_far)?,
                 Ok(Request::Rebuild { groups }) => self.begin_rebuild(&wanted, &groups)?,
-                Ok(Request::Retry(which)) => self.retry(&wanted, &which, judge)?,
+                Ok(Request::Retry(which)) => self.retry(&wanted, &which, criteria)?,
                 Ok(Request::Drop(which)) => self.let_go(&wanted, &which)?,
                 // The process died just after.
                 Ok(Request::Replace { .. }) if wanted.so_far.is_in_place => {
@@ -93,7 +92,7 @@ impl Writer {
     }
 
     /// Marks the chosen dead letters, then judges them again, some with each call.
-    fn retry(&mut self, wanted: &Wanted, which: &Selection, judge: &Judge) -> Result<(), StoreError> {
+    fn retry(&mut self, wanted: &Wanted, which: &Selection, criteria: &Criteria) -> Result<(), StoreError> {
         if !wanted.is_begun {
             let tx = self.begin()?;
             let marked = rejections::mark(&tx, &wanted.id, which)?;
@@ -103,7 +102,7 @@ impl Writer {
         }
         match rejections::marked(&self.connection, &wanted.id, MAX_RETRIED, MAX_RETRIED_BYTES)? {
             Some((epoch, deliveries)) => match position::of_epoch(&self.connection, epoch)? {
-                Some(of) => self.unless_damaged(|writer| writer.judge_again(wanted, &of, &deliveries, judge)),
+                Some(of) => self.unless_damaged(|writer| writer.judge_again(wanted, &of, &deliveries, criteria)),
                 None => self.refuse(wanted, format!("there is no epoch {epoch}, which dead letters are of")),
             },
             None => self.finish(wanted, "done", &wanted.so_far),
@@ -117,12 +116,12 @@ impl Writer {
         wanted: &Wanted,
         of_epoch: &Position,
         deliveries: &[Delivery],
-        judge: &Judge,
+        criteria: &Criteria,
     ) -> Result<(), StoreError> {
         let tx = self.begin()?;
         let mut work = self.work(&tx)?;
         let epoch = of_epoch.epoch;
-        let judge = Judge { stream: of_epoch.stream.clone(), epoch, ..judge.clone() };
+        let judge = criteria.judge_at(of_epoch);
         let verdicts: Vec<_> = deliveries.iter().map(|delivery| judge.judge(delivery.clone())).collect();
         let ends = raw::write(&tx, epoch, &verdicts)?.ends;
         // In a database that was put back, never a number that it had before.

@@ -1,41 +1,18 @@
 //! Bytes to a typed message, or a rejection. Pure.
 //!
-//! Applies the reasons from `unknown_subject` to `invalid_type`. What the fields hold is for [`crate::validate`].
+//! Applies the reasons from `unknown_subject` to `invalid_type`. What the fields hold is for [`super::validate`].
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod parse;
 
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use self::parse::{MAX_NESTING_LEVELS, Payload, Values};
-use crate::model::{Kind, Timestamp};
-use crate::rejection::{Findings, Reason, Rejection};
+use super::rejection::{Findings, Reason, Rejection};
+use crate::model::Kind;
 
 /// Whole numbers below this are exact in an f64: no other one reads as the same.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
-
-/// A message as the stream delivers it. The same on every redelivery and replay.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// The subject that it was published to.
-    pub subject: String,
-    /// Its bytes.
-    pub payload: Bytes,
-    /// What it took on the wire, headers included, in bytes.
-    pub size_bytes: usize,
-    /// Its sequence in the stream.
-    pub stream_sequence: u64,
-    /// When the server received it, in nanoseconds since the Unix epoch.
-    pub recv_ns: i64,
-}
-
-impl Delivery {
-    /// When the server received it, floored to milliseconds: the time that rules judge by.
-    pub fn recv(&self) -> Timestamp {
-        Timestamp::from_nanos(self.recv_ns)
-    }
-}
 
 /// A message whose fields are there and have the right types.
 #[derive(Debug, Clone, PartialEq)]

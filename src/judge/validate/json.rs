@@ -5,11 +5,11 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::Limits;
+use crate::judge::rejection::{Findings, Reason};
 use crate::model::JsonObject;
-use crate::rejection::{Findings, Reason};
 
 /// Checks an object of properties or context, itself the first level. Looks at all of it: the first reason in order
-/// may sit anywhere. The nesting is bounded by [`crate::decode`].
+/// may sit anywhere. The nesting is bounded by [`crate::judge::decode`].
 pub(super) fn check(field: &str, map: &Map<String, Value>, limits: &Limits, findings: &mut Findings) {
     Walk { limits, findings }.object(map, 1, Path { parent: None, step: Step::Key(field) });
 }

@@ -1,13 +1,32 @@
-//! Subject and bytes to a verdict: route, decode, validate. Pure; the same live and on replay.
+//! What a message is judged by, and the verdict on it.
 
-use crate::config::Config;
-use crate::decode::{self, Delivery};
+use super::accepted::Message;
+use super::decode::decode;
+use super::delivery::Delivery;
+use super::rejection::{Reason, Rejection};
+use super::subject;
+use super::validate::{Limits, Origin, validate};
 use crate::model::Kind;
-use crate::rejection::{Reason, Rejection};
-use crate::subject;
-use crate::validate::{self, Limits, Message, Origin};
+use crate::position::Position;
 
-/// What a message is judged by, besides itself.
+/// What messages of any stream are judged by.
+#[derive(Debug, Clone)]
+pub struct Criteria {
+    /// `stream.prefix`
+    pub prefix: String,
+    /// `[limits]`
+    pub limits: Limits,
+}
+
+impl Criteria {
+    /// The judge of messages that come after a position: in its stream, and in its epoch.
+    pub fn judge_at(&self, position: &Position) -> Judge {
+        let (stream, epoch) = (position.stream.clone(), position.epoch);
+        Judge { prefix: self.prefix.clone(), stream, epoch, limits: self.limits.clone() }
+    }
+}
+
+/// What messages of one epoch of a stream are judged by.
 #[derive(Debug, Clone)]
 pub struct Judge {
     /// `stream.prefix`
@@ -20,7 +39,7 @@ pub struct Judge {
     pub limits: Limits,
 }
 
-/// A message and what was found about it. What becomes of it, the writer decides: it knows which ids are new.
+/// A message and what was found about it. The store decides what becomes of it, since it knows which ids are new.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     /// The message as it was delivered, for the ledger.
@@ -32,19 +51,13 @@ pub struct Verdict {
 }
 
 impl Judge {
-    /// As a configuration says, before it is known in which epoch the stream is.
-    pub fn of(config: &Config) -> Self {
-        let (prefix, stream) = (config.stream.prefix.clone(), config.stream.name.clone());
-        Self { prefix, stream, epoch: 0, limits: config.limits.clone() }
-    }
-
     /// Judges a message.
     pub fn judge(&self, delivery: Delivery) -> Verdict {
         let route = subject::route(&self.prefix, &delivery.subject);
         let outcome = match route {
             None => Err(Rejection::message(Reason::UnknownSubject, self.unknown_subject())),
-            Some(route) => decode::decode(route.kind, route.suffix, &delivery.payload, self.limits.max_payload_bytes)
-                .and_then(|wire| validate::validate(wire, self.origin(&delivery), &self.limits)),
+            Some(route) => decode(route.kind, route.suffix, &delivery.payload, self.limits.max_payload_bytes)
+                .and_then(|wire| validate(wire, self.origin(&delivery), &self.limits)),
         };
         Verdict { kind: route.map(|route| route.kind), delivery, outcome }
     }
@@ -63,6 +76,3 @@ impl Judge {
         format!("the subject is none of {prefix}.events, {prefix}.metrics, {prefix}.sessions, with any suffix")
     }
 }
-
-#[cfg(test)]
-mod tests;

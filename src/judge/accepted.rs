@@ -1,4 +1,29 @@
-//! What a message left out, and the server supplied.
+//! A message that was found to be in order.
+
+use super::rejection::Rejection;
+use crate::model::{AnalyticsEvent, Metric, SessionMessage};
+
+/// A message that is accepted where its id is new, and its time permits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted<T> {
+    /// The row.
+    pub record: T,
+    /// What the server supplied to it.
+    pub supplied: Supplied,
+    /// What speaks against its timestamp. Counts only where the id is new.
+    pub untimely: Option<Rejection>,
+}
+
+/// An accepted message of any kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// An event.
+    Event(Box<Accepted<AnalyticsEvent>>),
+    /// A metric.
+    Metric(Box<Accepted<Metric>>),
+    /// A session message.
+    Session(Box<Accepted<SessionMessage>>),
+}
 
 /// Which fields the server supplied because the message left them out. They play no part in comparing copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,19 +6,19 @@
 
 mod json;
 mod limits;
-mod supplied;
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 pub use limits::Limits;
-pub use supplied::Supplied;
 
-use crate::decode::{Wire, WireEvent, WireMetric, WireSession};
-use crate::model::{AnalyticsEvent, JsonObject, Kind, Metric, MetricType, SessionKind, SessionMessage, Timestamp};
-use crate::natural_id;
-use crate::rejection::{Findings, Reason, Rejection};
+use super::accepted::{Accepted, Message, Supplied};
+use super::decode::{Wire, WireEvent, WireMetric, WireSession};
+use super::rejection::{Findings, Reason, Rejection};
+use crate::model::{
+    AnalyticsEvent, JsonObject, Kind, Metric, MetricType, SessionKind, SessionMessage, Timestamp, natural_id,
+};
 
 /// Placeholders that client code sends where it has no identity. Compared without case.
 const PLACEHOLDERS: [&str; 12] = [
@@ -60,34 +60,12 @@ impl Origin<'_> {
     }
 }
 
-/// A message that is accepted where its id is new, and its time permits.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Judged<T> {
-    /// The row.
-    pub record: T,
-    /// What the server supplied to it.
-    pub supplied: Supplied,
-    /// What speaks against its timestamp. Counts only where the id is new.
-    pub untimely: Option<Rejection>,
-}
-
-/// A judged message of any kind.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Message {
-    /// An event.
-    Event(Box<Judged<AnalyticsEvent>>),
-    /// A metric.
-    Metric(Box<Judged<Metric>>),
-    /// A session message.
-    Session(Box<Judged<SessionMessage>>),
-}
-
 /// Judges a message by its own content and `recv`, never by now.
 ///
 /// # Errors
 /// The first reason, in order, that speaks against the message.
 pub fn validate(wire: Wire, origin: Origin<'_>, limits: &Limits) -> Result<Message, Rejection> {
-    let rules = Rules { origin, limits, findings: Findings::default() };
+    let rules = Validation { origin, limits, findings: Findings::default() };
     match wire {
         Wire::Event(wire) => rules.event(*wire).map(|judged| Message::Event(Box::new(judged))),
         Wire::Metric(wire) => rules.metric(*wire).map(|judged| Message::Metric(Box::new(judged))),
@@ -95,14 +73,14 @@ pub fn validate(wire: Wire, origin: Origin<'_>, limits: &Limits) -> Result<Messa
     }
 }
 
-struct Rules<'a> {
+struct Validation<'a> {
     origin: Origin<'a>,
     limits: &'a Limits,
     findings: Findings,
 }
 
-impl Rules<'_> {
-    fn event(mut self, wire: WireEvent) -> Result<Judged<AnalyticsEvent>, Rejection> {
+impl Validation<'_> {
+    fn event(mut self, wire: WireEvent) -> Result<Accepted<AnalyticsEvent>, Rejection> {
         if wire.event_type == "identify" && wire.user_id.is_none() {
             self.findings.add(Reason::NoIdentity, "user_id", || "an identify event needs user_id".into());
         }
@@ -119,7 +97,7 @@ impl Rules<'_> {
         let (id, id_supplied) = self.id(Kind::Event, wire.id);
         let time = self.time(wire.timestamp.as_deref());
         self.findings.into_result()?;
-        Ok(Judged {
+        Ok(Accepted {
             record: AnalyticsEvent {
                 id,
                 event_type: wire.event_type,
@@ -141,7 +119,7 @@ impl Rules<'_> {
         })
     }
 
-    fn metric(mut self, wire: WireMetric) -> Result<Judged<Metric>, Rejection> {
+    fn metric(mut self, wire: WireMetric) -> Result<Accepted<Metric>, Rejection> {
         self.metric_name(&wire.name);
         let metric_type = match wire.metric_type.as_deref() {
             None => MetricType::default(),
@@ -159,7 +137,7 @@ impl Rules<'_> {
         let (id, id_supplied) = self.id(Kind::Metric, wire.id);
         let time = self.time(wire.timestamp.as_deref());
         self.findings.into_result()?;
-        Ok(Judged {
+        Ok(Accepted {
             record: Metric {
                 id,
                 name: wire.name,
@@ -177,7 +155,7 @@ impl Rules<'_> {
         })
     }
 
-    fn session(mut self, wire: WireSession) -> Result<Judged<SessionMessage>, Rejection> {
+    fn session(mut self, wire: WireSession) -> Result<Accepted<SessionMessage>, Rejection> {
         if wire.session_id.is_none() {
             self.findings.add(Reason::NoIdentity, "session_id", || "a session message needs session_id".into());
         }
@@ -205,7 +183,7 @@ impl Rules<'_> {
         let (id, id_supplied) = self.id(Kind::Session, wire.id);
         let time = self.time(wire.timestamp.as_deref());
         self.findings.into_result()?;
-        Ok(Judged {
+        Ok(Accepted {
             record: SessionMessage {
                 id,
                 session_id: wire.session_id.unwrap_or_default(),

@@ -2,12 +2,24 @@
 //!
 //! Architecture invariant: a batch knows nothing of NATS, of time, or of SQL.
 
-use crate::config;
-use crate::judge::Verdict;
+use std::time::Duration;
+
+use super::verdict::Verdict;
 use crate::position::{Gap, GapReason, Position};
 
 /// Bytes that a message takes beside what it took on the wire, for the limit.
 const OVERHEAD_BYTES: usize = 256;
+
+/// How much a batch takes.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// Number of messages.
+    pub max_messages: usize,
+    /// Bytes of payloads.
+    pub max_bytes: usize,
+    /// How long to wait for a batch to fill, under backlog.
+    pub max_delay: Duration,
+}
 
 /// Messages that are written together.
 #[derive(Debug)]
@@ -57,7 +69,7 @@ impl Batch {
     }
 
     /// Whether it has reached a limit.
-    pub fn is_full(&self, limits: config::Batch) -> bool {
+    pub fn is_full(&self, limits: BatchLimits) -> bool {
         self.verdicts.len() >= limits.max_messages || self.size_bytes >= limits.max_bytes
     }
 
@@ -84,13 +96,10 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
-    use crate::decode::Delivery;
-    use crate::rejection::{Reason, Rejection};
+    use crate::judge::{Delivery, Reason, Rejection};
 
     fn position(last_seq: u64) -> Position {
         let stream = "S".into();
@@ -121,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_full_by_count_or_by_bytes() {
-        let limits = config::Batch { max_messages: 3, max_bytes: 10_000, max_delay: Duration::ZERO };
+        let limits = BatchLimits { max_messages: 3, max_bytes: 10_000, max_delay: Duration::ZERO };
         let mut batch = Batch::after(position(0));
         for (seq, full) in [(1, false), (2, false), (3, true)] {
             batch.push(verdict(seq, 10));

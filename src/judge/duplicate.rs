@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
+use super::accepted::{Accepted, Supplied};
+use super::rejection::{Reason, Rejection};
 use crate::model::{AnalyticsEvent, Kind, Metric, SessionMessage, Timestamp};
-use crate::rejection::{Reason, Rejection};
-use crate::validate::{Judged, Supplied};
 
 /// A record that can stand in the raw tables.
 pub trait Record: Clone + PartialEq + Serialize {
@@ -70,7 +70,7 @@ impl Record for SessionMessage {
 ///
 /// # Errors
 /// `duplicate_conflict` with the names of the fields that differ.
-pub fn compare<R: Record>(stored: &R, stored_supplied: Supplied, copy: &Judged<R>) -> Result<(), Rejection> {
+pub fn compare<R: Record>(stored: &R, stored_supplied: Supplied, copy: &Accepted<R>) -> Result<(), Rejection> {
     let supplied = stored_supplied.union(copy.supplied);
     let (mut left, mut right) = (stored.clone(), copy.record.clone());
     left.blank(supplied);
@@ -114,19 +114,19 @@ mod tests {
     use super::*;
     use crate::model::EventBuilder;
 
-    fn judged(record: AnalyticsEvent) -> Judged<AnalyticsEvent> {
-        Judged { record, supplied: Supplied::default(), untimely: None }
+    fn accepted(record: AnalyticsEvent) -> Accepted<AnalyticsEvent> {
+        Accepted { record, supplied: Supplied::default(), untimely: None }
     }
 
     #[test]
     fn a_copy_is_a_copy_and_other_content_is_named() {
         let event = EventBuilder::track("x").user_id("u").property("a", 1).build();
-        assert_eq!(compare(&event, Supplied::default(), &judged(event.clone())), Ok(()));
+        assert_eq!(compare(&event, Supplied::default(), &accepted(event.clone())), Ok(()));
 
         let mut other = event.clone();
         other.event_name = "y".into();
         other.user_id = None;
-        let rejection = compare(&event, Supplied::default(), &judged(other)).unwrap_err();
+        let rejection = compare(&event, Supplied::default(), &accepted(other)).unwrap_err();
         assert_eq!(rejection.reason, Reason::DuplicateConflict);
         assert!(rejection.error.contains("event_name, user_id differ"), "{}", rejection.error);
     }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn what_the_server_supplied_to_either_side_plays_no_part() {
         let event = EventBuilder::track("x").build();
-        let mut copy = judged(event.clone());
+        let mut copy = accepted(event.clone());
         copy.record.timestamp = Timestamp::from_millis(1);
         assert!(compare(&event, Supplied::default(), &copy).is_err());
         assert_eq!(compare(&event, Supplied::TIMESTAMP, &copy), Ok(()));
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn an_unreadable_timestamp_is_another_timestamp() {
         let event = EventBuilder::track("x").build();
-        let mut copy = judged(event.clone());
+        let mut copy = accepted(event.clone());
         copy.untimely = Some(Rejection::field(Reason::InvalidTimestamp, "timestamp", "x"));
         assert!(compare(&event, Supplied::default(), &copy).unwrap_err().error.contains("timestamp differ"));
         assert_eq!(compare(&event, Supplied::TIMESTAMP, &copy), Ok(()));
