@@ -9,26 +9,41 @@ use tokio_util::sync::CancellationToken;
 
 use crate::analytics::Rules;
 use crate::config::Config;
-use crate::http::{self, Health, Live, Served};
+use crate::http::{self, Health, LivePage, PageSource, Served};
 use crate::judge::Criteria;
-use crate::nats::{self, DashboardPublisher, DeadLetters, Instance, NatsError, Source};
-use crate::pipeline::{Pipeline, PipelineError};
-use crate::rebuild::Rebuild;
-use crate::store::{self, Board, Lock, StoreError, WriterThread};
+use crate::nats::{self, DashboardOutbox, DeadLetterOutbox, Instance, NatsError, Source};
+use crate::pipeline::{Mode, Pipeline, PipelineError};
+use crate::rebuild::GroupRebuilder;
+use crate::store::{self, CommitNotice, Lock, Reader, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 
-// A graceful stop takes 5 s at most: finish the batch, commit, acknowledge, drain. Together these are less.
+/// A graceful stop takes so long at most: finish the batch, commit, acknowledge, drain, close.
+const STOP_BUDGET: Duration = Duration::from_secs(5);
 /// How long the stop waits for another process's write lock before the batch is left in the stream.
 const STOP_BUSY_PATIENCE: Duration = Duration::from_millis(2_500);
 /// How long a batch may then still take.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(500);
 /// How long dead letters and live numbers that are not published yet may take; the rest wait for the next start.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(750);
+/// How long the last bytes to NATS may take.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
-/// How long a step of what is built aside may take; it is repeated at the next start.
-const REBUILD_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a step of a rebuild may take; it is repeated at the next start.
+const REBUILD_PATIENCE: Duration = Duration::from_millis(250);
+/// How long answers over HTTP may take.
+const SERVE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long closing the database may take; a WAL that is left behind is read at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+const _: () = {
+    // One after the other, in this order.
+    let stop_ms = STOP_BUSY_PATIENCE.as_millis()
+        + ABANDON_PATIENCE.as_millis()
+        + DRAIN_PATIENCE.as_millis()
+        + FLUSH_PATIENCE.as_millis()
+        + REBUILD_PATIENCE.as_millis()
+        + SERVE_PATIENCE.as_millis()
+        + CLOSE_PATIENCE.as_millis();
+    assert!(stop_ms <= STOP_BUDGET.as_millis(), "a stop could take longer than is promised");
+};
 const POLL: Duration = Duration::from_millis(5);
 /// How often to look whether another command asks for something.
 const LOOK_FOR_REQUESTS_EVERY: Duration = Duration::from_millis(200);
@@ -79,68 +94,68 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let health = Arc::new(Health::default());
     let telemetry = Arc::new(Telemetry::default());
-    let live = Arc::new(Live::default());
+    let page = Arc::new(LivePage::default());
     let open = async {
         let lock = Lock::acquire(&config.database_path, "run").await?;
-        let told = Served::new(
+        let served = Served::new(
             Arc::clone(&health),
             Arc::clone(&telemetry),
-            Arc::clone(&live),
+            Arc::clone(&page),
             config.http.token.clone(),
             stop.clone(),
         );
-        let serving = serve(&config, told, &stop).await?;
+        let serving = serve(&config, served, &stop).await?;
         let writer = store::open_writer(&lock, config.rules.clone()).await?;
-        let pool = store::open_reader(lock.database()).await?;
-        Ok::<_, AppError>((lock, serving, writer, pool))
+        let reader = Reader::open(lock.database()).await?;
+        Ok::<_, AppError>((lock, serving, writer, reader))
     };
-    let (lock, serving, writer, pool) = tokio::select! {
+    let (lock, serving, writer, reader) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         opened = open => opened?,
     };
     health.set_migrated();
-    let (builds, board) = (writer.builds(), writer.board());
+    let (rebuilds, notices) = (writer.rebuilds(), writer.notices());
     let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
 
-    let rebuild = Rebuild { builds, database: lock.database().to_owned(), writer: writer.clone() };
-    let mut rebuilding = tokio::spawn(rebuild.run(stop.clone()));
+    let rebuilder = GroupRebuilder { rebuilds, database: lock.database().to_owned(), writer: writer.clone() };
+    let mut rebuilding = tokio::spawn(rebuilder.run(stop.clone()));
     let following = tokio::spawn(follow(rules, writer.clone()));
-    let attending = tokio::spawn(attend(writer.clone(), config.criteria(), stop.clone()));
-    let source = http::Source {
-        database: lock.database().to_owned(),
-        pool: pool.clone(),
-        board: board.clone(),
+    let doing_requests = tokio::spawn(do_requests(writer.clone(), config.criteria(), stop.clone()));
+    let source = PageSource {
+        reader: reader.clone(),
+        notices: notices.clone(),
         health: Arc::clone(&health),
         telemetry: Arc::clone(&telemetry),
     };
     let watched = stop.clone();
-    let showing = tokio::spawn(async move { live.run(source, watched).await });
-    let worker = Worker { config, new_epoch, health, telemetry, writer, board, pool: pool.clone(), stop: stop.clone() };
+    let showing = tokio::spawn(async move { page.run(source, watched).await });
+    let worker =
+        Worker { config, new_epoch, health, telemetry, writer, notices, reader: reader.clone(), stop: stop.clone() };
     let result = worker.run(&lock).await;
 
     stop.cancel();
     let _ = tokio::time::timeout(REBUILD_PATIENCE, &mut rebuilding).await;
     rebuilding.abort();
     following.abort();
-    attending.abort();
+    doing_requests.abort();
     showing.abort();
     // The last handle of the writer is gone: its thread ends and its connection closes, which empties the WAL.
-    pool.close().await;
+    reader.close();
     let closed = async {
         while !thread.is_finished() {
             tokio::time::sleep(POLL).await;
         }
     };
-    let _ = tokio::time::timeout(FLUSH_PATIENCE, serving).await;
+    let _ = tokio::time::timeout(SERVE_PATIENCE, serving).await;
     let _ = tokio::time::timeout(CLOSE_PATIENCE, closed).await;
     result
 }
 
 /// Has the writer do what other commands ask for, between batches.
-async fn attend(writer: WriterThread, criteria: Criteria, stop: CancellationToken) {
+async fn do_requests(writer: WriterThread, criteria: Criteria, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let criteria = criteria.clone();
-        let pause = match writer.run(move |writer| writer.attend(&criteria)).await {
+        let pause = match writer.run(move |writer| writer.do_next_request(&criteria)).await {
             Ok(true) => continue,
             Ok(false) => LOOK_FOR_REQUESTS_EVERY,
             Err(error @ StoreError::Frozen { .. }) => {
@@ -169,14 +184,14 @@ async fn follow(mut rules: watch::Receiver<Rules>, writer: WriterThread) {
 
 async fn serve(
     config: &Config,
-    told: Served,
+    served: Served,
     stop: &CancellationToken,
 ) -> Result<tokio::task::JoinHandle<()>, AppError> {
     let address = config.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| AppError::Listen { address, source })?;
     tracing::info!("listening on http://{bound}");
-    Ok(tokio::spawn(http::serve(listener, told.router(), stop.clone())))
+    Ok(tokio::spawn(http::serve(listener, http::router(served), stop.clone())))
 }
 
 /// What a worker works with, once the database is open.
@@ -186,8 +201,8 @@ struct Worker {
     health: Arc<Health>,
     telemetry: Arc<Telemetry>,
     writer: WriterThread,
-    board: watch::Receiver<Board>,
-    pool: sqlx::SqlitePool,
+    notices: watch::Receiver<CommitNotice>,
+    reader: Reader,
     stop: CancellationToken,
 }
 
@@ -199,27 +214,26 @@ impl Worker {
             connection = nats::connect(&self.config.nats) => connection?,
         };
         tracing::info!("connected to NATS");
-        self.health.set_connection(connection.clone());
+        self.health.set_connection(connection.connected_flag());
         let stream = &self.config.stream;
         let (rejections, rejected) = watch::channel(0);
         let instance = Instance::new(lock.database());
         let pipeline = Pipeline {
-            source: Source::new(connection.clone(), stream.clone(), self.config.batch, instance),
+            source: Source::live(connection.clone(), stream.clone(), self.config.batch, instance),
             writer: self.writer.clone(),
             criteria: self.config.criteria(),
             batch: self.config.batch,
-            upto: None,
-            new_epoch: self.new_epoch,
-            rejections,
+            mode: Mode::Live { new_epoch: self.new_epoch, rejections },
             telemetry: Arc::clone(&self.telemetry),
         };
-        let dead_letters = DeadLetters::new(connection.clone(), stream.clone(), self.pool.clone(), self.writer.clone());
-        let numbers = DashboardPublisher {
+        let dead_letters =
+            DeadLetterOutbox::new(connection.clone(), stream.clone(), self.reader.clone(), self.writer.clone());
+        let numbers = DashboardOutbox {
             connection: connection.clone(),
             config: self.config.dashboard.clone(),
             stream: stream.clone(),
-            pool: self.pool.clone(),
-            board: self.board.clone(),
+            reader: self.reader.clone(),
+            notices: self.notices.clone(),
         };
         let reading_ended = CancellationToken::new();
         let ended = reading_ended.clone();

@@ -7,11 +7,9 @@
 use chrono::Utc;
 use uuid::Uuid;
 
-use crate::model::Timestamp;
-
-/// The wall clock, floored to milliseconds.
-pub fn now() -> Timestamp {
-    Timestamp::from(Utc::now())
+/// The wall clock, milliseconds since the Unix epoch, floored.
+pub fn now_ms() -> i64 {
+    Utc::now().timestamp_millis()
 }
 
 /// A new UUIDv7. Its first 48 bits are the time, so ids made one after another sit side by side in an index.

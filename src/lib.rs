@@ -45,7 +45,6 @@ pub mod model;
 pub mod app;
 pub mod pipeline;
 pub mod rebuild;
-pub mod replay;
 
 pub mod nats;
 
@@ -59,3 +58,13 @@ pub mod store;
 pub mod cli;
 pub mod http;
 pub mod telemetry;
+
+/// How properties of units are tested: what once failed is kept beside the other tests.
+#[cfg(test)]
+fn property_config() -> proptest::prelude::ProptestConfig {
+    use proptest::test_runner::FileFailurePersistence::SourceParallel;
+    proptest::prelude::ProptestConfig {
+        failure_persistence: Some(Box::new(SourceParallel("tests/proptest-regressions"))),
+        ..Default::default()
+    }
+}

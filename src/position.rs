@@ -83,7 +83,7 @@ pub enum Standing {
 /// Why a stream is not read. What was read before stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
-pub enum Refusal {
+pub enum StreamRefusal {
     #[error(
         "stream {stream} does not have retention `limits`: it drops messages once they are read, so nothing could be \
          rebuilt from it; set its retention to limits, or name another stream with stream.name"
@@ -121,32 +121,40 @@ pub enum Refusal {
 
 /// Decides how to go on with a stream.
 ///
+/// | the stream, beside where the database stands | outcome |
+/// |---|---|
+/// | does not keep messages until a limit is met | refused, whatever is named |
+/// | is the first that this database reads | [`Standing::Begin`] at its first sequence |
+/// | has another name or created time, ends before the position, or holds another message there | refused; with `new_epoch` [`Standing::Begin`] |
+/// | begins later than the position goes on | [`Standing::Behind`], with the gap |
+/// | anything else | [`Standing::Resume`] |
+///
 /// `last` is where the database stands, in whatever stream it read last. A new epoch is begun only where the old one
 /// cannot go on: naming it without need, say in a service's start command, changes nothing.
 ///
 /// # Errors
-/// [`Refusal`] where the stream is not the one that was read, and the operator did not name a new epoch.
-pub fn stand(last: Option<&Position>, state: &StreamState, new_epoch: bool) -> Result<Standing, Refusal> {
+/// [`StreamRefusal`] where the stream is not the one that was read, and the operator did not name a new epoch.
+pub fn stand(last: Option<&Position>, state: &StreamState, new_epoch: bool) -> Result<Standing, StreamRefusal> {
     let stream = || state.name.clone();
     if !state.has_limits_retention {
-        return Err(Refusal::Retention { stream: stream() });
+        return Err(StreamRefusal::Retention { stream: stream() });
     }
     let begin = Standing::Begin { first_seq: state.first_seq.max(1) };
     let Some(position) = last else { return Ok(begin) };
     let refusal = if position.stream != state.name {
-        Refusal::OtherStream { stream: stream(), other: position.stream.clone() }
+        StreamRefusal::OtherStream { stream: stream(), other: position.stream.clone() }
     } else if position.stream_created_ns != state.created_ns {
-        Refusal::Recreated {
+        StreamRefusal::Recreated {
             stream: stream(),
             expected: Timestamp::from_nanos(position.stream_created_ns),
             found: Timestamp::from_nanos(state.created_ns),
         }
     } else if state.last_seq < position.last_seq {
-        Refusal::RolledBack { stream: stream(), expected: position.last_seq, found: state.last_seq }
+        StreamRefusal::RolledBack { stream: stream(), expected: position.last_seq, found: state.last_seq }
     } else if position.last_recv_ns != 0
         && state.recv_ns_at_position.is_some_and(|recv_ns| recv_ns != position.last_recv_ns)
     {
-        Refusal::Regrown { stream: stream(), last_seq: position.last_seq }
+        StreamRefusal::Regrown { stream: stream(), last_seq: position.last_seq }
     } else if state.first_seq > position.last_seq + 1 {
         let (first_seq, last_seq) = (position.last_seq + 1, state.first_seq - 1);
         let gap = Gap { first_seq, last_seq, reason: GapReason::ExpiredOrPurged };
@@ -215,6 +223,6 @@ mod tests {
             assert_eq!(stand(Some(&position()), &state, true), Ok(Standing::Begin { first_seq: 1 }));
         }
         let workqueue = StreamState { has_limits_retention: false, ..state() };
-        assert!(matches!(stand(Some(&position()), &workqueue, true), Err(Refusal::Retention { .. })));
+        assert!(matches!(stand(Some(&position()), &workqueue, true), Err(StreamRefusal::Retention { .. })));
     }
 }

@@ -10,17 +10,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::store::{Committed, GapRange, Status};
+use crate::store::{CommitReceipt, GapRange, Status};
 
 /// How messages ended, by outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct OutcomeLabel {
     outcome: &'static str,
 }
 
 /// Where the time of transactions goes, by part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Part {
+struct PartLabel {
     part: &'static str,
 }
 
@@ -39,10 +39,10 @@ struct GapLabels {
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
-    messages: Family<Outcome, Counter>,
+    messages: Family<OutcomeLabel, Counter>,
     batches: Counter,
     commit_seconds: Histogram,
-    write_seconds: Family<Part, Counter<f64, AtomicU64>>,
+    write_seconds: Family<PartLabel, Counter<f64, AtomicU64>>,
     binds: Counter,
     applied_sequence: Gauge<u64, AtomicU64>,
     pending: Gauge<u64, AtomicU64>,
@@ -65,7 +65,7 @@ impl Default for Telemetry {
         registry.register("batches", "Transactions with messages", batches.clone());
         let help = "Time from handing a batch to the writer to its commit";
         registry.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
-        let write_seconds = Family::<Part, Counter<f64, AtomicU64>>::default();
+        let write_seconds = Family::<PartLabel, Counter<f64, AtomicU64>>::default();
         let help =
             "Time that the writer spent in transactions, by part: raw rows, groups of derived tables, the commit";
         registry.register_with_unit("write", help, Unit::Seconds, write_seconds.clone());
@@ -105,8 +105,8 @@ impl Default for Telemetry {
 
 impl Telemetry {
     /// A batch was committed.
-    pub fn committed(&self, committed: &Committed, pending: u64, took: Duration) {
-        let (counts, spent) = (committed.counts(), committed.spent());
+    pub fn committed(&self, receipt: &CommitReceipt, pending: u64, took: Duration) {
+        let (counts, timings) = (receipt.counts(), receipt.timings());
         for (outcome, count) in [
             ("event", counts.events),
             ("metric", counts.metrics),
@@ -115,20 +115,20 @@ impl Telemetry {
             ("rejected", counts.rejected),
             ("missing", counts.missing),
         ] {
-            self.messages.get_or_create(&Outcome { outcome }).inc_by(count);
+            self.messages.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
         }
         self.batches.inc();
         self.commit_seconds.observe(took.as_secs_f64());
-        for (part, took) in spent.parts() {
-            self.write_seconds.get_or_create(&Part { part }).inc_by(took.as_secs_f64());
+        for (part, took) in timings.parts() {
+            self.write_seconds.get_or_create(&PartLabel { part }).inc_by(took.as_secs_f64());
         }
-        self.applied_sequence.set(committed.position().last_seq);
+        self.applied_sequence.set(receipt.position().last_seq);
         self.pending.set(pending);
     }
 
     /// Messages were found to be gone before they were read.
     pub fn skipped(&self, missing: u64) {
-        self.messages.get_or_create(&Outcome { outcome: "missing" }).inc_by(missing);
+        self.messages.get_or_create(&OutcomeLabel { outcome: "missing" }).inc_by(missing);
     }
 
     /// Reading the stream begins, at this position.

@@ -212,8 +212,8 @@ async fn rules_change_through_kills_while_messages_flow() {
     let publishing = tokio::spawn(async move { publish_all(&jetstream, messages).await });
     // Killed while it builds, each time further on; never begun anew.
     let rows_done = |worker: &Worker| {
-        let sql = "SELECT rows FROM _rebuild";
-        let built = rusqlite::Connection::open(worker.database().0.with_extension("db.rebuild")).ok()?;
+        let sql = "SELECT rows FROM _shadow_groups";
+        let built = rusqlite::Connection::open(worker.database().0.with_extension("db.shadow-groups")).ok()?;
         built.query_row(sql, [], |row| row.get::<_, i64>(0)).ok()
     };
     let mut done = 0;
@@ -230,7 +230,7 @@ async fn rules_change_through_kills_while_messages_flow() {
     let last_seq = publishing.await.unwrap();
     worker.applied(last_seq).await;
     let database = worker.database();
-    wait_for("the build to be in", || database.count("_groups WHERE build IS NOT NULL") == 0).await;
+    wait_for("the build to be in", || database.count("_groups WHERE rebuild IS NOT NULL") == 0).await;
     traffic.assert_stored_in(&database);
     let read = database.read();
     assert_eq!(naive_sessions::stored(&read), naive_sessions::recompute(&read, 5 * 60_000));

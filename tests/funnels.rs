@@ -83,7 +83,7 @@ async fn the_shipped_funnel_is_listed_shown_and_explained() {
     assert!(worker.stop().await.success());
     let mut worker = worker.env("STREAMGAUGE_CONFIG", file.to_str().unwrap());
     worker.start_reading().await;
-    wait_for("the build", || worker.database().count("_groups WHERE build IS NOT NULL") == 0).await;
+    wait_for("the build", || worker.database().count("_groups WHERE rebuild IS NOT NULL") == 0).await;
     let explained = parsed(&worker, &["explain", "paid", "--actor", "ada"]);
     assert_eq!(explained["hits"][1]["event_id"], "cheap");
     assert_eq!(explained["hits"][1]["what"], "does not count: properties.price gte 10 is not so");
@@ -145,7 +145,7 @@ async fn definitions_change_while_messages_flow() {
     };
     wait_for("the funnel to be there", || completed("added") > 0).await;
     worker.applied(publishing.await.unwrap()).await;
-    wait_for("the build to be in", || database.count("_groups WHERE build IS NOT NULL") == 0).await;
+    wait_for("the build to be in", || database.count("_groups WHERE rebuild IS NOT NULL") == 0).await;
     for name in ["stays", "added"] {
         assert_eq!(completed(name), 10 * USERS as u64, "{name}");
     }

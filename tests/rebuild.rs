@@ -118,7 +118,7 @@ async fn a_rebuild_that_is_killed_goes_on_and_one_without_a_worker_does_it_itsel
     let before = worker.digest();
     worker.stop().await;
     database.write().execute_batch("DELETE FROM analytics_sessions; DELETE FROM _session_states").unwrap();
-    let aside = Database(folder.path().join("streamgauge.db.replay"));
+    let aside = Database(folder.path().join("streamgauge.db.shadow"));
     let mut random = Random(seed);
     let mut reached = 0;
     loop {

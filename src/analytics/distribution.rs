@@ -227,6 +227,9 @@ mod tests {
     }
 
     proptest! {
+
+        #![proptest_config(crate::property_config())]
+
         #[test]
         fn percentiles_are_within_the_bound(samples in samples(), percent in 1..=100_u64) {
             let mut sorted = samples.clone();

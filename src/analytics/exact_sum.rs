@@ -306,6 +306,9 @@ mod tests {
     }
 
     proptest! {
+
+        #![proptest_config(crate::property_config())]
+
         #[test]
         fn equals_the_plain_sum(values in values()) {
             prop_assert_eq!(sum(&values).to_f64().to_bits(), plain_sum(&values).to_bits());

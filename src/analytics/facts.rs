@@ -190,6 +190,9 @@ mod tests {
     }
 
     proptest! {
+
+        #![proptest_config(crate::property_config())]
+
         /// L5: any split of messages into partitions merges to the whole, in any order.
         #[test]
         fn partitions_merge_to_the_whole(

@@ -5,7 +5,7 @@
 //! ```text
 //! stored message -> Facts::add       the rules: what it says of which keys of which groups
 //! facts of a transaction             combined by key while they are added (Merge)
-//! states         <- store.get_many   what was known of those keys
+//! states         <- store.load       what was known of those keys
 //! apply(states, facts)               new states, and facts for other groups
 //! changes        -> store.put_many   the states as bytes with a version, and the public rows that show them
 //! ```
@@ -16,7 +16,8 @@
 //! # To add a group
 //! 1. A module here with its fact and state, their [`Merge`] and [`State`], and an empty type that is the [`Group`].
 //! 2. A field in [`Facts`], and in `facts` the rule that fills it.
-//! 3. A module in `store::derived` that gets and puts its states, and a line in `store::derived::apply`.
+//! 3. A line for it in `groups`: its name, what it depends on, its fingerprint.
+//! 4. A module in `store::sqlite::derived` that loads and puts its states, and a line in `store::sqlite::derived::apply`.
 //!
 //! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
 
@@ -28,6 +29,7 @@ mod exact_sum;
 mod facts;
 mod feature;
 pub mod funnel;
+mod groups;
 mod link;
 mod parsed;
 pub mod period;
@@ -51,6 +53,9 @@ pub use exact_sum::ExactSum;
 pub use facts::Facts;
 pub use feature::{
     FeatureDay, FeatureFact, FeatureName, FeatureRule, FeatureRules, FeatureState, Features, is_feature_name,
+};
+pub use groups::{
+    FUNNEL_PREFIX, GroupName, GroupSet, SERIES_PREFIX, current_series, fingerprints, with_dependents, with_sources,
 };
 pub use link::{Link, Linked, Links};
 pub use rollup::{Rollup, RollupKey, Rollups};

@@ -207,6 +207,9 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
 
     proptest! {
+
+        #![proptest_config(crate::property_config())]
+
         /// L3: the states of 24 hours, as they are stored, merge exactly into that of the day.
         #[test]
         fn hours_merge_to_their_day(samples in prop::collection::vec((0..24 * HOUR_MS, -1e9..1e9_f64), 1..300)) {

@@ -12,6 +12,6 @@ pub(super) fn execute(mut raw: raw::Config) -> Result<(), Failure> {
         HIDDEN.clone_into(secret);
     }
     raw.nats.url = nats::without_secrets(&raw.nats.url);
-    out!("{}", toml::to_string(&raw).map_err(Failure::failed)?.trim_end());
+    out!("{}", toml::to_string(&raw)?.trim_end());
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::config::Config;
-use crate::store;
+use crate::store::Reader;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -12,12 +12,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
-    let digest = tokio::task::spawn_blocking(move || store::digest(&config.database_path))
-        .await
-        .map_err(Failure::failed)?
-        .map_err(Failure::failed)?;
+    let reader = Reader::open_unchecked(&config.database_path);
+    let digest = reader.digest().await?;
     if args.json {
-        out!("{}", serde_json::to_string(&digest).map_err(Failure::failed)?);
+        out!("{}", serde_json::to_string(&digest)?);
         return Ok(());
     }
     for (stream, sequence) in &digest.as_of {

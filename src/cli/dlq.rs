@@ -1,18 +1,18 @@
 //! `streamgauge dlq`
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::Failure;
-use super::ask::ask;
+use super::signals::stop_token;
 use crate::config::Config;
 use crate::judge::Reason;
 use crate::model::Timestamp;
-use crate::store::{self, DeadLetterId, DeadLetterKey, Letter, Outcome, Request, Selection, StoreError};
+use crate::store::{Asker, DeadLetter, DeadLetterId, DeadLetterKey, Reader, Request, RequestOutcome, Selection};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
@@ -108,46 +108,72 @@ impl From<Filter> for Selection {
 pub(super) async fn execute(action: Action, config: Config) -> Result<(), Failure> {
     match action {
         Action::List { filter, state, limit, json } => {
-            let list = move || list(&config.database_path, &filter.into(), &state, limit, json);
-            store::blocking(list).await.map_err(Failure::failed)
+            let reader = Reader::open(&config.database_path).await?;
+            list(&reader, filter.into(), state, limit, json).await
         }
-        Action::Show { id, json } => show(&config.database_path, id, json),
+        Action::Show { id, json } => {
+            let reader = Reader::open(&config.database_path).await?;
+            show(&reader, id, json).await
+        }
         Action::Retry(chosen) => change(config, chosen, "dlq retry", Request::Retry).await,
         Action::Drop(chosen) => change(config, chosen, "dlq drop", Request::Drop).await,
     }
 }
 
-fn list(database: &Path, which: &Selection, state: &str, limit: Option<usize>, json: bool) -> Result<(), StoreError> {
-    let state = Some(state).filter(|state| *state != "any");
-    let (mut count, mut by_reason) = (0, BTreeMap::<String, u64>::new());
-    if json {
-        out!("[");
-    }
-    store::letters(database, which, state, |letter| {
-        if limit.is_some_and(|limit| count >= limit) {
+/// What is listed, and how.
+struct Listing {
+    limit: Option<usize>,
+    json: bool,
+    count: usize,
+    by_reason: BTreeMap<String, u64>,
+}
+
+impl Listing {
+    /// Prints a dead letter. Returns whether more may come.
+    fn print(&mut self, letter: DeadLetter) -> bool {
+        if self.limit.is_some_and(|limit| self.count >= limit) {
             return false;
         }
-        if json {
-            let comma = if count > 0 { "," } else { "" };
+        if self.json {
+            let comma = if self.count > 0 { "," } else { "" };
             out!("{comma}{}", serde_json::to_string(&letter).unwrap_or_default());
         } else {
             print_line(&letter);
         }
-        count += 1;
-        *by_reason.entry(letter.reason).or_default() += 1;
+        self.count += 1;
+        *self.by_reason.entry(letter.reason).or_default() += 1;
         true
-    })?;
+    }
+}
+
+async fn list(
+    reader: &Reader,
+    which: Selection,
+    state: String,
+    limit: Option<usize>,
+    json: bool,
+) -> Result<(), Failure> {
+    let state = Some(state).filter(|state| *state != "any");
+    if json {
+        out!("[");
+    }
+    let listing = Arc::new(Mutex::new(Listing { limit, json, count: 0, by_reason: BTreeMap::new() }));
+    let printing = Arc::clone(&listing);
+    let print = move |letter| printing.lock().unwrap_or_else(PoisonError::into_inner).print(letter);
+    reader.for_each_dead_letter(which, state, print).await?;
     if json {
         out!("]");
-    } else {
-        let by_reason: Vec<_> = by_reason.into_iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        err!("{count} dead letters{}{}", if count > 0 { ": " } else { "" }, by_reason.join(", "));
+        return Ok(());
     }
+    let listing = listing.lock().unwrap_or_else(PoisonError::into_inner);
+    let by_reason = listing.by_reason.iter().map(|(reason, count)| format!("{reason} {count}"));
+    let by_reason = by_reason.collect::<Vec<_>>().join(", ");
+    err!("{} dead letters{}{by_reason}", listing.count, if listing.count > 0 { ": " } else { "" });
     Ok(())
 }
 
-fn print_line(letter: &Letter) {
-    let Letter { id, received_at, subject, reason, error, state, .. } = letter;
+fn print_line(letter: &DeadLetter) {
+    let DeadLetter { id, received_at, subject, reason, error, state, .. } = letter;
     let field = letter.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
     let state = if state == "open" { String::new() } else { format!(" ({state})") };
     out!("{id}  {received_at}  {}  {reason}{state}  {}", plain(subject), plain(&format!("{field}{error}")));
@@ -158,15 +184,15 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-fn find(database: &Path, id: DeadLetterId) -> Result<(Letter, Vec<u8>), Failure> {
-    let found = store::letter_with_payload(database, id).map_err(Failure::failed)?;
+async fn find(reader: &Reader, id: DeadLetterId) -> Result<(DeadLetter, Vec<u8>), Failure> {
+    let found = reader.dead_letter(id).await?;
     found.ok_or_else(|| Failure::Failed(format!("there is no dead letter {id}; `streamgauge dlq list` lists them")))
 }
 
-fn show(database: &Path, id: DeadLetterId, json: bool) -> Result<(), Failure> {
-    let (letter, payload) = find(database, id)?;
+async fn show(reader: &Reader, id: DeadLetterId, json: bool) -> Result<(), Failure> {
+    let (letter, payload) = find(reader, id).await?;
     if json {
-        let mut shown = serde_json::to_value(&letter).map_err(Failure::failed)?;
+        let mut shown = serde_json::to_value(&letter)?;
         match std::str::from_utf8(&payload) {
             Ok(text) => shown["payload"] = json!(text),
             Err(_) => shown["payload_base64"] = json!(STANDARD.encode(&payload)),
@@ -202,8 +228,9 @@ async fn change(
     let mut which = Selection::from(Filter { reason, subject, since, until });
     if !ids.is_empty() {
         let mut keys = Vec::new();
+        let reader = Reader::open(&config.database_path).await?;
         for id in ids {
-            let (letter, _) = find(&config.database_path, id)?;
+            let (letter, _) = find(&reader, id).await?;
             if letter.state != "open" {
                 err!("{} is {} already", letter.id, letter.state);
             }
@@ -211,9 +238,14 @@ async fn change(
                 i64::try_from(letter.stream_seq).map(|stream_seq| DeadLetterKey { epoch: letter.epoch, stream_seq }),
             );
         }
+        reader.close();
         which.keys = Some(keys);
     }
-    let Outcome { applied, duplicate, rejected, dropped, .. } = ask(&config, command, request(which), || ()).await?;
+    let stop = stop_token(None)?;
+    let (database, criteria) = (&config.database_path, config.criteria());
+    let asker = Asker { database, command, rules: &config.rules, criteria: &criteria };
+    let outcome = asker.ask(&request(which), &stop, async || ()).await?;
+    let RequestOutcome { applied, duplicate, rejected, dropped, .. } = outcome;
     if json {
         out!("{}", json!({"applied": applied, "duplicate": duplicate, "rejected": rejected, "dropped": dropped}));
     } else if command == "dlq drop" {

@@ -9,7 +9,7 @@ use super::Failure;
 use crate::analytics::funnel::{Condition, Episode, Fate, Funnel, Hit, Report, Scope, Segment, Unfit};
 use crate::config::Config;
 use crate::model::Timestamp;
-use crate::store::{self, ActorHits, FunnelReport, StoreError};
+use crate::store::{ActorHits, FunnelReport, Reader};
 
 const BAR_CHARS: f64 = 30.0;
 
@@ -43,36 +43,32 @@ pub(super) enum Action {
 }
 
 pub(super) async fn execute(action: Action, config: Config) -> Result<(), Failure> {
-    tokio::task::spawn_blocking(move || run(&action, &config)).await.map_err(Failure::failed)?
-}
-
-fn run(action: &Action, config: &Config) -> Result<(), Failure> {
     match action {
         Action::List { json } => {
-            let reports = reports(config, None)?;
-            if *json {
-                out!("{}", serde_json::to_string(&reports).map_err(Failure::failed)?);
+            let reports = reports(&config, None).await?;
+            if json {
+                out!("{}", serde_json::to_string(&reports)?);
             } else {
                 list(&reports);
             }
         }
         Action::Show { name, json } => {
-            let reports = reports(config, Some(name))?;
+            let reports = reports(&config, Some(name.clone())).await?;
             let Some(report) = reports.first() else {
                 return Err(Failure::Failed(format!(
                     "there is no funnel {name:?}; `streamgauge funnel list` lists them"
                 )));
             };
-            if *json {
-                out!("{}", serde_json::to_string(report).map_err(Failure::failed)?);
+            if json {
+                out!("{}", serde_json::to_string(report)?);
             } else {
                 show(report);
             }
         }
         Action::Explain { name, actor, json } => {
-            let (funnel, found) = hits_of(config, name, actor)?;
+            let (funnel, found) = hits_of(&config, &name, actor).await?;
             let explained = Explained::of(&funnel, found);
-            if *json {
+            if json {
                 out!("{}", explained.as_json(&funnel));
             } else {
                 explained.print(&funnel);
@@ -82,8 +78,9 @@ fn run(action: &Action, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-fn reports(config: &Config, name: Option<&str>) -> Result<Vec<FunnelReport>, Failure> {
-    store::funnel_reports(&config.database_path, name).map_err(Failure::failed)
+async fn reports(config: &Config, name: Option<String>) -> Result<Vec<FunnelReport>, Failure> {
+    let reader = Reader::open(&config.database_path).await?;
+    Ok(reader.funnel_reports(name).await?)
 }
 
 fn percent(share: Option<f64>) -> String {
@@ -134,13 +131,14 @@ fn show(report: &FunnelReport) {
     }
 }
 
-fn hits_of(config: &Config, name: &str, id: &str) -> Result<(Arc<Funnel>, ActorHits), Failure> {
+async fn hits_of(config: &Config, name: &str, id: String) -> Result<(Arc<Funnel>, ActorHits), Failure> {
     let Some(funnel) = config.rules.funnels.by_name(name) else {
         let why = "is not in the configuration; explain needs the one that the worker runs with (--config)";
         return Err(Failure::Failed(format!("funnel {name:?} {why}")));
     };
-    let found = store::funnel_hits(&config.database_path, &config.rules, funnel, id);
-    let found = found.map_err(|error: StoreError| Failure::failed(error))?.ok_or_else(|| {
+    let reader = Reader::open(&config.database_path).await?;
+    let found = reader.funnel_hits(config.rules.clone().into(), Arc::clone(funnel), id.clone()).await?;
+    let found = found.ok_or_else(|| {
         let why = "is not in the database as the configuration defines it: no worker has run with it yet, or the funnel \
                    is being made anew (`streamgauge status` shows that)";
         Failure::Failed(format!("funnel {name:?} {why}"))
@@ -158,12 +156,12 @@ fn hits_of(config: &Config, name: &str, id: &str) -> Result<(Arc<Funnel>, ActorH
 /// What became of each hit, in order.
 struct Explained {
     actor: String,
-    lines: Vec<(Arc<Hit>, Word)>,
+    lines: Vec<(Arc<Hit>, Explanation)>,
     segment: Segment,
 }
 
 /// What became of an event.
-enum Word {
+enum Explanation {
     /// It matches the step.
     Hit(Fate),
     /// It does not, by this condition.
@@ -173,9 +171,9 @@ enum Word {
 impl Explained {
     fn of(funnel: &Funnel, found: ActorHits) -> Self {
         let mut lines = Vec::with_capacity(found.hits.len());
-        let tell = |hit: &Arc<Hit>, fate: &Fate| lines.push((Arc::clone(hit), Word::Hit(fate.clone())));
+        let tell = |hit: &Arc<Hit>, fate: &Fate| lines.push((Arc::clone(hit), Explanation::Hit(fate.clone())));
         let segment = Segment::of_all(found.hits, funnel.rule(), tell);
-        lines.extend(found.misses.into_iter().map(|miss| (Arc::new(miss.hit), Word::Miss(miss.condition))));
+        lines.extend(found.misses.into_iter().map(|miss| (Arc::new(miss.hit), Explanation::Miss(miss.condition))));
         lines.sort_by(|(one, _), (other, _)| one.cmp(other));
         Self { actor: found.actor, lines, segment }
     }
@@ -184,13 +182,13 @@ impl Explained {
         let episodes = self.segment.episodes(funnel.rule());
         let shown = shown(funnel, &episodes);
         let in_episode = |hit: &Arc<Hit>| episodes.iter().any(|episode| episode.best.hits().contains(hit));
-        let line = |(hit, word): &(Arc<Hit>, Word)| {
+        let line = |(hit, word): &(Arc<Hit>, Explanation)| {
             json!({
                 "timestamp": timestamp(hit),
                 "event_id": hit.event_id,
                 "step": hit.step,
                 "step_name": step_name(funnel, hit),
-                "counts": matches!(word, Word::Hit(Fate::Opened | Fate::Filled(_) | Fate::Completed(_))),
+                "counts": matches!(word, Explanation::Hit(Fate::Opened | Fate::Filled(_) | Fate::Completed(_))),
                 "in_episode": in_episode(hit),
                 "what": word.reason(funnel),
             })
@@ -216,7 +214,7 @@ impl Explained {
         let shown = shown(funnel, &episodes);
         let mut number = 0;
         for (hit, word) in &self.lines {
-            if matches!(word, Word::Hit(Fate::Opened)) {
+            if matches!(word, Explanation::Hit(Fate::Opened)) {
                 let episode = &episodes[number];
                 number += 1;
                 let best = &episode.best;
@@ -232,7 +230,7 @@ impl Explained {
                 out!("  what happened:");
             }
             let is_shown = number > 0 && episodes[number - 1].best.hits().contains(hit);
-            let is_other = matches!(word, Word::Hit(Fate::Filled(_))) && !is_shown;
+            let is_other = matches!(word, Explanation::Hit(Fate::Filled(_))) && !is_shown;
             let note = if is_other { "; in a chain other than the one above" } else { "" };
             let what = word.reason(funnel);
             out!("    {}  {}  event {}: {what}{note}", timestamp(hit), step_name(funnel, hit), hit.event_id);
@@ -260,7 +258,7 @@ fn step_name<'a>(funnel: &'a Funnel, hit: &Hit) -> &'a str {
     funnel.steps.get(usize::from(hit.step).saturating_sub(1)).map_or("?", |step| &step.name)
 }
 
-impl Word {
+impl Explanation {
     fn reason(&self, funnel: &Funnel) -> String {
         match self {
             Self::Hit(fate) => reason(fate, funnel),

@@ -24,19 +24,19 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let path = &config.database_path;
     match args.action {
         Action::Up => {
-            let lock = Lock::acquire(path, "migrate up").await.map_err(Failure::failed)?;
-            Migrations::of(&lock).up().await.map_err(Failure::failed)?;
+            let lock = Lock::acquire(path, "migrate up").await?;
+            Migrations::of(&lock).up().await?;
             err!("{} is up to date", path.display());
         }
         Action::Down => {
-            let lock = Lock::acquire(path, "migrate down").await.map_err(Failure::failed)?;
-            match Migrations::of(&lock).down().await.map_err(Failure::failed)? {
+            let lock = Lock::acquire(path, "migrate down").await?;
+            match Migrations::of(&lock).down().await? {
                 Some(migration) => err!("reverted {} {}", migration.version, migration.description),
                 None => err!("nothing to revert"),
             }
         }
         Action::Status => {
-            for migration in store::migration_status(path).await.map_err(Failure::failed)? {
+            for migration in store::migration_status(path).await? {
                 let state = if migration.is_applied { "applied" } else { "missing" };
                 out!("{state}  {}  {}", migration.version, migration.description);
             }

@@ -18,7 +18,6 @@ macro_rules! err {
     }};
 }
 
-mod ask;
 mod check;
 mod completions;
 mod demo;
@@ -30,7 +29,6 @@ mod migrate;
 mod progress;
 mod publish;
 mod rebuild;
-mod replaying;
 mod run;
 mod signals;
 mod status;
@@ -110,11 +108,26 @@ pub enum Failure {
     Reported,
 }
 
-impl Failure {
-    fn failed(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
+/// What fails with a sentence of its own.
+macro_rules! fails_with {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Failed(error.to_string())
+            }
+        }
+    )*};
 }
+fails_with!(
+    std::io::Error,
+    serde_json::Error,
+    toml::ser::Error,
+    crate::app::AppError,
+    crate::nats::NatsError,
+    crate::rebuild::RebuildError,
+    crate::store::AskError,
+    crate::store::StoreError,
+);
 
 impl Cli {
     /// Runs the command.

@@ -31,14 +31,13 @@ impl Progress {
         Self { what, bar, began, next_line_at: began + LINE_EVERY }
     }
 
-    /// Of messages of a stream, from where it begins to the last sequence.
-    pub(super) fn of_messages(what: &'static str, first_seq: u64, last_seq: u64) -> Self {
-        let bar = ProgressBar::new(last_seq);
+    /// Of messages or rows, of which it is told later how many there are.
+    pub(super) fn of_messages(what: &'static str) -> Self {
+        let bar = ProgressBar::new(0);
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAW_HZ));
         let template = "{prefix} {wide_bar} {pos} of {len} messages, {per_sec}, {eta} left";
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = bar.with_style(style).with_prefix(what).with_position(first_seq);
-        bar.reset_eta();
+        let bar = bar.with_style(style).with_prefix(what);
         let began = Instant::now();
         Self { what, bar, began, next_line_at: began + LINE_EVERY }
     }
@@ -55,6 +54,11 @@ impl Progress {
 
     /// So far, of so many.
     pub(super) fn set_of(&mut self, done: u64, of: u64) {
+        if self.bar.position() == 0 {
+            // What was done before does not count for the rate.
+            self.bar.set_position(done);
+            self.bar.reset_eta();
+        }
         self.bar.set_length(of);
         self.set(done);
     }

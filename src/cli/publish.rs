@@ -76,8 +76,8 @@ impl Input {
 
 pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let input = Input::open(args.file).await?;
-    let connection = nats::connect_once(&config.nats).await.map_err(Failure::failed)?;
-    wait_for_stream(&connection, &config.stream.name).await.map_err(Failure::failed)?;
+    let connection = nats::connect_once(&config.nats).await?;
+    wait_for_stream(&connection, &config.stream.name).await?;
     let options = PublisherOptions {
         prefix: config.stream.prefix.clone(),
         patience: args.patience,
@@ -88,7 +88,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
         kind: args.kind.into(),
         publisher: Publisher::new(connection, options),
         receipts: VecDeque::new(),
-        tally: Tally::default(),
+        tally: LineTally::default(),
     };
     let stop = stop_token(Some("stopping: waiting for what is on its way"))?;
     let began = Instant::now();
@@ -102,7 +102,7 @@ struct Lines {
     publisher: Publisher,
     /// Oldest first; as many as the publisher's window has.
     receipts: VecDeque<(u64, Receipt<Outgoing>)>,
-    tally: Tally,
+    tally: LineTally,
 }
 
 impl Lines {
@@ -205,7 +205,7 @@ struct FailedLines {
 
 /// How lines ended.
 #[derive(Default)]
-struct Tally {
+struct LineTally {
     stored: u64,
     duplicates: u64,
     failed: u64,
@@ -217,7 +217,7 @@ struct Tally {
     ended_early: Option<String>,
 }
 
-impl Tally {
+impl LineTally {
     fn add(&mut self, line: u64, result: Result<Acknowledged, Unsent<Outgoing>>) {
         match result {
             Ok(Acknowledged { is_duplicate: true, .. }) => self.duplicates += 1,
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn failed_lines_in_a_row_are_listed_together() {
-        let mut tally = Tally::default();
+        let mut tally = LineTally::default();
         let error = |text: &str| PublishFailure::TooLarge(text.into());
         for (line, text) in [(3, "a"), (4, "a"), (6, "a"), (7, "b")] {
             let message = Outgoing::of_line(Kind::Event, b"{}");

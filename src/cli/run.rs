@@ -25,9 +25,9 @@ pub(super) async fn execute(
 ) -> Result<(), Failure> {
     let stop = stop_token(Some("stopping: finishing the batch"))?;
     let (rules, new_rules) = watch::channel(config.rules.clone());
-    let hangups = signal(SignalKind::hangup()).map_err(Failure::failed)?;
+    let hangups = signal(SignalKind::hangup())?;
     tokio::spawn(reload(hangups, rules, load));
-    app::run(config, args.new_epoch, new_rules, stop).await.map_err(Failure::failed)?;
+    app::run(config, args.new_epoch, new_rules, stop).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -8,8 +8,8 @@ use super::Failure;
 /// A token that the first of the two signals cancels; `then`, if there is any, is logged.
 pub(super) fn stop_token(then: Option<&'static str>) -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let on_signal = stop.clone();
     tokio::spawn(async move {
         tokio::select! {

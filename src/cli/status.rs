@@ -1,6 +1,5 @@
 //! `streamgauge status`
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,7 +7,7 @@ use serde_json::json;
 use super::Failure;
 use crate::config::Config;
 use crate::nats;
-use crate::store::{self, ClosedDeadLetters, StreamStatus};
+use crate::store::{ClosedDeadLetters, Reader, Status, StreamStatus};
 
 /// How long NATS may take to answer before its numbers are left out.
 const NATS_PATIENCE: Duration = Duration::from_secs(2);
@@ -22,17 +21,16 @@ pub(super) struct Args {
 
 /// What NATS says of the configured stream.
 #[derive(Debug, Clone, Copy)]
-struct Live {
+struct StreamLag {
     last_seq: u64,
     lag: u64,
 }
 
 pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
-    let path: &Path = &config.database_path;
-    let pool = store::open_reader(path).await.map_err(Failure::failed)?;
-    let mut status = store::status(&pool, path).await.map_err(Failure::failed)?;
-    let closed = store::closed_dead_letters(&pool).await.map_err(Failure::failed)?;
-    pool.close().await;
+    let reader = Reader::open(&config.database_path).await?;
+    let mut status = reader.status().await?;
+    let closed = reader.closed_dead_letters().await?;
+    reader.close();
     let name = &config.stream.name;
     if !status.streams.iter().any(|stream| stream.name == *name) {
         status.streams.push(StreamStatus::unread(name));
@@ -47,19 +45,14 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn ask_nats(config: &Config, applied_seq: u64) -> Option<Live> {
+async fn ask_nats(config: &Config, applied_seq: u64) -> Option<StreamLag> {
     let connection = nats::connect_once(&config.nats).await.ok()?;
     let last_seq = nats::last_sequence(&connection, &config.stream.name).await.ok()?;
     let lag = nats::lag(&connection, &config.stream, applied_seq).await.ok()?;
-    Some(Live { last_seq, lag })
+    Some(StreamLag { last_seq, lag })
 }
 
-fn as_json(
-    status: &store::Status,
-    closed: ClosedDeadLetters,
-    configured: &str,
-    live: Option<Live>,
-) -> serde_json::Value {
+fn as_json(status: &Status, closed: ClosedDeadLetters, configured: &str, live: Option<StreamLag>) -> serde_json::Value {
     let streams: Vec<_> = status
         .streams
         .iter()
@@ -92,7 +85,7 @@ fn as_json(
     })
 }
 
-fn print_text(status: &store::Status, closed: ClosedDeadLetters, configured: &str, live: Option<Live>) {
+fn print_text(status: &Status, closed: ClosedDeadLetters, configured: &str, live: Option<StreamLag>) {
     for stream in &status.streams {
         let live = live.filter(|_| stream.name == configured);
         let or_unknown = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
@@ -116,7 +109,7 @@ fn print_text(status: &store::Status, closed: ClosedDeadLetters, configured: &st
 }
 
 /// Messages that the stream no longer held when they were to be read.
-pub(super) fn print_gaps(status: &store::Status) {
+pub(super) fn print_gaps(status: &Status) {
     out!("gaps          {} with {} messages", status.gaps, status.missing_messages);
     for gap in &status.gap_ranges {
         out!(

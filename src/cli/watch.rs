@@ -1,7 +1,6 @@
 //! `streamgauge watch`
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::time::Duration;
 
 use console::{Alignment, Term, pad_str, truncate_str};
@@ -12,7 +11,7 @@ use super::Failure;
 use super::signals::stop_token;
 use crate::config::Config;
 use crate::nats::{self, LiveNumber, Seen, Viewer};
-use crate::store::OverviewReader;
+use crate::store::Reader;
 
 /// The least time between two pictures.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,15 +53,14 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     let (_connection, mut viewer) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         opened = tokio::time::timeout(patience, open) => opened
-            .map_err(|_| Failure::Failed(format!("NATS at {} does not answer", nats::without_secrets(&config.nats.url))))?
-            .map_err(Failure::failed)?,
+            .map_err(|_| Failure::Failed(format!("NATS at {} does not answer", nats::without_secrets(&config.nats.url))))??,
     };
     let mut screen = Screen::new(&args, config);
     let mut draw_at = Some(Instant::now() + MIN_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            seen = viewer.next() => match seen.map_err(Failure::failed)? {
+            seen = viewer.next() => match seen? {
                 Some(_) if screen.is_closed => return Ok(()),
                 Some(seen) => if screen.take(seen) {
                     draw_at = draw_at.or(Some(Instant::now() + MIN_INTERVAL));
@@ -71,7 +69,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
             },
             () = sleep_until(draw_at.unwrap_or_else(Instant::now)), if draw_at.is_some() => {
                 draw_at = None;
-                screen.draw();
+                screen.draw().await;
                 if args.once {
                     return screen.missed().map_or(Ok(()), |why| Err(Failure::Failed(why)));
                 }
@@ -81,9 +79,11 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
 }
 
 /// The last hours by `widget.key`, where the database is on this machine.
-fn hours(config: &Config) -> BTreeMap<String, VecDeque<f64>> {
-    let path: &Path = &config.database_path;
-    let read = OverviewReader::open(path).and_then(|reader| reader.history(&config.rules.dashboards));
+async fn hours(config: &Config) -> BTreeMap<String, VecDeque<f64>> {
+    let read = match Reader::open(&config.database_path).await {
+        Ok(reader) => reader.hourly_values(config.rules.clone().into()).await,
+        Err(error) => Err(error),
+    };
     let mut hours = BTreeMap::new();
     for (widget_id, numbers) in read.unwrap_or_default() {
         for (key, values) in numbers {
@@ -172,12 +172,12 @@ impl Screen {
         }
     }
 
-    fn draw(&mut self) {
+    async fn draw(&mut self) {
         if self.as_json {
             return;
         }
         if self.hours_read_at.is_none_or(|at| at.elapsed() >= READ_HOURS_EVERY) {
-            self.hours = hours(&self.config);
+            self.hours = hours(&self.config).await;
             self.hours_read_at = Some(Instant::now());
         }
         let lately = if self.hours.is_empty() { "LATELY" } else { "LAST HOURS" };

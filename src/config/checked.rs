@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ConfigError, raw};
+use super::check::{ensure, is_key};
+use super::error::ConfigError;
+use super::raw;
 use crate::analytics::Rules;
 use crate::judge::{BatchLimits, Criteria, Limits};
 
@@ -128,10 +130,6 @@ impl raw::Config {
     }
 }
 
-pub(super) fn ensure(key: &'static str, holds: bool, error: &str) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError::Value { key, error: error.into() }) }
-}
-
 fn check_nats(nats: raw::Nats) -> Result<Nats, ConfigError> {
     ensure("nats.url", !nats.url.trim().is_empty(), "needs a URL such as nats://127.0.0.1:4222")?;
     let pair = |key, first: Option<String>, second: Option<String>, error: &str| match (first, second) {
@@ -213,7 +211,7 @@ fn check_batch(batch: &raw::Batch) -> Result<BatchLimits, ConfigError> {
 }
 
 fn check_dashboard(dashboard: raw::Dashboard, stream: &raw::Stream) -> Result<Dashboard, ConfigError> {
-    ensure("dashboard.bucket", super::widgets::is_key(&dashboard.bucket), "must be 1 to 128 letters, digits, _ or -")?;
+    ensure("dashboard.bucket", is_key(&dashboard.bucket), "must be 1 to 128 letters, digits, _ or -")?;
     let tokens_are_fine = dashboard.prefix.split('.').all(is_name) && dashboard.prefix.len() <= 128;
     ensure("dashboard.prefix", tokens_are_fine, "must be subject tokens with dots between, without * or >")?;
     let token = |prefix: &str| prefix.split('.').next().map(str::to_owned);

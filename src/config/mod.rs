@@ -2,7 +2,9 @@
 //!
 //! [`raw`] is what may be written, with the only defaults; [`Config`] is what was checked.
 
+mod check;
 mod checked;
+mod error;
 mod quantity;
 pub mod raw;
 mod rules;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use ::config::{ConfigError as LayerError, File, FileFormat};
 
 pub use checked::{Config, Dashboard, Http, Nats, NatsTls, Stream};
+pub use error::ConfigError;
 pub use quantity::{HumanDuration, HumanSize};
 
 /// The file that is read where none is named.
@@ -33,35 +36,6 @@ const USUAL_ENV: [(&str, &str); 9] = [
     ("NATS_KEY", "nats.key"),
     ("DATABASE_URL", "database.url"),
 ];
-
-/// What is wrong with the configuration. Exit status 2.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A layer does not parse, or has a key that there is not.
-    #[error("configuration{}: {source}", .path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
-    Layer {
-        /// The file, if there is one.
-        path: Option<PathBuf>,
-        /// What is wrong, with the key.
-        source: Box<LayerError>,
-    },
-    /// A value that does not make sense.
-    #[error("configuration: {key}: {error}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// What is wrong and what would be right.
-        error: String,
-    },
-}
 
 /// Where configuration comes from. No IO happens until [`load`].
 #[derive(Debug, Clone, Default)]

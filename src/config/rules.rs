@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::checked::ensure;
-use super::{ConfigError, raw};
+use super::check::{ensure, milliseconds};
+use super::error::ConfigError;
+use super::raw;
 use crate::analytics::funnel::{Condition, Funnel, Funnels, Op, Scope, Step};
 use crate::analytics::{FeatureName, FeatureRule, FeatureRules, Rules, is_feature_name};
 
@@ -24,10 +25,6 @@ pub(super) fn check(config: &raw::Config) -> Result<Rules, ConfigError> {
         funnels: check_funnels(&config.funnels)?,
         dashboards: super::widgets::check(config)?,
     })
-}
-
-pub(super) fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn list(given: &Option<raw::OneOrMany>) -> Vec<String> {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::rules::milliseconds;
-use super::{ConfigError, raw};
+use super::check::{is_key, milliseconds};
+use super::error::ConfigError;
+use super::raw;
 use crate::analytics::dashboard::{self, Dashboards, Expression, Series, Widget};
 
 const DEFAULT_MAX_RATE: Duration = Duration::from_millis(500);
 const MAX_MAX_RATE: Duration = Duration::from_secs(3_600);
 const HISTORIES: RangeInclusive<Duration> = Duration::from_secs(3_600)..=Duration::from_secs(3_660 * 86_400);
-const MAX_ID_CHARS: usize = 128;
 const MAX_TITLE_CHARS: usize = 256;
 
 pub(super) fn check(config: &raw::Config) -> Result<Dashboards, ConfigError> {
@@ -31,12 +31,6 @@ pub(super) fn check(config: &raw::Config) -> Result<Dashboards, ConfigError> {
         widgets.push(checked.map_err(wrong)?);
     }
     Ok(Dashboards::new(widgets, milliseconds(history)))
-}
-
-/// Whether a text may be a token of a key in a bucket, or the bucket's name.
-pub(super) fn is_key(text: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    (1..=MAX_ID_CHARS).contains(&text.len()) && text.chars().all(is_allowed)
 }
 
 fn check_widget(widget: &raw::Widget, funnels: &BTreeSet<&str>) -> Result<Widget, String> {

@@ -1,14 +1,15 @@
 //! Who may look: whoever has the token, or, where there is none, this machine.
 
-use axum::http::header::{AUTHORIZATION, COOKIE, HOST};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 const COOKIE_NAME: &str = "streamgauge";
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum AccessDenied {
     /// It brings no token, or another one.
     NoToken,
     /// It names another host than this machine: a page elsewhere may have sent it.
@@ -42,15 +43,15 @@ impl Guard {
 
     /// For browsers too: the token as a bearer's or as a cookie; without one, nothing but names of this machine, so that
     /// a name that leads here by a trick of DNS does not open what others store.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), AccessDenied> {
         let Some(token) = &self.0 else {
-            return if is_local(headers.get(HOST)) { Ok(()) } else { Err(Refusal::ForeignHost) };
+            return if is_local(headers.get(HOST)) { Ok(()) } else { Err(AccessDenied::ForeignHost) };
         };
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut cookies = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| cookie.split_once('='));
         let has_cookie =
             cookies.any(|(name, value)| name.trim() == COOKIE_NAME && is_same(value.trim(), &token.cookie));
-        if has_cookie || token.is_borne_by(headers) { Ok(()) } else { Err(Refusal::NoToken) }
+        if has_cookie || token.is_borne_by(headers) { Ok(()) } else { Err(AccessDenied::NoToken) }
     }
 
     /// The cookie for whoever brings the token.
@@ -65,6 +66,12 @@ impl Token {
         let sent = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         sent.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|sent| is_same(sent, &self.token))
     }
+}
+
+/// The answer to a program that brings no token.
+pub(super) fn unauthorized() -> Response {
+    let challenge = [(WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, "http.token is needed as a bearer token\n").into_response()
 }
 
 /// Compares all bytes whatever differs, so that the time taken tells nothing of the token.
@@ -100,7 +107,7 @@ mod tests {
             assert_eq!(guard.check(&headers(HOST, host)), Ok(()), "{host}");
         }
         for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "[::2]:1", ""] {
-            assert_eq!(guard.check(&headers(HOST, host)), Err(Refusal::ForeignHost), "{host}");
+            assert_eq!(guard.check(&headers(HOST, host)), Err(AccessDenied::ForeignHost), "{host}");
         }
         assert_eq!(guard.check(&HeaderMap::new()), Ok(()));
         assert!(guard.admits_program(&headers(HOST, "prometheus.example")));
@@ -114,12 +121,12 @@ mod tests {
         for (name, value, expected) in [
             (COOKIE, pair.to_owned(), Ok(())),
             (COOKIE, format!("a=b; {pair} ; c=d"), Ok(())),
-            (COOKIE, "streamgauge=s;e=c ret".to_owned(), Err(Refusal::NoToken)),
-            (COOKIE, format!("x{pair}"), Err(Refusal::NoToken)),
+            (COOKIE, "streamgauge=s;e=c ret".to_owned(), Err(AccessDenied::NoToken)),
+            (COOKIE, format!("x{pair}"), Err(AccessDenied::NoToken)),
             (AUTHORIZATION, "Bearer s;e=c ret".to_owned(), Ok(())),
-            (AUTHORIZATION, "Bearer s;e=c re".to_owned(), Err(Refusal::NoToken)),
-            (AUTHORIZATION, "s;e=c ret".to_owned(), Err(Refusal::NoToken)),
-            (HOST, "localhost".to_owned(), Err(Refusal::NoToken)),
+            (AUTHORIZATION, "Bearer s;e=c re".to_owned(), Err(AccessDenied::NoToken)),
+            (AUTHORIZATION, "s;e=c ret".to_owned(), Err(AccessDenied::NoToken)),
+            (HOST, "localhost".to_owned(), Err(AccessDenied::NoToken)),
         ] {
             assert_eq!(guard.check(&headers(name, &value)), expected, "{value}");
         }

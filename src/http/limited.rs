@@ -31,14 +31,14 @@ impl Limited {
 }
 
 impl Listener for Limited {
-    type Io = Connection;
+    type Io = LimitedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
         // It is never closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, silence: Box::pin(sleep(MAX_SILENCE)), _place: place }, address)
+        (LimitedConnection { stream, silence: Box::pin(sleep(MAX_SILENCE)), _place: place }, address)
     }
 
     fn local_addr(&self) -> Result<SocketAddr> {
@@ -47,14 +47,14 @@ impl Listener for Limited {
 }
 
 /// A connection, and its place.
-pub(super) struct Connection {
+pub(super) struct LimitedConnection {
     stream: TcpStream,
     /// Ready when nothing was read or written for too long.
     silence: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Connection {
+impl LimitedConnection {
     /// What a read or write came to; an error once the silence is too long.
     fn heard<T>(&mut self, context: &mut Context<'_>, result: Poll<Result<T>>) -> Poll<Result<T>> {
         if result.is_ready() {
@@ -66,14 +66,14 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for LimitedConnection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.heard(context, result)
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for LimitedConnection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.heard(context, result)

@@ -9,6 +9,8 @@ use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::{Sqlite, SqliteArgumentsBuffer, SqliteTypeInfo, SqliteValueRef};
 
+use crate::clock;
+
 /// 0000-01-01T00:00:00.000Z and 9999-12-31T23:59:59.999Z: between them a year has four digits, so text sorts as time.
 const MIN_MS: i64 = -62_167_219_200_000;
 const MAX_MS: i64 = 253_402_300_799_999;
@@ -37,6 +39,11 @@ pub enum TimestampError {
 }
 
 impl Timestamp {
+    /// The wall clock's time. A builder's default; rules never ask for it.
+    pub fn now() -> Self {
+        Self::from_millis(clock::now_ms())
+    }
+
     /// The moment `ms` milliseconds after the Unix epoch, clamped to the years 0000 to 9999.
     pub fn from_millis(ms: i64) -> Self {
         Self(ms.clamp(MIN_MS, MAX_MS))

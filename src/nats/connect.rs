@@ -8,11 +8,14 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, je
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 
-use super::{Backoff, NatsError, REQUEST_TIMEOUT};
+use super::backoff::Backoff;
+use super::error::NatsError;
 use crate::config;
 
 /// The first nats-server that can reset a consumer.
 const MIN_SERVER_VERSION: (u64, u64) = (2, 14);
+/// How long a request to JetStream may take.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that is dead says so at once; one that reconnects takes its time.
 const DEAD_CLIENT_PATIENCE: Duration = Duration::from_millis(100);
@@ -25,28 +28,28 @@ const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Connection {
     config: config::Nats,
-    live: Arc<RwLock<Live>>,
-    state: Arc<State>,
+    live: Arc<RwLock<LiveClient>>,
+    state: Arc<ConnectionState>,
 }
 
 /// The client of now; another one after [`Connection::revive_if_dead`].
 #[derive(Debug)]
-struct Live {
+struct LiveClient {
     client: Client,
     jetstream: jetstream::Context,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    is_connected: AtomicBool,
+struct ConnectionState {
+    is_connected: Arc<AtomicBool>,
     connects: watch::Sender<u64>,
     losses: watch::Sender<u64>,
-    refusal: Mutex<Option<Refused>>,
+    refusal: Mutex<Option<ServerRefusal>>,
 }
 
 /// What the server refused last.
 #[derive(Debug)]
-struct Refused {
+struct ServerRefusal {
     what: String,
     at: Instant,
     logged_at: Instant,
@@ -81,6 +84,11 @@ impl Connection {
     /// Whether the server is reached now.
     pub fn is_connected(&self) -> bool {
         self.state.is_connected.load(Ordering::Relaxed)
+    }
+
+    /// The flag that tells whether the server is reached, for those who know nothing of NATS.
+    pub fn connected_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.state.is_connected)
     }
 
     /// How often the connection was made; changes when it is made again.
@@ -119,7 +127,7 @@ pub async fn connect(config: &config::Nats) -> Result<Connection, NatsError> {
     loop {
         match connect_once(config).await {
             Ok(connection) => return Ok(connection),
-            Err(NatsError::Transient(error)) => {
+            Err(error) if error.is_transient() => {
                 let delay = backoff.next_delay();
                 tracing::warn!(retry_in_ms = delay.as_millis(), "{error}");
                 tokio::time::sleep(delay).await;
@@ -132,23 +140,23 @@ pub async fn connect(config: &config::Nats) -> Result<Connection, NatsError> {
 /// Connects, or not.
 ///
 /// # Errors
-/// [`NatsError::Transient`] where the server cannot be reached.
+/// [`NatsError::Unreachable`] where the server cannot be reached.
 pub async fn connect_once(config: &config::Nats) -> Result<Connection, NatsError> {
-    let state = Arc::new(State::default());
+    let state = Arc::new(ConnectionState::default());
     let live = open(config, &state).await?;
     Ok(Connection { config: config.clone(), live: Arc::new(RwLock::new(live)), state })
 }
 
-async fn open(config: &config::Nats, state: &Arc<State>) -> Result<Live, NatsError> {
+async fn open(config: &config::Nats, state: &Arc<ConnectionState>) -> Result<LiveClient, NatsError> {
     let options = options(config, state).await?;
     let client = options.connect(urls(config).collect::<Vec<_>>()).await.map_err(|error| {
-        let text = format!("cannot connect to NATS at {}: {error}", without_secrets(&config.url));
+        let (url, reason) = (without_secrets(&config.url), error.to_string());
         match error.kind() {
             ConnectErrorKind::ServerParse
             | ConnectErrorKind::Authentication
             | ConnectErrorKind::AuthorizationViolation
-            | ConnectErrorKind::Tls => NatsError::Fatal(text),
-            _ => NatsError::Transient(text),
+            | ConnectErrorKind::Tls => NatsError::NotAdmitted { url, reason },
+            _ => NatsError::Unreachable { url, reason },
         }
     })?;
     state.is_connected.store(true, Ordering::Relaxed);
@@ -158,7 +166,7 @@ async fn open(config: &config::Nats, state: &Arc<State>) -> Result<Live, NatsErr
         .ack_timeout(REQUEST_TIMEOUT)
         .max_ack_inflight(MAX_ACK_INFLIGHT as usize)
         .build(client.clone());
-    Ok(Live { client, jetstream })
+    Ok(LiveClient { client, jetstream })
 }
 
 fn urls(config: &config::Nats) -> impl Iterator<Item = &str> {
@@ -172,7 +180,7 @@ fn secrets_of(url: &str) -> Option<(String, Option<String>)> {
     Some((decoded(address.username()?), address.password().map(decoded)))
 }
 
-async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOptions, NatsError> {
+async fn options(config: &config::Nats, state: &Arc<ConnectionState>) -> Result<ConnectOptions, NatsError> {
     let state = Arc::clone(state);
     let mut options = ConnectOptions::new()
         .name("streamgauge")
@@ -198,7 +206,7 @@ async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOpt
         options = options
             .credentials_file(path)
             .await
-            .map_err(|error| NatsError::Fatal(format!("cannot read nats.credentials {}: {error}", path.display())))?;
+            .map_err(|error| unusable("nats.credentials", &path.display(), &format!("cannot be read: {error}")))?;
     }
     if let Some(ca) = &config.tls.ca {
         options = options.add_root_certificates(ca.clone()).require_tls(true);
@@ -209,7 +217,7 @@ async fn options(config: &config::Nats, state: &Arc<State>) -> Result<ConnectOpt
     Ok(options)
 }
 
-fn on_event(state: &State, event: &Event) {
+fn on_event(state: &ConnectionState, event: &Event) {
     match event {
         Event::Connected => {
             state.is_connected.store(true, Ordering::Relaxed);
@@ -228,14 +236,14 @@ fn on_event(state: &State, event: &Event) {
     }
 }
 
-fn on_refusal(state: &State, what: String) {
+fn on_refusal(state: &ConnectionState, what: String) {
     let mut refusal = state.refusal.lock().unwrap_or_else(PoisonError::into_inner);
     let at = Instant::now();
     let was_logged = refusal.as_ref().map(|refused| refused.logged_at).filter(|at| at.elapsed() < REFUSAL_LOG_EVERY);
     if was_logged.is_none() {
         tracing::warn!("NATS refuses something, perhaps for want of a permission: {what}");
     }
-    *refusal = Some(Refused { what, at, logged_at: was_logged.unwrap_or(at) });
+    *refusal = Some(ServerRefusal { what, at, logged_at: was_logged.unwrap_or(at) });
 }
 
 /// A seed, or the first line with one in the file that is named.
@@ -244,9 +252,13 @@ fn read_seed(nkey: &str) -> Result<String, NatsError> {
         return Ok(nkey.to_owned());
     }
     let text = std::fs::read_to_string(nkey)
-        .map_err(|error| NatsError::Fatal(format!("cannot read nats.nkey {nkey}: {error}")))?;
+        .map_err(|error| unusable("nats.nkey", &nkey, &format!("cannot be read: {error}")))?;
     let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
-    seed.map(str::to_owned).ok_or_else(|| NatsError::Fatal(format!("nats.nkey {nkey} holds no user seed (SU...)")))
+    seed.map(str::to_owned).ok_or_else(|| unusable("nats.nkey", &nkey, "holds no user seed (SU...)"))
+}
+
+fn unusable(key: &'static str, path: &dyn std::fmt::Display, reason: &str) -> NatsError {
+    NatsError::Credentials { key, path: path.to_string(), reason: reason.to_owned() }
 }
 
 fn check_version(version: &str) -> Result<(), NatsError> {
@@ -256,9 +268,7 @@ fn check_version(version: &str) -> Result<(), NatsError> {
         return Ok(());
     }
     let (major, minor) = MIN_SERVER_VERSION;
-    Err(NatsError::Fatal(format!(
-        "nats-server {version} is too old: {major}.{minor} or later is needed, which can reset a consumer"
-    )))
+    Err(NatsError::ServerTooOld { version: version.to_owned(), needed: format!("{major}.{minor}") })
 }
 
 /// A URL list without user and password, for messages.

@@ -7,27 +7,19 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use async_nats::datetime::DateTime;
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer};
-use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream;
-use futures::StreamExt;
 
-use super::stream::{Found, find};
-use super::{Connection, NatsError};
-use crate::model::Timestamp;
+use super::connect::Connection;
+use super::error::NatsError;
+use super::lookup::{Found, consumer_info, find};
 use crate::{clock, config};
 
 /// How long a pull request waits for messages. A reader that died leaves one behind for so long at most.
 pub(super) const PULL_EXPIRY: Duration = Duration::from_secs(5);
 /// Redelivery is of no use to a reader that positions itself; it must be longer than any commit.
 const ACK_WAIT: Duration = Duration::from_secs(60);
-/// What the name of a consumer for a replay begins with.
-const REPLAY_PREFIX: &str = "streamgauge-replay-";
-/// How long such a consumer outlives its reader.
-const REPLAY_INACTIVE: Duration = Duration::from_secs(30);
 /// How often to look whether another reader is still there.
 const POLL: Duration = Duration::from_millis(250);
 /// How many looks in a row must find it gone.
@@ -80,7 +72,7 @@ impl std::fmt::Display for Instance {
 /// Makes the consumer ours: creates it, or takes it over from a reader that is gone.
 ///
 /// # Errors
-/// [`NatsError::Fatal`] where another reader is there, or the consumer is of another sort.
+/// [`NatsError::ConsumerInUse`] or [`NatsError::UnfitConsumer`].
 pub(super) async fn claim(
     stream: &Stream,
     config: &config::Stream,
@@ -98,83 +90,39 @@ pub(super) async fn claim(
         metadata: instance.metadata(),
         ..Config::default()
     };
-    let Some(info) = info(stream, name).await? else {
+    let Some(info) = consumer_info(stream, name).await? else {
         let what = format!("cannot create consumer {name}");
-        return stream.create_consumer_strict(wanted).await.map_err(|error| NatsError::transient(&what, error));
+        return stream.create_consumer_strict(wanted).await.map_err(|error| NatsError::request(what, error));
     };
     check(&info)?;
     if let Some(other) = instance.other(&info) {
         wait_until_gone(stream, info, &other).await?;
     }
     let what = format!("cannot update consumer {name}");
-    stream.update_consumer(wanted).await.map_err(|error| NatsError::transient(&what, error))
-}
-
-/// Makes a consumer for a replay: it forgets itself, and needs no acks.
-pub(super) async fn ephemeral(stream: &Stream, start_seq: u64) -> Result<PullConsumer, NatsError> {
-    replaying(stream, DeliverPolicy::ByStartSequence { start_sequence: start_seq }).await
-}
-
-/// The first sequence that the stream received at or after a time.
-pub(super) async fn first_seq_at(stream: &Stream, time: Timestamp) -> Result<Option<u64>, NatsError> {
-    let failed = |error: String| NatsError::transient("cannot find a message by its time", error);
-    let nanos = i128::from(time.as_millis()) * 1_000_000;
-    let start_time = DateTime::from_unix_timestamp_nanos(nanos).map_err(|error| failed(error.to_string()))?;
-    let consumer = replaying(stream, DeliverPolicy::ByStartTime { start_time }).await?;
-    if consumer.cached_info().num_pending == 0 {
-        return Ok(None);
-    }
-    let mut first = consumer.fetch().max_messages(1).messages().await.map_err(|error| failed(error.to_string()))?;
-    let Some(message) = first.next().await else { return Ok(None) };
-    let message = message.map_err(|error| failed(error.to_string()))?;
-    message.info().map(|info| Some(info.stream_sequence)).map_err(|error| failed(error.to_string()))
-}
-
-async fn replaying(stream: &Stream, deliver_policy: DeliverPolicy) -> Result<PullConsumer, NatsError> {
-    let wanted = Config {
-        name: Some(format!("{REPLAY_PREFIX}{}", clock::new_id().simple())),
-        description: Some("replays for streamgauge".into()),
-        deliver_policy,
-        ack_policy: AckPolicy::None,
-        inactive_threshold: REPLAY_INACTIVE,
-        memory_storage: true,
-        num_replicas: 1,
-        ..Config::default()
-    };
-    stream.create_consumer(wanted).await.map_err(|error| NatsError::transient("cannot create a consumer", error))
+    stream.update_consumer(wanted).await.map_err(|error| NatsError::request(what, error))
 }
 
 /// Names the other reader of the consumer, if the consumer names one.
 pub(super) async fn other_reader(stream: &Stream, name: &str, instance: &Instance) -> Option<Instance> {
-    let info = info(stream, name).await.ok()??;
+    let info = consumer_info(stream, name).await.ok()??;
     instance.other(&info)
 }
 
-async fn info(stream: &Stream, name: &str) -> Result<Option<Info>, NatsError> {
-    match stream.consumer_info(name).await {
-        Ok(info) => Ok(Some(info)),
-        Err(error) => match error.kind() {
-            ConsumerInfoErrorKind::NotFound => Ok(None),
-            ConsumerInfoErrorKind::JetStream(api) if api.error_code() == ErrorCode::CONSUMER_NOT_FOUND => Ok(None),
-            _ => Err(NatsError::transient(&format!("cannot look up consumer {name}"), error)),
-        },
-    }
-}
-
 /// What the server says of a consumer through which nothing comes.
-pub(super) async fn look(connection: &Connection, config: &config::Stream) -> Option<Info> {
-    let Ok(Found::Stream(stream)) = find(&connection.jetstream(), &config.name).await else { return None };
-    info(&stream, &config.consumer).await.ok()?
+pub(super) async fn look(connection: &Connection, stream: &str, consumer: &str) -> Option<Info> {
+    let Ok(Found::Stream(stream)) = find(&connection.jetstream(), stream).await else { return None };
+    consumer_info(&stream, consumer).await.ok()?
 }
 
 /// Makes sure that sequences which the consumer left out are gone from the stream, and not filtered away. Returns the
 /// stream's first sequence.
 pub(super) async fn vouch_for_gaps(connection: &Connection, config: &config::Stream) -> Result<u64, NatsError> {
-    let gone = |what: &str| NatsError::Transient(format!("{what} is missing, which was being read"));
+    let gone = |what: String| NatsError::missing_yet(what, ", though it was being read");
     let Found::Stream(stream) = find(&connection.jetstream(), &config.name).await? else {
-        return Err(gone("the stream"));
+        return Err(gone(format!("stream {}", config.name)));
     };
-    let info = info(&stream, &config.consumer).await?.ok_or_else(|| gone("the consumer"))?;
+    let info = consumer_info(&stream, &config.consumer).await?;
+    let info = info.ok_or_else(|| gone(format!("consumer {}", config.consumer)))?;
     check(&info)?;
     Ok(stream.cached_info().state.first_sequence)
 }
@@ -194,11 +142,8 @@ fn check(info: &Info) -> Result<(), NatsError> {
     } else {
         return Ok(());
     };
-    Err(NatsError::Fatal(format!(
-        "consumer {} of stream {} is not one that streamgauge can read through: {wrong}; delete it, or name another with \
-         stream.consumer",
-        info.name, info.stream_name
-    )))
+    let (consumer, stream) = (info.name.clone(), info.stream_name.clone());
+    Err(NatsError::UnfitConsumer { consumer, stream, why: wrong })
 }
 
 /// Waits one pull expiry for another reader to be gone: no pull waits, and nothing is delivered.
@@ -209,7 +154,7 @@ async fn wait_until_gone(stream: &Stream, first: Info, other: &Instance) -> Resu
     let mut quiet_polls = 0;
     loop {
         tokio::time::sleep(POLL).await;
-        let Some(now) = info(stream, &name).await? else { return Ok(()) };
+        let Some(now) = consumer_info(stream, &name).await? else { return Ok(()) };
         let is_quiet = now.num_waiting == 0 && now.delivered == last.delivered && now.ack_floor == last.ack_floor;
         quiet_polls = if is_quiet { quiet_polls + 1 } else { 0 };
         if quiet_polls >= QUIET_POLLS {
@@ -223,39 +168,12 @@ async fn wait_until_gone(stream: &Stream, first: Info, other: &Instance) -> Resu
 }
 
 fn in_use(info: &Info, other: &Instance) -> NatsError {
-    NatsError::Fatal(format!(
-        "consumer {} of stream {} is being read by {other}: stop that one, or give this one a consumer of its own with \
-         stream.consumer",
-        info.name, info.stream_name
-    ))
+    let (consumer, stream) = (info.name.clone(), info.stream_name.clone());
+    NatsError::ConsumerInUse { consumer, stream, other: other.to_string() }
 }
 
 /// What to tell when resets come that nobody here sent.
-pub(super) fn fought_over(config: &config::Stream, other: Option<&Instance>) -> NatsError {
-    let who = other.map_or_else(|| "somebody else".to_owned(), Instance::to_string);
-    NatsError::Fatal(format!(
-        "consumer {} of stream {} was reset by others again and again; {who} uses it too: stop that one, or give this \
-         one a consumer of its own with stream.consumer",
-        config.consumer, config.name
-    ))
-}
-
-/// What the consumer has pending, delivered or not; what follows `applied_seq` where no consumer stands
-/// for this file.
-///
-/// # Errors
-/// Where it cannot be asked.
-pub async fn lag(connection: &Connection, config: &config::Stream, applied_seq: u64) -> Result<u64, NatsError> {
-    let stream = match find(&connection.jetstream(), &config.name).await? {
-        Found::Stream(stream) => stream,
-        Found::Missing => {
-            return Err(NatsError::Transient(format!("stream {} does not exist", config.name)));
-        }
-    };
-    let state = &stream.cached_info().state;
-    Ok(match info(&stream, &config.consumer).await? {
-        // A consumer that is ahead of the file was put there for another one: it says nothing of this.
-        Some(info) if info.ack_floor.stream_sequence <= applied_seq => info.num_pending + info.num_ack_pending as u64,
-        _ => state.last_sequence.saturating_sub(applied_seq.max(state.first_sequence.saturating_sub(1))),
-    })
+pub(super) fn contested(config: &config::Stream, other: Option<&Instance>) -> NatsError {
+    let other = other.map_or_else(|| "somebody else".to_owned(), Instance::to_string);
+    NatsError::ConsumerContested { consumer: config.consumer.clone(), stream: config.name.clone(), other }
 }

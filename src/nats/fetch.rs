@@ -11,16 +11,16 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::NatsError;
+use super::error::NatsError;
 use crate::judge::Delivery;
 
 #[derive(Deserialize)]
-struct Answer {
-    message: Stored,
+struct MessageResponse {
+    message: StoredMessage,
 }
 
 #[derive(Deserialize)]
-struct Stored {
+struct StoredMessage {
     subject: String,
     seq: u64,
     #[serde(default)]
@@ -62,14 +62,14 @@ async fn get(
 ) -> Result<Option<Delivery>, NatsError> {
     let api = format!("STREAM.MSG.GET.{stream}");
     let what = format!("cannot read a message by $JS.API.{api}; is the permission missing?");
-    let response: Response<Answer> =
-        jetstream.request(api, request).await.map_err(|error| NatsError::transient(&what, error))?;
+    let response: Response<MessageResponse> =
+        jetstream.request(api, request).await.map_err(|error| NatsError::request(&what, error))?;
     let message = match response {
-        Response::Ok(Answer { message }) => message,
+        Response::Ok(MessageResponse { message }) => message,
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),
-        Response::Err { error } => return Err(NatsError::transient(&what, error)),
+        Response::Err { error } => return Err(NatsError::request(&what, error)),
     };
-    let payload = STANDARD.decode(&message.data).map_err(|error| NatsError::transient(&what, error))?;
+    let payload = STANDARD.decode(&message.data).map_err(|error| NatsError::request(&what, error))?;
     Ok(Some(Delivery {
         subject: message.subject,
         size_bytes: payload.len(),

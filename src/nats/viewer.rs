@@ -11,7 +11,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Connection, NatsError, REQUEST_TIMEOUT, bucket};
+use super::connect::{Connection, REQUEST_TIMEOUT};
+use super::error::NatsError;
+use super::outbox::bucket;
 use crate::config;
 
 /// The status of an answer that would be too large.
@@ -160,7 +162,7 @@ fn tell(key: &str, body: &[u8]) -> Option<Seen> {
 }
 
 fn failed(error: impl std::fmt::Display) -> NatsError {
-    NatsError::transient("cannot follow the dashboards", error)
+    NatsError::request("cannot follow the dashboards", error)
 }
 
 /// The subject and the revision that the server says a message has in the bucket.

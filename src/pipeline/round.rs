@@ -2,13 +2,17 @@
 
 use std::collections::VecDeque;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::time::Instant;
 
-use crate::judge::{Batch, BatchLimits, Verdict};
+use super::Pipeline;
+use super::ended::Ended;
+use crate::judge::{Batch, BatchLimits, Delivery, Judge, Verdict};
+use crate::nats::Interrupted;
 use crate::position::Position;
-use crate::store::{Committed, StoreError};
+use crate::store::{CommitReceipt, StoreError};
 
 pub(super) struct Round {
     pub(super) batch: Batch,
@@ -25,11 +29,12 @@ pub(super) struct Write {
     pub(super) began: Instant,
     /// Where it takes more batches; none where it is to end with those that it has.
     pub(super) feed: Option<Sender<Batch>>,
-    pub(super) committed: BoxFuture<'static, Result<Written, StoreError>>,
+    pub(super) committed: BoxFuture<'static, Result<WriteResult, StoreError>>,
 }
 
-/// What a transaction committed, and what it did not take any more: of what was left before it, then of what came.
-pub(super) type Written = (Committed, VecDeque<Batch>, Receiver<Batch>);
+/// The commit, and the batches that it did not include: first those left over from the previous transaction, then late
+/// arrivals.
+pub(super) type WriteResult = (CommitReceipt, VecDeque<Batch>, Receiver<Batch>);
 
 impl Round {
     pub(super) fn after(position: Position) -> Self {
@@ -70,7 +75,7 @@ impl Round {
     }
 
     /// Ready when the write is; never where there is none.
-    pub(super) async fn written(&mut self) -> Result<Written, StoreError> {
+    pub(super) async fn written(&mut self) -> Result<WriteResult, StoreError> {
         match &mut self.write {
             Some(write) => (&mut write.committed).await,
             None => std::future::pending().await,
@@ -86,4 +91,32 @@ pub(super) async fn room(feed: Option<Sender<Batch>>) -> OwnedPermit<Batch> {
         return permit;
     }
     std::future::pending().await
+}
+
+impl Pipeline {
+    /// Takes a message, and those that have arrived behind it: a turn of the loop for each costs as much as to judge it.
+    pub(super) fn take_arrived(
+        &mut self,
+        round: &mut Round,
+        judge: &Judge,
+        first: Result<Delivery, Interrupted>,
+    ) -> Option<Ended> {
+        let mut arrived = Some(first);
+        while let Some(delivery) = arrived {
+            match delivery {
+                Ok(delivery) if self.mode.is_beyond(delivery.stream_sequence) => {
+                    return Some(Ended::Reached);
+                }
+                Ok(delivery) => round.push(judge.judge(delivery)),
+                Err(interrupted) => return Some(Ended::Interrupted(interrupted.to_string())),
+            }
+            arrived = if round.batch.is_full(self.batch) { None } else { self.source.next().now_or_never() };
+        }
+        None
+    }
+
+    /// Whether so many messages wait that larger transactions are worth waiting for.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.source.pending() >= self.mode.least_backlog(self.batch.max_messages)
+    }
 }

@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{StoreError, Writer};
+use super::error::StoreError;
+use super::writer::Writer;
 
-type Job = Box<dyn FnOnce(&mut Writer) + Send>;
+type WriterJob = Box<dyn FnOnce(&mut Writer) + Send>;
 
 /// Jobs that wait: the pipeline has one at a time, the outbox another.
 const MAX_QUEUED_JOBS: usize = 8;
@@ -17,7 +18,7 @@ const MAX_QUEUED_JOBS: usize = 8;
 /// Handle of the thread that owns the [`Writer`]. The thread ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct WriterThread {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<WriterJob>,
     stop_waiting: Arc<AtomicBool>,
 }
 
@@ -27,7 +28,7 @@ impl WriterThread {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(mut writer: Writer) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (jobs, mut queue) = mpsc::channel::<Job>(MAX_QUEUED_JOBS);
+        let (jobs, mut queue) = mpsc::channel::<WriterJob>(MAX_QUEUED_JOBS);
         let stop_waiting = writer.stop_waiting_flag();
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
@@ -44,7 +45,7 @@ impl WriterThread {
     ) -> BoxFuture<'static, Result<T, StoreError>> {
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.clone();
-        let job: Job = Box::new(move |writer| {
+        let job: WriterJob = Box::new(move |writer| {
             // Whoever asked may have gone: then nobody needs the answer.
             let _ = reply.send(job(writer));
         });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use streamgauge::judge::{Batch, Delivery, Judge};
-use streamgauge::store::{Aside, Swapped, Writer};
+use streamgauge::store::{InstallReceipt, ShadowGroups, Writer};
 
 use crate::full::peak_mib;
 
@@ -49,13 +49,13 @@ pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, 
 }
 
 /// Session rows that all differ by other rules, built aside and put in.
-pub fn measure_swap(writer: &mut Writer, database: &Path) -> (Duration, Swapped) {
+pub fn measure_swap(writer: &mut Writer, database: &Path) -> (Duration, InstallReceipt) {
     let began = Instant::now();
-    let build = writer.builds().borrow().clone().unwrap();
-    let mut aside = Aside::open(database, build).unwrap();
+    let build = writer.rebuilds().borrow().clone().unwrap();
+    let mut aside = ShadowGroups::open(database, build).unwrap();
     while aside.step(aside.step_messages()).unwrap() {}
     let built = began.elapsed();
-    (built, writer.swap(aside).unwrap().unwrap())
+    (built, writer.install_groups(aside).unwrap().unwrap())
 }
 
 /// From here on the greatest resident size is that of now.

@@ -96,7 +96,7 @@ pub async fn writer_rate(config: &Config, messages: &[Outgoing]) -> Written {
         let began = std::time::Instant::now();
         let committed = writer.commit_all(&first, || batches.pop_front()).unwrap();
         took += began.elapsed();
-        let parts = committed.spent().parts().iter();
+        let parts = committed.timings().parts().iter();
         of_dashboards += parts.filter(|(part, _)| *part == "dashboards").map(|(_, took)| *took).sum::<Duration>();
     }
     Written {

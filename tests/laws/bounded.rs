@@ -26,7 +26,7 @@ fn write(store: &mut Store, part: &str, events: impl Iterator<Item = Value>) -> 
     let took = |batch: &[Delivery]| {
         let batch = store.batch(&store.position(), batch);
         let committed = store.writer.commit(&batch).unwrap();
-        committed.spent().parts().iter().find(|(name, _)| *name == part).unwrap().1
+        committed.timings().parts().iter().find(|(name, _)| *name == part).unwrap().1
     };
     deliveries.chunks(BATCH).map(took).collect()
 }

@@ -1,10 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use streamgauge::config::{self, Config, Sources};
 use streamgauge::judge::{Batch, Criteria, Delivery, Judge};
 use streamgauge::position::Position;
-use streamgauge::store::{self, Lock, StoreError, Writer};
+use streamgauge::store::{self, Lock, Reader, StoreError, Writer};
 
 use crate::support::{Database, Random};
 
@@ -26,58 +27,69 @@ mod sessions;
 /// 2026-01-31T12:00:00Z
 const START_MS: i64 = 1_769_860_800_000;
 
-/// Where a transaction is cut: what it is about to do when the power goes.
-const CRASH_POINTS: [&str; 48] = [
-    "INSERT ON analytics_events",
-    "INSERT ON metrics",
-    "INSERT ON _session_messages",
-    "INSERT ON _rollup_states",
-    "UPDATE ON _rollup_states",
-    "INSERT ON metric_aggregates",
-    "UPDATE ON metric_aggregates",
-    "INSERT ON _session_states",
-    "UPDATE ON _session_states",
-    "INSERT ON analytics_sessions",
-    "UPDATE ON analytics_sessions",
-    "DELETE ON _session_states",
-    "DELETE ON analytics_sessions",
-    "INSERT ON _session_deadlines",
-    "DELETE ON _session_deadlines",
-    "INSERT ON _gap_sessions",
-    "DELETE ON _gap_sessions",
-    "UPDATE ON _watermark",
-    "INSERT ON _activity_states",
-    "UPDATE ON _activity_states",
-    "INSERT ON _activity_sessions",
-    "DELETE ON _activity_sessions",
-    "INSERT ON user_activity",
-    "UPDATE ON user_activity",
-    "DELETE ON user_activity",
-    "INSERT ON _feature_states",
-    "INSERT ON _feature_users",
-    "INSERT ON feature_usage",
-    "UPDATE ON feature_usage",
-    "INSERT ON _links",
-    "INSERT ON _funnel_segments",
-    "UPDATE ON _funnel_segments",
-    "DELETE ON _funnel_segments",
-    "INSERT ON funnel_conversions",
-    "UPDATE ON funnel_conversions",
-    "DELETE ON funnel_conversions",
-    "INSERT ON _funnel_episodes",
-    "INSERT ON _event_counts",
-    "INSERT ON _series_states",
-    "UPDATE ON _series_states",
-    "DELETE ON _series_states",
-    "INSERT ON _series_members",
-    "INSERT ON dashboard_metrics",
-    "UPDATE ON dashboard_metrics",
-    "DELETE ON dashboard_metrics",
-    "INSERT ON _dashboard_outbox",
-    "UPDATE ON _dashboard_outbox",
-    // The very end.
-    "UPDATE OF stored ON _positions",
-];
+/// Where a transaction is cut: what it is about to do when the power goes. Every statement of the code that writes to a
+/// table is one, as a trigger names it.
+fn crash_points() -> &'static [String] {
+    static POINTS: OnceLock<Vec<String>> = OnceLock::new();
+    POINTS.get_or_init(|| {
+        let folders = ["raw", "derived", "ledger"].map(|folder| format!("src/store/sqlite/{folder}"));
+        let mut points = BTreeSet::new();
+        for (path, text) in folders.iter().flat_map(|folder| crate::support::files_under(folder)) {
+            // Requests of commands are no part of a batch.
+            if !path.ends_with("requests.rs") {
+                points.extend(writes_in(&text));
+            }
+        }
+        points.into_iter().collect()
+    })
+}
+
+/// What the SQL in a source file writes to.
+fn writes_in(source: &str) -> BTreeSet<String> {
+    let source = source.replace("\\\n", " ");
+    let word = |text: &str| text.trim_start().split([' ', '(', '"', ',']).next().unwrap().to_owned();
+    let mut points = BTreeSet::new();
+    // A statement lies between two quotes.
+    for statement in source.split('"') {
+        for (verb, operation) in [("INSERT INTO ", "INSERT ON"), ("DELETE FROM ", "DELETE ON")] {
+            let Some((_, rest)) = statement.split_once(verb) else { continue };
+            let tables = match word(rest).as_str() {
+                "{table}" if operation == "INSERT ON" => RAW_TABLES.map(str::to_owned).to_vec(),
+                table if table.starts_with('{') => continue,
+                table => vec![table.to_owned()],
+            };
+            for table in tables {
+                if let Some((_, set)) = rest.split_once(" DO UPDATE SET ") {
+                    points.insert(format!("UPDATE OF {} ON {table}", word(set)));
+                }
+                points.insert(format!("{operation} {table}"));
+            }
+        }
+        if let Some((_, rest)) = statement.split_once("UPDATE ")
+            && let Some((_, set)) = rest.split_once(" SET ")
+            && !rest.starts_with("SET ")
+        {
+            points.insert(format!("UPDATE OF {} ON {}", word(set), word(rest)));
+        }
+    }
+    points
+}
+
+const RAW_TABLES: [&str; 3] = ["analytics_events", "metrics", "_session_messages"];
+
+#[test]
+fn crash_points_are_the_statements_of_the_code() {
+    let source = "\"INSERT INTO a (x, \\\n  y) VALUES (?1, ?2) ON CONFLICT (x) DO UPDATE SET y = excluded.y\"; \
+                  \"UPDATE b SET z = ?1 WHERE x = ?2\"; \"DELETE FROM {table}\"; \"DELETE FROM c WHERE x\"";
+    let expected = ["DELETE ON c", "INSERT ON a", "UPDATE OF y ON a", "UPDATE OF z ON b"];
+    assert_eq!(writes_in(source), expected.map(str::to_owned).into());
+    let points = crash_points();
+    println!("{points:#?}");
+    assert!(points.len() >= 60, "{points:#?}");
+    for point in ["INSERT ON metrics", "DELETE ON _session_states", "UPDATE OF stored ON _positions"] {
+        assert!(points.iter().any(|found| found == point), "{point}: {points:#?}");
+    }
+}
 
 /// The internal tables that derived rows come from, and their columns.
 const INTERNALS: [(&str, &str); 13] = [
@@ -126,7 +138,7 @@ impl Store {
     /// for.
     fn reopen(self, runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
         let mut store = self.reopen_frozen(runtime, toml);
-        store.writer.rebuild().unwrap();
+        store.writer.rebuild_groups().unwrap();
         store
     }
 
@@ -152,7 +164,7 @@ impl Store {
     }
 
     fn digest(&self) -> BTreeMap<String, String> {
-        store::digest(&self.path()).unwrap().tables
+        digest_of(&self.path())
     }
 
     fn batch(&self, after: &Position, deliveries: &[Delivery]) -> Batch {
@@ -174,15 +186,15 @@ impl Store {
 
     /// Writes the messages in batches of the given sizes. Each is cut before at every one of the given crash points that
     /// it comes to, and begun again.
-    fn write_with_crashes(&mut self, deliveries: &[Delivery], sizes: &[usize], crash_points: &[usize]) {
+    fn write_with_crashes(&mut self, deliveries: &[Delivery], sizes: &[usize], cuts: &[usize]) {
         let other = self.database().write();
         let (mut rest, mut sizes) = (deliveries, sizes.iter().cycle());
         while !rest.is_empty() {
             let (now, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
             let before = self.position();
             let batch = self.batch(&before, now);
-            for point in crash_points {
-                let point = CRASH_POINTS[*point];
+            for point in cuts {
+                let point = &crash_points()[*point];
                 let cut = format!("CREATE TRIGGER cut BEFORE {point} BEGIN SELECT RAISE(ABORT, 'power cut'); END");
                 other.execute_batch(&cut).unwrap();
                 let result = self.writer.commit(&batch);
@@ -190,7 +202,7 @@ impl Store {
                 match result {
                     // It does not come to this point.
                     Ok(_) => break,
-                    Err(StoreError::Write(error)) if error.to_string() == "power cut" => {}
+                    Err(StoreError::Sqlite { message, .. }) if message == "power cut" => {}
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -204,6 +216,16 @@ impl Store {
             rest = later;
         }
     }
+}
+
+/// The digest of a database, by table.
+fn digest_of(path: &Path) -> BTreeMap<String, String> {
+    runtime().block_on(async {
+        let reader = Reader::open_unchecked(path);
+        let digest = reader.digest().await.unwrap();
+        reader.close();
+        digest.tables
+    })
 }
 
 fn internals_of(database: &Database) -> Vec<String> {

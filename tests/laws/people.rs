@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::naive_sessions::{self, NAMESPACE, assert_same};
 use super::people_config::{CONFIG, funnels, numbers, rules};
 use super::{
-    CRASH_POINTS, START_MS, Store, naive_activity, naive_dashboard, naive_features, naive_funnels, runtime, shuffle,
+    START_MS, Store, crash_points, naive_activity, naive_dashboard, naive_features, naive_funnels, runtime, shuffle,
 };
 
 const MINUTE_MS: i64 = 60_000;
@@ -184,7 +184,7 @@ proptest! {
         repeats in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
         seed in any::<u64>(),
         sizes in prop::collection::vec(1..12_usize, 1..8),
-        crash_points in prop::collection::vec(0..CRASH_POINTS.len(), 1..4),
+        crash_points in prop::collection::vec(0..crash_points().len(), 1..4),
     ) {
         let runtime = runtime();
         let mut order: Vec<usize> = (0..messages.len()).collect();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use streamgauge::judge::Delivery;
 
-use super::{CRASH_POINTS, START_MS, Store, runtime, shuffle};
+use super::{START_MS, Store, crash_points, runtime, shuffle};
 
 /// A message from a small world, so that ids and contents meet again.
 #[derive(Debug, Clone)]
@@ -137,7 +137,7 @@ proptest! {
     fn any_split_gives_the_same_tables(
         messages in prop::collection::vec(small(), 1..60),
         sizes in prop::collection::vec(1..20_usize, 1..8),
-        crash_points in prop::collection::vec(0..CRASH_POINTS.len(), 1..4),
+        crash_points in prop::collection::vec(0..crash_points().len(), 1..4),
     ) {
         let runtime = runtime();
         let deliveries = deliveries(&messages);

@@ -1,7 +1,7 @@
 //! Groups whose rules have changed, made anew while the worker writes.
 
 use proptest::prelude::*;
-use streamgauge::store::{Aside, Lock, Migrations};
+use streamgauge::store::{Lock, Migrations, ShadowGroups};
 
 use super::people::{self, deliveries, small};
 use super::{Store, config, open, people_config, runtime};
@@ -39,32 +39,32 @@ struct World {
     runtime: tokio::runtime::Runtime,
     store: Store,
     toml: &'static str,
-    aside: Option<Aside>,
+    shadow: Option<ShadowGroups>,
 }
 
 impl World {
     fn restart(mut self, toml: &'static str) -> Self {
-        self.aside = None;
+        self.shadow = None;
         self.store = self.store.reopen_frozen(&self.runtime, toml);
         self.toml = toml;
         self
     }
 
     /// The builder of what is wanted now; none where nothing is.
-    fn aside(&mut self) -> Option<&mut Aside> {
-        let builds = self.store.writer.builds();
-        let Some(build) = builds.borrow().clone() else {
-            self.aside = None;
+    fn shadow(&mut self) -> Option<&mut ShadowGroups> {
+        let rebuilds = self.store.writer.rebuilds();
+        let Some(rebuild) = rebuilds.borrow().clone() else {
+            self.shadow = None;
             return None;
         };
-        let fresh = || Aside::open(&self.store.path(), build.clone()).unwrap();
-        let kept = self.aside.take().filter(|aside| aside.is_of(&build));
-        Some(self.aside.insert(kept.unwrap_or_else(fresh)))
+        let fresh = || ShadowGroups::open(&self.store.path(), rebuild.clone()).unwrap();
+        let kept = self.shadow.take().filter(|shadow| shadow.is_of(&rebuild));
+        Some(self.shadow.insert(kept.unwrap_or_else(fresh)))
     }
 
     fn swap(&mut self) {
-        if self.aside().is_some() {
-            self.store.writer.swap(self.aside.take().unwrap()).unwrap();
+        if self.shadow().is_some() {
+            self.store.writer.install_groups(self.shadow.take().unwrap()).unwrap();
         }
     }
 }
@@ -84,7 +84,7 @@ proptest! {
         let deliveries = deliveries(&messages, &order);
         let mut rest = deliveries.as_slice();
         let store = Store::with_config(&runtime, CONFIGS[0]);
-        let mut world = World { runtime, store, toml: CONFIGS[0], aside: None };
+        let mut world = World { runtime, store, toml: CONFIGS[0], shadow: None };
         for action in actions {
             match action {
                 Action::Write(count) => {
@@ -93,8 +93,8 @@ proptest! {
                     rest = later;
                 }
                 Action::Step(max_messages) => {
-                    if let Some(aside) = world.aside() {
-                        aside.step(max_messages).unwrap();
+                    if let Some(shadow) = world.shadow() {
+                        shadow.step(max_messages).unwrap();
                     }
                 }
                 Action::Kill => {
@@ -107,12 +107,12 @@ proptest! {
         }
         world = world.restart(CONFIGS[last]);
         world.store.write(rest, &[7]);
-        world.store.writer.rebuild().unwrap();
+        world.store.writer.rebuild_groups().unwrap();
         let mut fresh = Store::with_config(&world.runtime, CONFIGS[last]);
         fresh.write(&deliveries, &[messages.len()]);
         prop_assert_eq!(world.store.digest(), fresh.digest());
         prop_assert_eq!(world.store.internals(), fresh.internals());
-        prop_assert!(!world.store.folder.path().join("streamgauge.db.rebuild").exists());
+        prop_assert!(!world.store.folder.path().join("streamgauge.db.shadow-groups").exists());
     }
 }
 
@@ -128,13 +128,13 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
 
     let toml = "limits.session_timeout = '5m'";
     let mut store = store.reopen_frozen(&runtime, toml);
-    let build = store.writer.builds().borrow().clone().unwrap();
-    assert_eq!(build.names(), ["sessions", "activity"]);
-    let mut aside = Aside::open(&store.path(), build.clone()).unwrap();
-    assert!(aside.step(20).unwrap());
+    let rebuild = store.writer.rebuilds().borrow().clone().unwrap();
+    assert_eq!(rebuild.names(), ["sessions", "activity"]);
+    let mut shadow = ShadowGroups::open(&store.path(), rebuild.clone()).unwrap();
+    assert!(shadow.step(20).unwrap());
     // What its last messages would be is not there yet.
-    assert!(aside.step(20).unwrap());
-    assert!(!aside.step(20).unwrap());
+    assert!(shadow.step(20).unwrap());
+    assert!(!shadow.step(20).unwrap());
     store.write(&deliveries[30..], &[3]);
     let now = store.digest();
     for table in ["analytics_sessions", "user_activity"] {
@@ -142,14 +142,14 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
     }
     assert_ne!(now["feature_usage"], before["feature_usage"], "features are not");
 
-    drop(aside);
+    drop(shadow);
     let mut store = store.reopen_frozen(&runtime, toml);
-    assert_eq!(store.writer.builds().borrow().as_ref(), Some(&build));
+    assert_eq!(store.writer.rebuilds().borrow().as_ref(), Some(&rebuild));
     let status = |store: &Store| {
         runtime.block_on(async {
-            let pool = streamgauge::store::open_reader(&store.path()).await.unwrap();
-            let status = streamgauge::store::status(&pool, &store.path()).await.unwrap();
-            pool.close().await;
+            let reader = streamgauge::store::Reader::open(&store.path()).await.unwrap();
+            let status = reader.status().await.unwrap();
+            reader.close();
             status
                 .rebuilding
                 .into_iter()
@@ -158,7 +158,7 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
         })
     };
     assert_eq!(status(&store), [("activity".to_owned(), 30, 30), ("sessions".to_owned(), 30, 30)]);
-    store.writer.rebuild().unwrap();
+    store.writer.rebuild_groups().unwrap();
     assert_eq!(status(&store), []);
     let mut fresh = Store::with_config(&runtime, toml);
     fresh.write(&deliveries, &[40]);
@@ -176,29 +176,29 @@ fn a_file_that_was_built_and_then_damaged_is_begun_anew() {
     let mut fresh = Store::with_config(&runtime, toml);
     fresh.write(&deliveries, &[30]);
     let mut store = store.reopen_frozen(&runtime, toml);
-    let built = store.folder.path().join("streamgauge.db.rebuild");
-    let build = store.writer.builds().borrow().clone().unwrap();
-    let open = || Aside::open(&store.path(), build.clone()).unwrap();
+    let built = store.folder.path().join("streamgauge.db.shadow-groups");
+    let rebuild = store.writer.rebuilds().borrow().clone().unwrap();
+    let open = || ShadowGroups::open(&store.path(), rebuild.clone()).unwrap();
 
     assert!(open().step(10).unwrap());
     assert_eq!(open().progress().rows, 10, "it goes on");
     let damage = "UPDATE _session_states SET state = x'00'";
     rusqlite::Connection::open(&built).unwrap().execute_batch(damage).unwrap();
     assert!(open().step(20).unwrap_err().is_damage());
-    streamgauge::store::discard_build(&store.path()).unwrap();
+    streamgauge::store::discard_shadow_groups(&store.path()).unwrap();
     assert_eq!(open().progress().rows, 0);
 
     // No database at all; and one that was built for something else.
     std::fs::write(&built, "not a database, though of some length: ".repeat(100)).unwrap();
     assert_eq!(open().progress().rows, 0);
     assert!(open().step(10).unwrap());
-    rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _rebuild SET build = 'another'").unwrap();
+    rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _shadow_groups SET rebuild = 'another'").unwrap();
     assert_eq!(open().progress().rows, 0);
     // And one of a database that is ahead of this one, which was put back.
     assert!(open().step(10).unwrap());
-    rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _rebuild SET stream_seq = 31").unwrap();
+    rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _shadow_groups SET stream_seq = 31").unwrap();
     assert_eq!(open().progress().rows, 0);
-    store.writer.rebuild().unwrap();
+    store.writer.rebuild_groups().unwrap();
     assert_eq!(store.digest(), fresh.digest());
 }
 
@@ -211,8 +211,8 @@ fn activity_alone_is_made_anew_with_what_sessions_say_to_it() {
     store.write(&deliveries[..20], &[10]);
     store.database().write().execute_batch("UPDATE _activity_states SET state = x'00'").unwrap();
     store.write(&deliveries[20..], &[10]);
-    assert_eq!(store.writer.builds().borrow().as_ref().unwrap().names(), ["activity"]);
-    store.writer.rebuild().unwrap();
+    assert_eq!(store.writer.rebuilds().borrow().as_ref().unwrap().names(), ["activity"]);
+    store.writer.rebuild_groups().unwrap();
     let mut fresh = Store::with_config(&runtime, "");
     fresh.write(&deliveries, &[40]);
     assert_eq!(store.digest(), fresh.digest());
@@ -228,7 +228,7 @@ fn what_reverted_migrations_took_is_made_anew() {
     let toml = "limits.session_timeout = '5m'";
     let mut fresh = Store::with_config(&runtime, toml);
     fresh.write(&deliveries, &[40]);
-    for reverted in 1..8 {
+    for reverted in 1..9 {
         let mut store = Store::with_config(&runtime, "");
         store.write(&deliveries[..30], &[10]);
         let Store { folder, writer, judge } = store.reopen_frozen(&runtime, toml);
@@ -241,7 +241,7 @@ fn what_reverted_migrations_took_is_made_anew() {
         });
         let writer = open(&runtime, folder.path(), &config(folder.path(), toml));
         let mut store = Store { folder, writer, judge };
-        store.writer.rebuild().unwrap();
+        store.writer.rebuild_groups().unwrap();
         store.write(&deliveries[30..], &[10]);
         assert_eq!(store.digest(), fresh.digest(), "{reverted} reverted");
         assert_eq!(store.internals(), fresh.internals(), "{reverted} reverted");
@@ -268,8 +268,8 @@ fn groups_are_made_anew_beside_widgets() {
         store.write(&deliveries, &[10]);
         let toml = format!("{change}{widget}");
         let mut store = store.reopen_frozen(&runtime, &toml);
-        assert_eq!(store.writer.builds().borrow().clone().unwrap().names(), expected);
-        store.writer.rebuild().unwrap();
+        assert_eq!(store.writer.rebuilds().borrow().clone().unwrap().names(), expected);
+        store.writer.rebuild_groups().unwrap();
         let mut fresh = Store::with_config(&runtime, &toml);
         fresh.write(&deliveries, &[40]);
         assert_eq!(store.digest(), fresh.digest(), "{change}");
@@ -300,7 +300,7 @@ fn a_start_meets_damaged_dashboards() {
         writer.write().execute_batch(damage).unwrap();
         let mut store = store.reopen(&runtime, people_config::CONFIG);
         store.write(&deliveries[30..], &[10]);
-        store.writer.rebuild().unwrap();
+        store.writer.rebuild_groups().unwrap();
         assert_eq!(store.digest(), fresh.digest(), "{damage}");
     }
 }
@@ -354,7 +354,7 @@ fn damaged_funnels_and_dashboards_are_made_anew() {
             }
             let (from, to) = if restarts { (50, 60) } else { (40, 50) };
             store.write(&deliveries[from..to], &[10]);
-            store.writer.rebuild().unwrap();
+            store.writer.rebuild_groups().unwrap();
         }
         assert_eq!(store.digest(), fresh.digest(), "{damage}");
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use streamgauge::judge::{Batch, Judge, Limits};
-use streamgauge::store::{self, Asking, Lock, MadeOf, Request, Selection, StoreError, Writer};
+use streamgauge::store::{self, BuiltFrom, Lock, PendingRequest, Request, Selection, StoreError, Writer};
 
 use super::people::{deliveries, small};
 use super::{Store, config, people_config, runtime};
@@ -55,48 +55,48 @@ struct World {
     runtime: tokio::runtime::Runtime,
     live: Store,
     toml: &'static str,
-    replica: Option<Writer>,
+    shadow: Option<Writer>,
 }
 
 impl World {
-    fn replica_path(&self) -> std::path::PathBuf {
-        store::replica_path(&self.live.path())
+    fn shadow_path(&self) -> std::path::PathBuf {
+        store::shadow_path(&self.live.path())
     }
 
     /// The rebuild, which goes on where its file is of use.
-    fn replica(&mut self, made_of: MadeOf) -> &mut Writer {
+    fn shadow(&mut self, built_from: BuiltFrom) -> &mut Writer {
         let rules = config(self.live.folder.path(), self.toml).rules;
-        let lock = self.runtime.block_on(Lock::acquire(&self.replica_path(), "test")).unwrap();
-        let (live, kept) = (self.live.path(), self.replica.take());
-        let open = || store::open_replica(&lock, &live, &rules, made_of).unwrap();
-        self.replica.insert(kept.unwrap_or_else(open))
+        let lock = self.runtime.block_on(Lock::acquire(&self.shadow_path(), "test")).unwrap();
+        let (live, kept) = (self.live.path(), self.shadow.take());
+        let open = || store::open_shadow(&lock, &live, &rules, built_from).unwrap();
+        self.shadow.insert(kept.unwrap_or_else(open))
     }
 
     /// Feeds the rebuild with what the stream holds, up to where the worker stands; the pipeline's part in it.
     fn replay(&mut self, stream: &[streamgauge::judge::Delivery], count: usize) {
         let (live, judge) = (self.live.position(), Judge { limits: Limits::NONE, ..self.live.judge.clone() });
-        let replica = self.replica(MadeOf::Stream);
-        let stands = replica.position_in(&live).unwrap();
+        let shadow = self.shadow(BuiltFrom::Stream);
+        let stands = shadow.position_in(&live).unwrap();
         let mut batch = Batch::after(stands.clone());
         let next = stream.iter().filter(|delivery| delivery.stream_sequence > stands.last_seq);
         for delivery in next.take_while(|delivery| delivery.stream_sequence <= live.last_seq).take(count) {
             batch.push(judge.judge(delivery.clone()));
         }
-        let end = replica.commit(&batch).unwrap().position().clone();
+        let end = shadow.commit(&batch).unwrap().position().clone();
         // What the stream does not hold any more at its end.
         if count == usize::MAX {
             let mut end = end;
             while end.last_seq < live.last_seq {
-                end = replica.stand_in(&end, live.last_seq).unwrap();
+                end = shadow.copy_stored_rows(&end, live.last_seq).unwrap();
             }
         }
     }
 
-    fn ask(&mut self, request: &Request) -> store::Outcome {
-        let asked = Asking::ask(&self.live.path(), request).unwrap();
+    fn ask(&mut self, request: &Request) -> store::RequestOutcome {
+        let asked = PendingRequest::leave(&self.live.path(), request).unwrap();
         let criteria = self.live.criteria();
         loop {
-            match self.live.writer.attend(&criteria) {
+            match self.live.writer.do_next_request(&criteria) {
                 Ok(true) | Err(StoreError::Frozen { .. }) => {}
                 Ok(false) => break,
                 Err(error) => panic!("{error}"),
@@ -109,7 +109,7 @@ impl World {
 /// What the derived tables of a file are, and what is behind them.
 fn all_of(path: &std::path::Path) -> (std::collections::BTreeMap<String, String>, Vec<String>) {
     let database = crate::support::Database(path.to_owned());
-    (store::digest(path).unwrap().tables, super::internals_of(&database))
+    (super::digest_of(path), super::internals_of(&database))
 }
 
 proptest! {
@@ -137,7 +137,7 @@ proptest! {
         };
         let left: Vec<_> = stream.iter().filter(still_there).cloned().collect();
         let live = Store::with_config(&runtime, CONFIGS[0]);
-        let mut world = World { runtime, live, toml: CONFIGS[0], replica: None };
+        let mut world = World { runtime, live, toml: CONFIGS[0], shadow: None };
         let of = world.live.judge.limits.clone();
         world.live.judge.limits = limits(&of, 0);
         for action in actions {
@@ -150,39 +150,39 @@ proptest! {
                 Action::Limit(which) => world.live.judge.limits = limits(&of, which),
                 Action::Retry => drop(world.ask(&Request::Retry(Selection::default()))),
                 Action::Restart(to) => {
-                    world.replica = None;
+                    world.shadow = None;
                     world.toml = CONFIGS[to];
                     let limits = world.live.judge.limits.clone();
                     world.live = world.live.reopen(&world.runtime, CONFIGS[to]);
                     world.live.judge.limits = limits;
                 }
                 Action::Replay(count) => world.replay(&left, count),
-                Action::KillReplay => world.replica = None,
+                Action::KillReplay => world.shadow = None,
             }
         }
         world.live.write(rest, &[5]);
         world.replay(&left, usize::MAX);
         let expected = all_of(&world.live.path());
-        prop_assert_eq!(&all_of(&world.replica_path()), &expected, "from the stream");
+        prop_assert_eq!(&all_of(&world.shadow_path()), &expected, "from the stream");
 
         // Into its place; and once more from the rows alone.
         let path = world.live.path();
-        let replica = world.replica(MadeOf::Stream);
-        while replica.make_postponed().unwrap() {}
-        store::ensure_nothing_lost(&world.replica_path(), &path).unwrap();
-        world.replica = None;
-        let outcome = world.ask(&Request::Replace { file: world.replica_path() });
+        let shadow = world.shadow(BuiltFrom::Stream);
+        while shadow.make_postponed().unwrap() {}
+        store::ensure_nothing_lost(&world.shadow_path(), &path).unwrap();
+        world.shadow = None;
+        let outcome = world.ask(&Request::Install { file: world.shadow_path() });
         prop_assert_eq!(outcome.error, None);
         prop_assert_eq!(&all_of(&world.live.path()), &expected, "in its place");
         world.live.database().assert_account_balances();
-        world.replica(MadeOf::Rows).follow_rows().unwrap();
-        prop_assert_eq!(&all_of(&world.replica_path()), &expected, "from the rows");
-        world.replica = None;
-        store::remove_database(&world.replica_path()).unwrap();
+        world.shadow(BuiltFrom::Rows).catch_up_from_rows().unwrap();
+        prop_assert_eq!(&all_of(&world.shadow_path()), &expected, "from the rows");
+        world.shadow = None;
+        store::remove_database(&world.shadow_path()).unwrap();
         world.live.database().write().execute_batch("DELETE FROM analytics_sessions; UPDATE _activity_states SET state = x'00'").unwrap();
-        let asked = Asking::ask(&world.live.path(), &Request::Rebuild { groups: Vec::new() }).unwrap();
-        world.live.writer.attend(&world.live.criteria()).unwrap();
-        world.live.writer.rebuild().unwrap();
+        let asked = PendingRequest::leave(&world.live.path(), &Request::Rebuild { groups: Vec::new() }).unwrap();
+        world.live.writer.do_next_request(&world.live.criteria()).unwrap();
+        world.live.writer.rebuild_groups().unwrap();
         prop_assert!(asked.outcome().unwrap().is_some());
         prop_assert_eq!(&all_of(&world.live.path()), &expected, "groups");
     }
@@ -196,7 +196,7 @@ fn a_rebuild_of_a_database_that_was_put_back_is_begun_anew() {
     for (first, then) in [(2, 0), (0, 2)] {
         let runtime = runtime();
         let live = Store::with_config(&runtime, CONFIGS[0]);
-        let mut world = World { runtime, live, toml: CONFIGS[0], replica: None };
+        let mut world = World { runtime, live, toml: CONFIGS[0], shadow: None };
         let of = world.live.judge.limits.clone();
         world.live.judge.limits = limits(&of, 1);
         world.live.write(&stream[..10], &[10]);
@@ -206,7 +206,7 @@ fn a_rebuild_of_a_database_that_was_put_back_is_begun_anew() {
         world.live.write(&stream[10..], &[10]);
         world.ask(&Request::Retry(Selection::default()));
         world.replay(&stream, usize::MAX);
-        world.replica = None;
+        world.shadow = None;
 
         let Store { folder, writer, judge } = world.live;
         drop(writer);
@@ -216,6 +216,6 @@ fn a_rebuild_of_a_database_that_was_put_back_is_begun_anew() {
         world.live.judge.limits = limits(&of, then);
         world.live.write(&stream[10..], &[10]);
         world.replay(&stream, usize::MAX);
-        assert_eq!(all_of(&world.replica_path()), all_of(&world.live.path()));
+        assert_eq!(all_of(&world.shadow_path()), all_of(&world.live.path()));
     }
 }

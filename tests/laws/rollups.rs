@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use streamgauge::judge::Delivery;
 
-use super::{CRASH_POINTS, Store, runtime, shuffle};
+use super::{Store, crash_points, runtime, shuffle};
 use crate::support::{Database, plain_sum};
 
 /// 2027-06-01T00:00:00Z, after all timestamps.
@@ -161,7 +161,7 @@ proptest! {
         repeats in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
         seed in any::<u64>(),
         sizes in prop::collection::vec(1..80_usize, 1..8),
-        crash_points in prop::collection::vec(0..CRASH_POINTS.len(), 1..4),
+        crash_points in prop::collection::vec(0..crash_points().len(), 1..4),
     ) {
         let runtime = runtime();
         let mut order: Vec<usize> = (0..samples.len()).collect();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use streamgauge::judge::Delivery;
 
 use super::naive_sessions::{recompute, stored};
-use super::{CRASH_POINTS, START_MS, Store, runtime, shuffle};
+use super::{START_MS, Store, crash_points, runtime, shuffle};
 
 const MINUTE_MS: i64 = 60_000;
 /// The default.
@@ -134,7 +134,7 @@ proptest! {
         repeats in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
         seed in any::<u64>(),
         sizes in prop::collection::vec(1..12_usize, 1..8),
-        crash_points in prop::collection::vec(0..CRASH_POINTS.len(), 1..4),
+        crash_points in prop::collection::vec(0..crash_points().len(), 1..4),
     ) {
         let runtime = runtime();
         let mut order: Vec<usize> = (0..messages.len()).collect();
@@ -297,7 +297,7 @@ fn what_another_program_did_to_derived_tables_is_mended_from_the_raw_rows() {
         write(&mut store);
         store.database().write().execute_batch(damage).unwrap();
         write(&mut store);
-        store.writer.rebuild().unwrap();
+        store.writer.rebuild_groups().unwrap();
         assert_is_recomputed(&store, TIMEOUT_MS);
     }
 

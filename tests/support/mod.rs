@@ -8,6 +8,7 @@ mod messages;
 mod nats;
 mod plain_sum;
 mod proxy;
+mod source;
 mod worker;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub use messages::{Traffic, event, publish_all};
 pub use nats::{NatsServer, nats_server};
 pub use plain_sum::plain_sum;
 pub use proxy::CuttingProxy;
+pub use source::{files_under, root};
 pub use worker::{Database, Worker, command, exit_of};
 
 /// Longer than anything takes on a slow machine that does not hang.

@@ -7,6 +7,7 @@
 //! ```
 //! Expressions that count the same share a [`Series`], whose hours are the history behind the charts.
 
+mod due;
 mod expression;
 mod facts;
 mod measure;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+pub use due::Touched;
 pub use expression::{Expression, ExpressionError, Series};
 pub use facts::{SeriesFact, SeriesFacts, SeriesGroup, SeriesPeriod, SessionHours};
 pub use measure::Measure;

@@ -9,6 +9,7 @@
 //! order, kept in segments with the machine's state between them, so that a late hit runs again what it can change and no
 //! more.
 
+mod actor;
 mod condition;
 mod facts;
 mod history;
@@ -25,6 +26,7 @@ use super::parsed::{ParsedEvent, is_asked_for};
 use super::session::{Actor, ActorRef};
 use crate::model::{AnalyticsEvent, natural_id};
 
+pub use actor::{SESSION_PREFIX, anonymous_actor, session_actor, user_actor};
 pub use condition::{Condition, Op};
 pub use facts::FunnelFacts;
 pub use history::{History, Segments};

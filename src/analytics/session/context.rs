@@ -170,6 +170,9 @@ mod tests {
     }
 
     proptest! {
+
+        #![proptest_config(crate::property_config())]
+
         #[test]
         fn no_user_agent_ends_the_process(
             parts in prop::collection::vec(prop_oneof![

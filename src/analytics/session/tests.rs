@@ -118,6 +118,9 @@ fn stored_states_are_read_back_or_refused() {
 }
 
 proptest! {
+
+    #![proptest_config(crate::property_config())]
+
     /// L5: any split into partitions, each reduced by itself, merges to the whole, in any order.
     #[test]
     fn partitions_merge_to_the_whole(

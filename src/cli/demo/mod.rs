@@ -15,14 +15,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::server::Server;
-use self::traffic::{Message, Traffic};
+use self::traffic::{DemoMessage, Traffic};
 use super::Failure;
 use super::signals::stop_token;
 use crate::config::{Config, ConfigError, HumanDuration, Nats, Sources};
-use crate::model::Kind;
+use crate::model::{Kind, Timestamp};
 use crate::nats::{Outgoing, Publisher, PublisherOptions};
-use crate::store::{self, OverviewReader};
-use crate::{app, clock, config, nats};
+use crate::store::Reader;
+use crate::{app, config, nats};
 
 const CONFIG: &str = include_str!("../../../deploy/demo.toml");
 /// The page's address, where it is free.
@@ -53,7 +53,7 @@ pub(super) struct Args {
 pub(super) async fn execute(args: Args) -> Result<(), Failure> {
     let stop = stop_token(Some("stopping the demo"))?;
     // A terminal that is closed: nothing is left behind.
-    let (mut hangup, hung_up) = (signal(SignalKind::hangup()).map_err(Failure::failed)?, stop.clone());
+    let (mut hangup, hung_up) = (signal(SignalKind::hangup())?, stop.clone());
     tokio::spawn(async move {
         hangup.recv().await;
         hung_up.cancel();
@@ -78,7 +78,7 @@ pub(super) async fn execute(args: Args) -> Result<(), Failure> {
 async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(), Failure> {
     let (file, database_path) = (folder.join("demo.toml"), folder.join("streamgauge.db"));
     let is_first = !database_path.exists();
-    std::fs::write(&file, CONFIG).map_err(Failure::failed)?;
+    std::fs::write(&file, CONFIG)?;
     let config = configure(&file)?;
     let server = Server::start(args.nats_server.clone(), folder).await?;
     let config = Config {
@@ -97,11 +97,11 @@ async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(),
     let (_rules, rules) = watch::channel(config.rules.clone());
     let mut worker = pin!(app::run(config.clone(), false, rules, stop.clone()));
     let published = tokio::select! {
-        ended = &mut worker => return ended.map_err(Failure::failed),
+        ended = &mut worker => return Ok(ended?),
         published = publish(&config, &file, is_first, stop) => published,
     };
     stop.cancel();
-    worker.await.map_err(Failure::failed)?;
+    worker.await?;
     published
 }
 
@@ -139,21 +139,21 @@ fn introduce(config: &Config, file: &Path) {
 
 /// Publishes two days of traffic at once, where the folder is new, then what people do now.
 async fn publish(config: &Config, file: &Path, is_first: bool, stop: &CancellationToken) -> Result<(), Failure> {
-    let connection = nats::connect(&config.nats).await.map_err(Failure::failed)?;
-    nats::wait_for_stream(&connection, &config.stream.name).await.map_err(Failure::failed)?;
+    let connection = nats::connect(&config.nats).await?;
+    nats::wait_for_stream(&connection, &config.stream.name).await?;
     // The worker has made it: it runs.
     introduce(config, file);
     let publisher = Publisher::new(connection, PublisherOptions::default());
     let mut traffic = Traffic::new(1);
     if is_first {
-        traffic.plan_history(HISTORY_HOURS, clock::now());
+        traffic.plan_history(HISTORY_HOURS, Timestamp::now());
     }
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next_visit_ms = clock::now().as_millis();
+    let mut next_visit_ms = Timestamp::now().as_millis();
     let mut report_at = Instant::now() + REPORT_EVERY;
     loop {
-        let now = clock::now();
+        let now = Timestamp::now();
         while next_visit_ms <= now.as_millis() {
             traffic.plan_visit(next_visit_ms, PACE_SECONDS);
             next_visit_ms += traffic.next_visit_ms();
@@ -173,12 +173,12 @@ async fn publish(config: &Config, file: &Path, is_first: bool, stop: &Cancellati
 }
 
 /// Sends a message. Whether it was acknowledged matters to nobody here.
-async fn send(publisher: &Publisher, message: Message) {
+async fn send(publisher: &Publisher, message: DemoMessage) {
     let sent = match message {
-        Message::Event(event) => publisher.publish(event).await.map(drop).map_err(|unsent| unsent.error),
-        Message::Metric(metric) => publisher.publish(metric).await.map(drop).map_err(|unsent| unsent.error),
-        Message::Session(session) => publisher.publish(session).await.map(drop).map_err(|unsent| unsent.error),
-        Message::Bad(json) => {
+        DemoMessage::Event(event) => publisher.publish(event).await.map(drop).map_err(|unsent| unsent.error),
+        DemoMessage::Metric(metric) => publisher.publish(metric).await.map(drop).map_err(|unsent| unsent.error),
+        DemoMessage::Session(session) => publisher.publish(session).await.map(drop).map_err(|unsent| unsent.error),
+        DemoMessage::Bad(json) => {
             let outgoing = Outgoing::of_line(Kind::Event, json.as_bytes());
             publisher.publish(outgoing).await.map(drop).map_err(|unsent| unsent.error)
         }
@@ -190,8 +190,11 @@ async fn send(publisher: &Publisher, message: Message) {
 
 /// One line of what there is.
 async fn report(config: &Config) {
-    let (database, rules) = (config.database_path.clone(), config.rules.clone());
-    match store::blocking(move || OverviewReader::open(&database)?.overview(&rules)).await {
+    let read = match Reader::open(&config.database_path).await {
+        Ok(reader) => reader.overview(config.rules.clone().into()).await,
+        Err(error) => Err(error),
+    };
+    match read {
         Ok(overview) => {
             let messages: u64 = overview.as_of.values().sum();
             let events: i64 = overview.top_events.iter().map(|event| event.count).sum();

@@ -31,7 +31,7 @@ impl Server {
     /// Starts the program that is named, or the one on PATH, with its files in a folder.
     pub(super) async fn start(program: Option<OsString>, folder: &Path) -> Result<Self, Failure> {
         let program = program.unwrap_or_else(|| "nats-server".into());
-        let log = std::fs::File::create(folder.join("nats-server.log")).map_err(Failure::failed)?;
+        let log = std::fs::File::create(folder.join("nats-server.log"))?;
         let spawned = Command::new(&program)
             .args(["--jetstream", "--addr", "127.0.0.1", "--port", "-1", "--store_dir"])
             .arg(folder.join("jetstream"))

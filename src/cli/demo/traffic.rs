@@ -24,7 +24,7 @@ const COUNTRIES: [&str; 6] = ["DE", "FR", "NL", "PL", "US", "JP"];
 
 /// A message of any kind.
 #[derive(Debug, Clone)]
-pub(super) enum Message {
+pub(super) enum DemoMessage {
     Event(AnalyticsEvent),
     Metric(Metric),
     Session(SessionMessage),
@@ -38,7 +38,7 @@ pub(super) struct Traffic {
     random: Rng,
     visits: u64,
     /// By time, and a number that keeps apart what is at the same.
-    planned: BTreeMap<(i64, u64), Message>,
+    planned: BTreeMap<(i64, u64), DemoMessage>,
     messages: u64,
 }
 
@@ -70,7 +70,7 @@ impl Traffic {
         let (device, browser, os) = DEVICES[self.random.usize(..DEVICES.len())];
         let start = SessionBuilder::start(&visit.session).device_type(device).browser(browser).os(os);
         let start = start.country(COUNTRIES[self.random.usize(..COUNTRIES.len())]);
-        self.plan(&visit, Message::Session(start.user_id(&visit.user).timestamp(visit.at()).build()));
+        self.plan(&visit, DemoMessage::Session(start.user_id(&visit.user).timestamp(visit.at()).build()));
         self.request(&mut visit, "/home");
         self.event(&mut visit, EventBuilder::page("https://missions.example/"));
         for _ in 0..self.random.u32(0..4) {
@@ -86,10 +86,10 @@ impl Traffic {
             self.event(&mut visit, events::forge_item_created(&item, kind).property("success", is_success));
         }
         if self.random.f64() < 0.002 {
-            self.plan(&visit, Message::Bad(r#"{"event_type":"track","event_name":"login","user_id":"undefined"}"#));
+            self.plan(&visit, DemoMessage::Bad(r#"{"event_type":"track","event_name":"login","user_id":"undefined"}"#));
         }
         let end = SessionBuilder::end(&visit.session).user_id(&visit.user).timestamp(visit.at()).build();
-        self.plan(&visit, Message::Session(end));
+        self.plan(&visit, DemoMessage::Session(end));
     }
 
     fn search(&mut self, visit: &mut Visit) {
@@ -106,7 +106,7 @@ impl Traffic {
         self.request(visit, "/missions");
         self.event(visit, events::mission_created(&mission));
         let created = metrics::missions_created().timestamp(visit.at()).build();
-        self.plan(visit, Message::Metric(created));
+        self.plan(visit, DemoMessage::Metric(created));
         if self.random.f64() < 0.72 {
             self.request(visit, "/specs");
             self.event(visit, events::spec_created(&format!("spec-{}", self.visits), &mission));
@@ -122,7 +122,7 @@ impl Traffic {
         visit.at_ms += (visit.pace_seconds * 1000.0 * (0.2 + 1.6 * self.random.f64())) as i64;
         let event = event.user_id(&visit.user).session_id(&visit.session).timestamp(visit.at());
         let event = event.context(json!({"app": "missions"})).build();
-        self.plan(visit, Message::Event(event));
+        self.plan(visit, DemoMessage::Event(event));
     }
 
     /// A request and what it took, milliseconds.
@@ -131,17 +131,17 @@ impl Traffic {
         let took_ms = (slow * 12.0 * (2.2 * self.random.f64()).exp() * 100.0).round() / 100.0;
         let status = if self.random.f64() < 0.01 { 500 } else { 200 };
         let request: MetricBuilder = metrics::api_request(endpoint, took_ms, status);
-        self.plan(visit, Message::Metric(request.timestamp(visit.at()).build()));
+        self.plan(visit, DemoMessage::Metric(request.timestamp(visit.at()).build()));
         took_ms
     }
 
-    fn plan(&mut self, visit: &Visit, message: Message) {
+    fn plan(&mut self, visit: &Visit, message: DemoMessage) {
         self.messages += 1;
         self.planned.insert((visit.at_ms, self.messages), message);
     }
 
     /// Takes what is planned up to a moment.
-    pub(super) fn until(&mut self, now: Timestamp) -> Vec<Message> {
+    pub(super) fn until(&mut self, now: Timestamp) -> Vec<DemoMessage> {
         let later = self.planned.split_off(&(now.as_millis() + 1, 0));
         std::mem::replace(&mut self.planned, later).into_values().collect()
     }
@@ -178,6 +178,6 @@ mod tests {
         assert!(past.len() > 50_000, "{}", past.len());
         assert!(traffic.planned.len() < past.len() / 20, "{}", traffic.planned.len());
         assert!(traffic.until(now).is_empty());
-        assert!(past.iter().any(|message| matches!(message, Message::Bad(_))));
+        assert!(past.iter().any(|message| matches!(message, DemoMessage::Bad(_))));
     }
 }

@@ -11,7 +11,7 @@ use crate::model::JsonObject;
 /// Checks an object of properties or context, itself the first level. Looks at all of it: the first reason in order
 /// may sit anywhere. The nesting is bounded by [`crate::judge::decode`].
 pub(super) fn check(field: &str, map: &Map<String, Value>, limits: &Limits, findings: &mut Findings) {
-    Walk { limits, findings }.object(map, 1, Path { parent: None, step: Step::Key(field) });
+    Walk { limits, findings }.object(map, 1, Path { parent: None, step: PathStep::Key(field) });
 }
 
 /// Checks canonical tags, strings to strings.
@@ -68,7 +68,7 @@ impl Walk<'_> {
             self.add(Reason::TooManyProperties, path, || format!("it has {} keys; {max} are allowed", map.len()));
         }
         for (key, value) in map {
-            let path = Path { parent: Some(&path), step: Step::Key(key) };
+            let path = Path { parent: Some(&path), step: PathStep::Key(key) };
             self.string(key, path);
             self.value(value, level, path);
         }
@@ -82,7 +82,7 @@ impl Walk<'_> {
             self.add(Reason::TooManyProperties, path, || format!("it has {found} elements; {max} are allowed"));
         }
         for (at, value) in elements.iter().enumerate() {
-            self.value(value, level, Path { parent: Some(&path), step: Step::Index(at) });
+            self.value(value, level, Path { parent: Some(&path), step: PathStep::Index(at) });
         }
     }
 
@@ -112,11 +112,11 @@ impl Walk<'_> {
 #[derive(Clone, Copy)]
 struct Path<'a> {
     parent: Option<&'a Path<'a>>,
-    step: Step<'a>,
+    step: PathStep<'a>,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum PathStep<'a> {
     Key(&'a str),
     Index(usize),
 }
@@ -130,11 +130,11 @@ impl fmt::Display for Path<'_> {
             write!(f, "{parent}")?;
         }
         match self.step {
-            Step::Key(key) => {
+            PathStep::Key(key) => {
                 let dot = if self.parent.is_some() { "." } else { "" };
                 write!(f, "{dot}{key:.MAX_KEY_CHARS_IN_PATH$}")
             }
-            Step::Index(at) => write!(f, "[{at}]"),
+            PathStep::Index(at) => write!(f, "[{at}]"),
         }
     }
 }

@@ -20,7 +20,7 @@ impl EventBuilder {
                 id: clock::new_id().to_string(),
                 event_type: event_type.into(),
                 event_name: event_name.into(),
-                timestamp: clock::now(),
+                timestamp: Timestamp::now(),
                 session_id: None,
                 user_id: None,
                 properties: None,

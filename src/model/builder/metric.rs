@@ -40,7 +40,7 @@ impl MetricBuilder {
                 name: name.into(),
                 metric_type,
                 value,
-                timestamp: clock::now(),
+                timestamp: Timestamp::now(),
                 tags: None,
                 unit: None,
             },

@@ -31,7 +31,7 @@ impl SessionBuilder {
                 id: clock::new_id().to_string(),
                 session_id: session_id.into(),
                 kind,
-                timestamp: clock::now(),
+                timestamp: Timestamp::now(),
                 user_id: None,
                 anonymous_id: None,
                 device_type: None,

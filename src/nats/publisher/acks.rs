@@ -26,7 +26,7 @@ pub(super) enum Said {
 }
 
 #[derive(Deserialize)]
-struct Body {
+struct AckBody {
     #[serde(default)]
     seq: u64,
     #[serde(default)]
@@ -65,12 +65,12 @@ fn said(message: &Message) -> Said {
         return Said::NotStored("no stream took it (stream not found)".into());
     }
     match serde_json::from_slice(&message.payload) {
-        Ok(Body { error: Some(error), .. }) if error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+        Ok(AckBody { error: Some(error), .. }) if error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
             Said::TooLarge(error.to_string())
         }
-        Ok(Body { error: Some(error), .. }) => Said::NotStored(error.to_string()),
-        Ok(Body { seq: 0, .. }) => Said::NotStored("the answer is no ack of a stream: it has no sequence".into()),
-        Ok(Body { seq: sequence, duplicate: is_duplicate, .. }) => Said::Stored { sequence, is_duplicate },
+        Ok(AckBody { error: Some(error), .. }) => Said::NotStored(error.to_string()),
+        Ok(AckBody { seq: 0, .. }) => Said::NotStored("the answer is no ack of a stream: it has no sequence".into()),
+        Ok(AckBody { seq: sequence, duplicate: is_duplicate, .. }) => Said::Stored { sequence, is_duplicate },
         Err(error) => Said::NotStored(format!("the answer is no ack of a stream: {error}")),
     }
 }

@@ -18,9 +18,9 @@ use tokio::time::{Instant, timeout_at};
 
 pub use outgoing::{Outgoing, Publishable};
 
-use self::window::{Handed, Job, Window};
-use super::connect::MAX_ACK_INFLIGHT;
-use super::{Connection, NatsError, connect_once};
+use self::window::{Handed, OutgoingMessage, Window};
+use super::connect::{Connection, MAX_ACK_INFLIGHT, connect_once};
+use super::error::NatsError;
 use crate::config;
 
 /// Longer than anybody waits; keeps deadlines within what the clock can say.
@@ -116,10 +116,10 @@ pub struct Unsent<M> {
 #[must_use = "a message that cannot be published is handed back here"]
 pub struct Receipt<M> {
     message: Option<M>,
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<PublishResult>,
 }
 
-type Answer = Result<Acknowledged, PublishFailure>;
+type PublishResult = Result<Acknowledged, PublishFailure>;
 
 impl<M: Unpin> Future for Receipt<M> {
     type Output = Result<Acknowledged, Unsent<M>>;
@@ -174,7 +174,7 @@ impl Publisher {
             return Err(Unsent { message, error: PublishFailure::WindowFull { max_in_flight, patience } });
         };
         let (answer, receipt) = oneshot::channel();
-        match self.window.send(Handed::Message(Job { outgoing, deadline, answer, places })) {
+        match self.window.send(Handed::Message(OutgoingMessage { outgoing, deadline, answer, places })) {
             Ok(()) => Ok(Receipt { message: Some(message), answer: receipt }),
             Err(_) => Err(Unsent { message, error: PublishFailure::Stopped }),
         }

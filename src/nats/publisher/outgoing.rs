@@ -69,7 +69,7 @@ impl Outgoing {
     pub fn of_line(kind: Kind, line: &[u8]) -> Self {
         let as_is = |id: &str| Self { kind, payload: Bytes::copy_from_slice(line), message_id: message_id(kind, id) };
         let Ok(text) = std::str::from_utf8(line) else { return as_is("") };
-        let Ok(Fields { id, is_any, has_id }) = serde_json::from_str(text) else { return as_is("") };
+        let Ok(LineFields { id, is_any, has_id }) = serde_json::from_str(text) else { return as_is("") };
         let sent = match id {
             Value::String(id) if !id.is_empty() => Some(id),
             Value::Number(id) => Some(id.to_string()),
@@ -97,30 +97,30 @@ impl Outgoing {
 }
 
 /// What a line of JSON is asked for. The rest of it is passed over: most lines go out as they are.
-struct Fields {
+struct LineFields {
     /// The last one, where there are several: so they are read everywhere.
     id: Value,
     has_id: bool,
     is_any: bool,
 }
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for LineFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
+        deserializer.deserialize_map(LineFieldsVisitor)
     }
 }
 
-struct FieldsVisitor;
+struct LineFieldsVisitor;
 
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
+impl<'de> Visitor<'de> for LineFieldsVisitor {
+    type Value = LineFields;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields { id: Value::Null, has_id: false, is_any: false };
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LineFields, A::Error> {
+        let mut fields = LineFields { id: Value::Null, has_id: false, is_any: false };
         while let Some(Name { is_id }) = map.next_key()? {
             fields.is_any = true;
             if is_id {

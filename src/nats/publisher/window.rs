@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::acks::{Acks, Said};
-use super::{Acknowledged, Answer, Outgoing, PublishFailure, PublisherOptions};
+use super::{Acknowledged, Outgoing, PublishFailure, PublishResult, PublisherOptions};
 use crate::judge::subject;
-use crate::nats::{Backoff, Connection, REQUEST_TIMEOUT};
+use crate::nats::backoff::Backoff;
+use crate::nats::connect::{Connection, REQUEST_TIMEOUT};
 
 /// How long the client may take to accept a message. It buffers; where the buffer is full, the connection hangs.
 const SEND_PATIENCE: Duration = Duration::from_secs(1);
@@ -30,24 +31,24 @@ const NOT_CONNECTED: &str = "not connected to NATS";
 /// What a publisher hands to its window.
 #[derive(Debug)]
 pub(super) enum Handed {
-    Message(Job),
+    Message(OutgoingMessage),
     /// To be told when everything before is settled.
     Flush(oneshot::Sender<()>),
 }
 
 /// A message on its way.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct OutgoingMessage {
     pub(super) outgoing: Outgoing,
     /// When it is handed back. In the order of handing over, but for clones that overtake each other.
     pub(super) deadline: Instant,
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) answer: oneshot::Sender<PublishResult>,
     /// Its places in the window; free again when the job is dropped.
     pub(super) places: [Option<OwnedSemaphorePermit>; 2],
 }
 
-impl Job {
-    fn answer(self, answer: Answer) {
+impl OutgoingMessage {
+    fn answer(self, answer: PublishResult) {
         // First: who learns of the answer may publish the next.
         drop(self.places);
         if let Err(Err(error)) = self.answer.send(answer) {
@@ -78,7 +79,7 @@ pub(super) struct Window {
 }
 
 struct InFlight {
-    job: Job,
+    job: OutgoingMessage,
     /// None where it is to be sent, or sent again.
     sent_at: Option<Instant>,
     tries: u32,

@@ -1,0 +1,63 @@
+//! Which numbers a transaction may have changed.
+
+use std::collections::BTreeSet;
+
+use super::{Measure, minute};
+use crate::analytics::period;
+use crate::model::{PeriodType, Timestamp};
+
+/// What a transaction did that numbers may depend on.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Series, by their places, of which a period changed.
+    pub series: BTreeSet<usize>,
+    /// T before the transaction; none where all numbers are to be evaluated.
+    pub t_before: Option<Timestamp>,
+}
+
+impl Touched {
+    /// Whether T has come into another period.
+    pub fn has_entered(&self, period_type: PeriodType, t: Timestamp) -> bool {
+        self.t_before.is_none_or(|before| period::start(period_type, before) != period::start(period_type, t))
+    }
+
+    /// Whether T has come into another minute.
+    pub fn is_new_minute(&self, t: Timestamp) -> bool {
+        self.t_before.is_none_or(|before| minute(before) != minute(t))
+    }
+
+    /// Whether a number may be another one now: its series was touched; T has entered a period; or T's minute has changed
+    /// and the number is by time.
+    pub fn is_due(&self, period_type: PeriodType, measure: Measure, series: usize, t: Timestamp) -> bool {
+        self.has_entered(period_type, t)
+            || self.series.contains(&series)
+            || self.is_new_minute(t) && measure.is_per_time()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_due_by_series_by_period_and_by_minute() {
+        let at = |text: &str| Timestamp::from_stored(text).unwrap();
+        let touched = |t_before: Option<&str>, series: &[usize]| Touched {
+            series: series.iter().copied().collect(),
+            t_before: t_before.map(at),
+        };
+        let t = at("2026-01-31T12:30:30.000Z");
+        let due = |touched: &Touched, measure| touched.is_due(PeriodType::Hourly, measure, 1, t);
+        let (count, rate) = (Measure::Count, Measure::PerMinute);
+        for (touched, count_is_due, rate_is_due) in [
+            (touched(None, &[]), true, true),
+            (touched(Some("2026-01-31T12:30:00.000Z"), &[]), false, false),
+            (touched(Some("2026-01-31T12:30:00.000Z"), &[2]), false, false),
+            (touched(Some("2026-01-31T12:30:00.000Z"), &[1]), true, true),
+            (touched(Some("2026-01-31T12:29:59.999Z"), &[]), false, true),
+            (touched(Some("2026-01-31T11:59:59.999Z"), &[]), true, true),
+        ] {
+            assert_eq!((due(&touched, count), due(&touched, rate)), (count_is_due, rate_is_due), "{touched:?}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The groups of derived tables: their order, what each depends on, and the fingerprint of the rules that make its rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::dashboard::{Dashboards, Series, Tally};
+use super::funnel::{Scope, Segment};
+use super::{ActivityState, FeatureState, Link, Rollup, Rules, Session, State, USER_AGENT_READER};
+
+/// A group of derived tables. In the order in which one speaks to another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupName {
+    /// Metrics by name, tags and period.
+    Rollups,
+    /// Usages of features by day.
+    Features,
+    /// Which user an anonymous id belongs to.
+    Links,
+    /// Sessions, and T, the watermark, which closes them.
+    Sessions,
+    /// What users did, by day.
+    Activity,
+    /// Events by name and day.
+    EventCounts,
+    /// Each is a group of its own, by its name.
+    Funnel(String),
+    /// What widgets count; each is a group of its own, by its name.
+    Series(String),
+}
+
+/// A set of groups.
+pub type GroupSet = BTreeSet<GroupName>;
+
+/// Count up with every change of a group's rules that its state's version does not tell.
+const ROLLUP_RULES: u32 = 1;
+const FEATURE_RULES: u32 = 1;
+const SESSION_RULES: u32 = 2;
+const ACTIVITY_RULES: u32 = 1;
+const LINK_RULES: u32 = 1;
+const FUNNEL_RULES: u32 = 1;
+const EVENT_COUNT_RULES: u32 = 1;
+const SERIES_RULES: u32 = 1;
+
+/// What the name of a funnel's group begins with.
+pub const FUNNEL_PREFIX: &str = "funnel ";
+/// What the name of a series' group begins with.
+pub const SERIES_PREFIX: &str = "series ";
+
+impl GroupName {
+    /// All groups, in their order.
+    pub fn all(rules: &Rules) -> Vec<Self> {
+        let fixed = [
+            GroupName::Rollups,
+            GroupName::Features,
+            GroupName::Links,
+            GroupName::Sessions,
+            GroupName::Activity,
+            GroupName::EventCounts,
+        ];
+        let funnels = rules.funnels.iter().map(|funnel| GroupName::Funnel(funnel.name.clone()));
+        let series = rules.dashboards.counted.iter().map(|counted| GroupName::Series(counted.name.clone()));
+        fixed.into_iter().chain(funnels).chain(series).collect()
+    }
+
+    /// As the database and commands name it.
+    pub fn name(&self) -> String {
+        match self {
+            GroupName::Funnel(name) => format!("{FUNNEL_PREFIX}{name}"),
+            GroupName::Series(name) => format!("{SERIES_PREFIX}{name}"),
+            other => other.kind().to_owned(),
+        }
+    }
+
+    /// What it is of: a word for all funnels, and for all series.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            GroupName::Rollups => "rollups",
+            GroupName::Features => "features",
+            GroupName::Links => "links",
+            GroupName::Sessions => "sessions",
+            GroupName::Activity => "activity",
+            GroupName::EventCounts => "event_counts",
+            GroupName::Funnel(_) => "funnels",
+            GroupName::Series(_) => "dashboards",
+        }
+    }
+
+    /// Those that people mean by a word, or all where they say none.
+    pub fn meant_by(rules: &Rules, words: &[String]) -> GroupSet {
+        let is_meant = |group: &Self| {
+            let word = match group {
+                GroupName::Links | GroupName::Funnel(_) => "funnels",
+                GroupName::EventCounts | GroupName::Series(_) => "dashboard",
+                other => other.kind(),
+            };
+            words.is_empty() || words.iter().any(|meant| meant == word)
+        };
+        Self::all(rules).into_iter().filter(is_meant).collect()
+    }
+
+    /// The groups that it is frozen with: those that it listens to, and what keeps T.
+    fn depends_on(&self, rules: &Rules) -> Vec<GroupName> {
+        let mut groups = self.listens_to(rules);
+        if matches!(self, GroupName::Series(_)) {
+            groups.push(GroupName::Sessions);
+        }
+        groups
+    }
+
+    /// The groups whose changes it is told of.
+    fn listens_to(&self, rules: &Rules) -> Vec<GroupName> {
+        match self {
+            GroupName::Activity => vec![GroupName::Sessions],
+            GroupName::Funnel(name) => match rules.funnels.by_name(name).map(|funnel| funnel.scope) {
+                Some(Scope::Session) => vec![GroupName::Sessions],
+                _ => vec![GroupName::Links],
+            },
+            GroupName::Series(name) => match rules.dashboards.by_name(name).map(|counted| &counted.series) {
+                Some(Series::Sessions) => vec![GroupName::Sessions],
+                Some(Series::Episodes { funnel }) => vec![GroupName::Funnel(funnel.clone())],
+                _ => Vec::new(),
+            },
+            GroupName::Rollups
+            | GroupName::Features
+            | GroupName::Links
+            | GroupName::Sessions
+            | GroupName::EventCounts => Vec::new(),
+        }
+    }
+
+    /// What its rows depend on beside the raw rows, and beside the groups that it listens to.
+    pub fn fingerprint(&self, rules: &Rules) -> String {
+        match self {
+            GroupName::Rollups => format!("rules={ROLLUP_RULES} state={}", Rollup::VERSION),
+            GroupName::Features => {
+                let features = serde_json::to_string(&rules.features).unwrap_or_default();
+                format!("rules={FEATURE_RULES} state={} {features}", FeatureState::VERSION)
+            }
+            GroupName::Sessions => format!(
+                "rules={SESSION_RULES} state={} timeout_ms={} user_agents={USER_AGENT_READER}",
+                Session::VERSION,
+                rules.session_timeout_ms
+            ),
+            GroupName::Activity => format!("rules={ACTIVITY_RULES} state={}", ActivityState::VERSION),
+            GroupName::Links => format!("rules={LINK_RULES} state={}", Link::VERSION),
+            GroupName::Funnel(name) => {
+                let funnel = rules.funnels.by_name(name).map(|funnel| serde_json::to_string(&**funnel));
+                let funnel = funnel.and_then(Result::ok).unwrap_or_default();
+                format!("rules={FUNNEL_RULES} state={} {funnel}", Segment::VERSION)
+            }
+            GroupName::EventCounts => format!("rules={EVENT_COUNT_RULES}"),
+            GroupName::Series(name) => {
+                let counted = rules.dashboards.by_name(name);
+                let periods = counted.map(|counted| &counted.periods);
+                let features = match counted.map(|counted| &counted.series) {
+                    Some(Series::Usages { .. } | Series::FeatureUsers { .. }) => GroupName::Features.fingerprint(rules),
+                    _ => String::new(),
+                };
+                let history_ms = rules.dashboards.history_ms;
+                let versions = (Tally::VERSION, Rollup::VERSION);
+                format!("rules={SERIES_RULES} states={versions:?} {periods:?} history_ms={history_ms} {features}")
+            }
+        }
+    }
+}
+
+/// With all groups that depend on these.
+pub fn with_dependents(rules: &Rules, mut groups: GroupSet) -> GroupSet {
+    for group in GroupName::all(rules) {
+        if group.depends_on(rules).iter().any(|other| groups.contains(other)) {
+            groups.insert(group);
+        }
+    }
+    groups
+}
+
+/// With all groups that these depend on.
+pub fn with_sources(rules: &Rules, mut groups: GroupSet) -> GroupSet {
+    for group in GroupName::all(rules).into_iter().rev() {
+        if groups.contains(&group) {
+            groups.extend(group.listens_to(rules));
+        }
+    }
+    groups
+}
+
+/// The series, by their places, of groups that are among these.
+pub fn current_series(dashboards: &Dashboards, groups: &GroupSet) -> BTreeSet<usize> {
+    let of_group = groups.iter().filter_map(|group| match group {
+        GroupName::Series(name) => dashboards.place_by_name(name),
+        _ => None,
+    });
+    of_group.collect()
+}
+
+/// The groups that rules have, each with its fingerprint.
+pub fn fingerprints(rules: &Rules) -> BTreeMap<String, String> {
+    GroupName::all(rules).iter().map(|group| (group.name(), group.fingerprint(rules))).collect()
+}

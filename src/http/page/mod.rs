@@ -1,0 +1,146 @@
+//! The page, and what it reads.
+
+pub(super) mod live;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Form;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use futures::StreamExt;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use self::live::{Json, LivePage};
+use super::auth::{AccessDenied, Guard, unauthorized};
+use crate::store::StoreError;
+
+/// Pages that may be open at once.
+const MAX_PAGES: usize = 400;
+/// Nothing but what this server sends is run, shown or asked.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const HTML: &str = "text/html; charset=utf-8";
+const INDEX: &str = include_str!("index.html");
+const LOGIN: &str = include_str!("login.html");
+const FOREIGN_HOST: &str =
+    "this address is for this machine; to look from another, or by another name, set http.token\n";
+
+/// A file that is part of the program.
+fn asset(status: StatusCode, content_type: &'static str, body: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (status, headers, body).into_response()
+}
+
+pub(super) async fn style() -> Response {
+    asset(StatusCode::OK, "text/css; charset=utf-8", include_str!("page.css"))
+}
+
+pub(super) async fn script() -> Response {
+    asset(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("page.js"))
+}
+
+pub(super) async fn chart_script() -> Response {
+    asset(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("chart.js"))
+}
+
+/// `/`; where a token is needed, the form that asks for it.
+pub(super) async fn index(State(guard): State<Guard>, headers: HeaderMap) -> Response {
+    match guard.check(&headers) {
+        Ok(()) => asset(StatusCode::OK, HTML, INDEX),
+        Err(AccessDenied::NoToken) => asset(StatusCode::UNAUTHORIZED, HTML, LOGIN),
+        Err(AccessDenied::ForeignHost) => (StatusCode::FORBIDDEN, FOREIGN_HOST).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Login {
+    token: String,
+}
+
+/// The form's answer: a cookie, and the page.
+pub(super) async fn login(State(guard): State<Guard>, Form(login): Form<Login>) -> Response {
+    match guard.cookie_for(&login.token) {
+        Some(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
+        None => asset(StatusCode::UNAUTHORIZED, HTML, LOGIN),
+    }
+}
+
+/// Why a request for data is refused, where it is.
+fn refused(guard: &Guard, headers: &HeaderMap) -> Option<Response> {
+    match guard.check(headers) {
+        Ok(()) => None,
+        Err(AccessDenied::NoToken) => Some(unauthorized()),
+        Err(AccessDenied::ForeignHost) => Some((StatusCode::FORBIDDEN, FOREIGN_HOST).into_response()),
+    }
+}
+
+/// `/api/stream`: snapshots as server-sent events, the first at once.
+pub(super) async fn stream(
+    State(guard): State<Guard>,
+    State(page): State<Arc<LivePage>>,
+    State(stop): State<CancellationToken>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refused) = refused(&guard, &headers) {
+        return refused;
+    }
+    if page.subscribers() >= MAX_PAGES {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
+    }
+    // The bytes of an event are shared by all pages.
+    let events = futures::stream::unfold(page.subscribe(), async |mut events| {
+        events.changed().await.ok()?;
+        let event = events.borrow_and_update().clone();
+        Some((event, events))
+    });
+    let events = events.map(Ok::<_, Infallible>).take_until(stop.cancelled_owned());
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, Body::from_stream(events)).into_response()
+}
+
+/// `/api/history`: hourly values of every number.
+pub(super) async fn history(
+    State(guard): State<Guard>,
+    State(page): State<Arc<LivePage>>,
+    headers: HeaderMap,
+) -> Response {
+    match refused(&guard, &headers) {
+        Some(refused) => refused,
+        None => as_json(page.history().await),
+    }
+}
+
+/// `/api/snapshot`: one snapshot, for programs.
+pub(super) async fn snapshot(
+    State(guard): State<Guard>,
+    State(page): State<Arc<LivePage>>,
+    headers: HeaderMap,
+) -> Response {
+    match refused(&guard, &headers) {
+        Some(refused) => refused,
+        None => as_json(page.now().await),
+    }
+}
+
+fn as_json(read: Option<Result<Json, StoreError>>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    match read {
+        Some(Ok(json)) => (headers, Arc::clone(&json).to_string()).into_response(),
+        Some(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the database is not open yet\n").into_response(),
+    }
+}

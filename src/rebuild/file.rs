@@ -1,0 +1,114 @@
+//! Rebuilds into a file of its own, and leaves the database as it is.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use tokio_util::sync::CancellationToken;
+
+use super::replay::{Replay, ReplayEnd};
+use super::{RebuildError, Tell, connect};
+use crate::config::Config;
+use crate::model::Timestamp;
+use crate::nats::{self, Connection};
+use crate::store::{self, BuiltFrom, Lock, Reader, StoreError};
+
+/// The disk holds the file and the write-ahead log beside it: so often as large as the database.
+const DISK_FACTOR: u64 = 2;
+
+/// Where to stop.
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    /// After this sequence of the stream.
+    Sequence(u64),
+    /// Before the first message that was received at or after this time.
+    Time(Timestamp),
+}
+
+impl FromStr for Until {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(seq) = text.parse() {
+            return Ok(Self::Sequence(seq));
+        }
+        let time = text.parse().map_err(|error| format!("{text:?} is no sequence, and as a time it {error}"))?;
+        Ok(Self::Time(time))
+    }
+}
+
+/// Rebuilds the database into a file. Returns the sequence that it stands at. Where it dies, the next call goes on.
+///
+/// # Errors
+/// Where the file is there and is no unfinished rebuild, or the stream, the database or the file cannot be read or written.
+pub async fn rebuild_into_file(
+    config: Config,
+    file: &Path,
+    built_from: BuiltFrom,
+    until: Option<Until>,
+    stop: &CancellationToken,
+    tell: Tell<'_>,
+) -> Result<u64, RebuildError> {
+    let live = config.database_path.clone();
+    let live = live.is_file().then_some(live);
+    if live.is_none() && built_from == BuiltFrom::Rows {
+        return Err(StoreError::Missing { path: config.database_path }.into());
+    }
+    if file.exists() && !store::is_unfinished(file) {
+        return Err(RebuildError::FileExists { path: file.to_owned() });
+    }
+    let connection = match built_from {
+        BuiltFrom::Stream => Some(connect(&config).await?),
+        BuiltFrom::Rows => None,
+    };
+    let end = end_of(until, live.as_deref(), connection.as_ref(), &config).await?;
+    if let Some(live) = &live {
+        store::ensure_room(file, store::size_bytes(live) * DISK_FACTOR)?;
+    }
+    let replay = Replay::open(config, connection, live.as_deref(), file).await?;
+    ensure_not_beyond(&replay, end, file).await?;
+    let seq = replay.follow_closely(end, stop, tell).await?;
+    replay.finish(stop).await?;
+    replay.writer().run(move |writer| writer.make_standalone(live.as_deref())).await?;
+    replay.close().await?;
+    Lock::discard_of(file);
+    Ok(seq)
+}
+
+/// A rebuild that was killed may have come further.
+async fn ensure_not_beyond(replay: &Replay, end: Option<ReplayEnd>, file: &Path) -> Result<(), RebuildError> {
+    let position = replay.writer().run(|writer| writer.position()).await?;
+    let stands = position.map(|position| ReplayEnd { epoch: position.epoch, seq: position.last_seq });
+    match stands.filter(|stands| end.is_some_and(|end| *stands > end)) {
+        None => Ok(()),
+        Some(stands) => Err(RebuildError::BeyondEnd { path: file.to_owned(), seq: stands.seq }),
+    }
+}
+
+async fn end_of(
+    until: Option<Until>,
+    live: Option<&Path>,
+    connection: Option<&Connection>,
+    config: &Config,
+) -> Result<Option<ReplayEnd>, RebuildError> {
+    let name = &config.stream.name;
+    let Some(live) = live else {
+        let Some(connection) = connection else { return Ok(None) };
+        let seq = match until {
+            Some(Until::Sequence(seq)) => seq,
+            Some(Until::Time(time)) => nats::last_sequence_before(connection, name, time).await?,
+            None => nats::last_sequence(connection, name).await?,
+        };
+        return Ok(Some(ReplayEnd { epoch: 1, seq }));
+    };
+    let Some(until) = until else { return Ok(None) };
+    let reader = Reader::open(live).await?;
+    let end = match until {
+        Until::Sequence(seq) => reader.position().await?.map(|last| ReplayEnd { epoch: last.epoch, seq }),
+        Until::Time(time) => {
+            let place = reader.last_place_before(time).await?;
+            Some(place.map_or(ReplayEnd { epoch: 0, seq: 0 }, |(epoch, seq)| ReplayEnd { epoch, seq }))
+        }
+    };
+    reader.close();
+    Ok(end)
+}

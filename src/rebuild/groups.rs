@@ -1,0 +1,127 @@
+//! Rebuilds groups of derived tables beside the worker that goes on writing: the one owner of `store::ShadowGroups`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{RebuildError, Tell};
+use crate::config::Config;
+use crate::store::{
+    self, Asker, GroupRebuild, MIN_FREE_BYTES, Reader, Request, RequestOutcome, STEP_MESSAGES, ShadowGroups,
+    StoreError, WriterThread,
+};
+
+/// How long to wait after a failure, say of the disk.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// How long where the disk is full.
+const RETRY_WHEN_FULL_AFTER: Duration = Duration::from_secs(60);
+/// Where ingestion is faster, it has to wait: before this many messages less are left, the builder takes turns with it on
+/// the writer's thread, and each time takes in half of what is left.
+const MAX_BEHIND: u64 = 100_000;
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Rebuilds the groups that are wanted, whenever any are.
+#[derive(Debug)]
+pub struct GroupRebuilder {
+    /// The rebuild that is wanted.
+    pub rebuilds: watch::Receiver<Option<GroupRebuild>>,
+    /// The database.
+    pub database: PathBuf,
+    /// Who installs the result.
+    pub writer: WriterThread,
+}
+
+impl GroupRebuilder {
+    /// Runs until `stop`. A rebuild that is not finished goes on at the next start.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let wanted = self.rebuilds.borrow_and_update().clone();
+            let result = match wanted {
+                Some(rebuild) => self.rebuild(rebuild, &stop).await,
+                // Nothing any more: a file that was begun is of no use.
+                None => store::discard_shadow_groups(&self.database),
+            };
+            let is_full = result.as_ref().is_err_and(StoreError::is_full);
+            if (is_full || result.as_ref().is_err_and(StoreError::is_damage))
+                && let Err(error) = store::discard_shadow_groups(&self.database)
+            {
+                tracing::warn!("{error}");
+            }
+            let retry_after = if is_full { RETRY_WHEN_FULL_AFTER } else { RETRY_AFTER };
+            if let Err(error) = &result {
+                tracing::warn!(retry_in_s = retry_after.as_secs(), "derived tables cannot be rebuilt: {error}");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.rebuilds.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(retry_after), if result.is_err() => {}
+            }
+        }
+    }
+
+    /// Fills a shadow, until another rebuild is wanted, and has it installed.
+    async fn rebuild(&self, rebuild: GroupRebuild, stop: &CancellationToken) -> Result<(), StoreError> {
+        let groups = rebuild.names().join(" ");
+        tracing::info!(groups, "rebuilding derived tables from raw rows");
+        let database = self.database.clone();
+        let mut shadow = store::blocking(move || ShadowGroups::open(&database, rebuild)).await?;
+        let mut logged = Instant::now();
+        loop {
+            if stop.is_cancelled() || self.rebuilds.has_changed().unwrap_or(true) {
+                return Ok(());
+            }
+            let mut has_more;
+            (shadow, has_more) = store::blocking(move || {
+                let has_more = shadow.step(shadow.step_messages())?;
+                Ok((shadow, has_more))
+            })
+            .await?;
+            if has_more && shadow.messages_behind()?.is_some_and(|behind| behind > MAX_BEHIND) {
+                shadow = self.writer.run(move |_| catch_up_by_half(shadow)).await?;
+                has_more = shadow.messages_behind()?.is_none_or(|behind| behind > MAX_BEHIND);
+            }
+            if !has_more {
+                self.writer.run(move |writer| writer.install_groups(shadow)).await?;
+                return Ok(());
+            }
+            if logged.elapsed() >= LOG_EVERY {
+                logged = Instant::now();
+                let progress = shadow.progress();
+                tracing::info!(groups, rows = progress.rows, of = progress.total, "still rebuilding derived tables");
+            }
+        }
+    }
+}
+
+fn catch_up_by_half(mut shadow: ShadowGroups) -> Result<ShadowGroups, StoreError> {
+    let began = shadow.messages_behind()?;
+    while shadow.messages_behind()? > began.map(|behind| behind / 2) && shadow.step(STEP_MESSAGES)? {}
+    Ok(shadow)
+}
+
+/// Rebuilds groups of derived tables from raw rows, all where none are named: by the worker, or without one by this process.
+///
+/// # Errors
+/// Where the disk has no room, or the holder of the database fails.
+pub async fn rebuild_groups(
+    config: &Config,
+    groups: Vec<String>,
+    stop: &CancellationToken,
+    tell: Tell<'_>,
+) -> Result<RequestOutcome, RebuildError> {
+    let database = &config.database_path;
+    store::ensure_room(database, MIN_FREE_BYTES + store::size_bytes(database) / 2)?;
+    let reader = Reader::open(database).await?;
+    let criteria = config.criteria();
+    let asker = Asker { database, command: "rebuild", rules: &config.rules, criteria: &criteria };
+    let told = async || {
+        if let Ok(Some(progress)) = reader.rebuild_progress().await {
+            tell(progress.rows, progress.total);
+        }
+    };
+    let outcome = asker.ask(&Request::Rebuild { groups }, stop, told).await;
+    reader.close();
+    Ok(outcome?)
+}

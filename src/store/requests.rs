@@ -1,0 +1,148 @@
+//! What other commands ask for: one bounded step at a time, between batches.
+
+use std::path::Path;
+
+use super::error::StoreError;
+use super::receipt::{Ending, Timings, stored};
+use super::sqlite::ledger::rejections::{DeadLetterKey, Selection};
+use super::sqlite::ledger::requests::{OpenRequest, Request, RequestOutcome};
+use super::sqlite::values::to_sql;
+use super::writer::Writer;
+use crate::analytics::GroupName;
+use crate::clock;
+use crate::judge::{Criteria, Delivery};
+use crate::position::Position;
+
+/// Dead letters that one transaction judges again, and bytes of their payloads.
+const MAX_RETRIED: usize = 1_000;
+const MAX_RETRIED_BYTES: usize = 8 << 20;
+
+impl Writer {
+    /// Does the next step of what is asked for. Returns whether there is more to do now.
+    ///
+    /// # Errors
+    /// Where a transaction fails; then nothing changed, and the step is done again when this is called next.
+    pub fn do_next_request(&mut self, criteria: &Criteria) -> Result<bool, StoreError> {
+        for wanted in self.file.open_requests()? {
+            let is_rebuilding = self.rebuild.borrow().is_some();
+            match wanted.request.clone() {
+                // What is being made anew goes on by itself, and lets others by.
+                Ok(Request::Rebuild { .. }) if is_rebuilding => continue,
+                Ok(Request::Rebuild { .. }) if wanted.is_begun => self.finish(&wanted, "done", &wanted.so_far)?,
+                Ok(Request::Rebuild { groups }) => self.begin_rebuild(&wanted, &groups)?,
+                Ok(Request::Retry(which)) => self.retry(&wanted, &which, criteria)?,
+                Ok(Request::Drop(which)) => self.drop_dead_letters(&wanted, &which)?,
+                // The process died just after.
+                Ok(Request::Install { .. }) if wanted.so_far.is_in_place => {
+                    self.finish(&wanted, "done", &wanted.so_far)?;
+                }
+                Ok(Request::Install { file }) => match self.install_database(&file, &wanted) {
+                    Ok(outcome) => self.answer_all_for(&file, &outcome)?,
+                    Err(error) => self.refuse(&wanted, error.to_string())?,
+                },
+                Err(error) => self.refuse(&wanted, format!("this worker does not know what was asked: {error}"))?,
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Tells all who asked for a file to be put in: one that was killed may have left its request.
+    fn answer_all_for(&self, put_in: &Path, outcome: &RequestOutcome) -> Result<(), StoreError> {
+        for wanted in self.file.open_requests()? {
+            if matches!(&wanted.request, Ok(Request::Install { file }) if file == put_in) {
+                self.finish(&wanted, "done", outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&self, wanted: &OpenRequest, state: &str, outcome: &RequestOutcome) -> Result<(), StoreError> {
+        let tx = self.file.begin()?;
+        tx.record_outcome(&wanted.id, state, outcome)?;
+        tx.commit()
+    }
+
+    fn drop_dead_letters(&self, wanted: &OpenRequest, which: &Selection) -> Result<(), StoreError> {
+        let tx = self.file.begin()?;
+        let dropped = tx.drop_dead_letters(which)? as u64;
+        tx.record_outcome(&wanted.id, "done", &RequestOutcome { dropped, ..RequestOutcome::default() })?;
+        tx.commit()
+    }
+
+    /// Has groups made anew, by the builder that makes those whose rules have changed; they go on meanwhile.
+    fn begin_rebuild(&mut self, wanted: &OpenRequest, words: &[String]) -> Result<(), StoreError> {
+        let groups = GroupName::meant_by(&self.rules, words);
+        if groups.is_empty() {
+            return self.finish(wanted, "done", &wanted.so_far);
+        }
+        let tx = self.file.begin()?;
+        let rebuild = tx.begin_current(&self.rules, groups)?;
+        tx.record_outcome(
+            &wanted.id,
+            "wanted",
+            &RequestOutcome { rebuild: Some(rebuild.id.clone()), ..RequestOutcome::default() },
+        )?;
+        tx.commit()?;
+        self.rebuild.send_replace(Some(rebuild));
+        Ok(())
+    }
+
+    fn refuse(&self, wanted: &OpenRequest, error: String) -> Result<(), StoreError> {
+        tracing::warn!("a command asked for what cannot be done: {error}");
+        self.finish(wanted, "failed", &RequestOutcome { error: Some(error), ..wanted.so_far.clone() })
+    }
+
+    /// Marks the chosen dead letters, then judges them again, some with each call.
+    fn retry(&mut self, wanted: &OpenRequest, which: &Selection, criteria: &Criteria) -> Result<(), StoreError> {
+        if !wanted.is_begun {
+            let tx = self.file.begin()?;
+            let marked = tx.mark_for_retry(&wanted.id, which)?;
+            tx.record_outcome(&wanted.id, "wanted", &wanted.so_far)?;
+            tx.commit()?;
+            tracing::info!(marked, "dead letters are judged again");
+        }
+        match self.file.marked_for_retry(&wanted.id, MAX_RETRIED, MAX_RETRIED_BYTES)? {
+            Some((epoch, deliveries)) => match self.file.position_of(epoch)? {
+                Some(of) => self.unless_damaged(|writer| writer.judge_again(wanted, &of, &deliveries, criteria)),
+                None => self.refuse(wanted, format!("there is no epoch {epoch}, which dead letters are of")),
+            },
+            None => self.finish(wanted, "done", &wanted.so_far),
+        }
+    }
+
+    /// Messages that were rejected, as if they had just come: with the subject, the sequence and the time of then. What
+    /// comes of them stands in the ledger in the same transaction, so each is applied once at most.
+    fn judge_again(
+        &self,
+        wanted: &OpenRequest,
+        of_epoch: &Position,
+        deliveries: &[Delivery],
+        criteria: &Criteria,
+    ) -> Result<(), StoreError> {
+        let tx = self.file.begin()?;
+        let mut work = self.begin_work(&tx)?;
+        let epoch = of_epoch.epoch;
+        let judge = criteria.judge_at(of_epoch);
+        let verdicts: Vec<_> = deliveries.iter().map(|delivery| judge.judge(delivery.clone())).collect();
+        let endings = tx.write_messages(epoch, &verdicts)?.endings;
+        // In a database that was put back, never a number that it had before.
+        let at = clock::now_ms().max(tx.last_retry()? + 1);
+        let mut so_far = wanted.so_far.clone();
+        for (delivery, ending) in deliveries.iter().zip(&endings) {
+            let key = DeadLetterKey { epoch, stream_seq: to_sql(delivery.stream_sequence) };
+            tx.record_retry(key, *ending, at)?;
+            *match ending {
+                Ending::Stored => &mut so_far.applied,
+                Ending::Duplicate => &mut so_far.duplicate,
+                Ending::Rejected => &mut so_far.rejected,
+            } += 1;
+        }
+        work.facts.add(&self.rules, stored(&verdicts, &endings));
+        let has_shown = self.derive(work, &mut Timings::begin())?;
+        tx.record_outcome(&wanted.id, "wanted", &so_far)?;
+        tx.commit()?;
+        self.notify(has_shown);
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! The file: who may write to it, how it is opened, its migrations, its write-ahead log, and the disk that it is on.
+
+pub(in crate::store) mod checkpoints;
+pub(in crate::store) mod database;
+pub(in crate::store) mod disk;
+pub(in crate::store) mod lock;
+pub(in crate::store) mod migrate;
+pub(in crate::store) mod pragmas;

@@ -1,0 +1,50 @@
+//! How connections are set up, and opened for reading.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::checkpoints::MAX_PAGES;
+use crate::store::error::StoreError;
+
+/// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
+pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// How the writer's connection is set up.
+pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
+    ("synchronous", "NORMAL"),
+    ("foreign_keys", "ON"),
+    // 32 MiB of pages. The indexes that take random inserts should stay in it.
+    ("cache_size", "-32768"),
+    ("temp_store", "MEMORY"),
+    // Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
+    // are moved once.
+    ("wal_autocheckpoint", "8000"),
+    // 256 MiB: what a checkpoint leaves of the WAL file. More than it grows to as a rule: to give blocks back to the file
+    // system and take them again costs more than the checkpoint.
+    ("journal_size_limit", "268435456"),
+];
+/// More than the writer has: with fewer places than statements, every transaction would prepare them all again.
+pub(in crate::store) const MAX_PREPARED_STATEMENTS: usize = 64;
+/// How long a reader waits where SQLite is busy.
+pub(in crate::store) const READER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Those of a writer that has its log moved into the file beside it.
+pub(in crate::store) fn set_live_pragmas(connection: &Connection) -> rusqlite::Result<()> {
+    set_pragmas(connection, &WRITER_PRAGMAS)?;
+    connection.pragma_update(None, "wal_autocheckpoint", MAX_PAGES)
+}
+
+pub(in crate::store) fn set_pragmas(connection: &Connection, pragmas: &[(&str, &str)]) -> rusqlite::Result<()> {
+    pragmas.iter().try_for_each(|(pragma, value)| connection.pragma_update(None, pragma, value))
+}
+
+/// Opens an existing file for reading with calls that block.
+pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
+    if !path.is_file() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(READER_BUSY_TIMEOUT)?;
+    Ok(connection)
+}

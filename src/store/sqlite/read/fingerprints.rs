@@ -1,0 +1,56 @@
+//! By which configuration a database was made.
+
+use rusqlite::{Connection, Transaction};
+
+use crate::analytics::{Rules, fingerprints};
+
+/// A group as a database has it.
+struct Made {
+    name: String,
+    fingerprint: String,
+    /// Not while it is being made anew by what its fingerprint says.
+    is_ready: bool,
+}
+
+/// The groups of derived tables of a database that were not made by these rules, or are being made anew.
+pub(super) fn differing_groups(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<Vec<String>> {
+    let made = made(tx)?;
+    let mut differing = others(&made, rules);
+    for name in fingerprints(rules).into_keys() {
+        if !made.iter().any(|made| made.name == name && made.is_ready) {
+            differing.push(name);
+        }
+    }
+    differing.sort();
+    differing.dedup();
+    Ok(differing)
+}
+
+/// What of a database a writer with these rules would take away or make otherwise: groups that they do not have, or whose
+/// rules are others, and numbers of widgets.
+pub(super) fn undone_by(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<Vec<String>> {
+    let mut undone = others(&made(tx)?, rules);
+    let mut select = tx.prepare("SELECT widget_id, metric_key FROM dashboard_metrics ORDER BY 1, 2")?;
+    for number in select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))? {
+        let (id, key) = number?;
+        if !rules.dashboards.widgets.iter().any(|widget| widget.id == id && widget.metrics.contains_key(&key)) {
+            undone.push(format!("number {key:?} of widget {id:?}"));
+        }
+    }
+    Ok(undone)
+}
+
+/// Those that the rules do not have, or have otherwise.
+fn others(made: &[Made], rules: &Rules) -> Vec<String> {
+    let fingerprints = fingerprints(rules);
+    let is_other =
+        |made: &&Made| fingerprints.get(&made.name).is_none_or(|fingerprint| *fingerprint != made.fingerprint);
+    made.iter().filter(is_other).map(|made| made.name.clone()).collect()
+}
+
+fn made(connection: &Connection) -> rusqlite::Result<Vec<Made>> {
+    let mut select = connection.prepare("SELECT name, fingerprint, rebuild IS NULL FROM _groups ORDER BY name")?;
+    let made =
+        select.query_map([], |row| Ok(Made { name: row.get(0)?, fingerprint: row.get(1)?, is_ready: row.get(2)? }))?;
+    made.collect()
+}
