@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::analytics::Rules;
-use crate::config::Config;
+use crate::config::{Config, MAX_BATCH_DELAY};
 use crate::http::{self, Health, LivePage, PageSource, Served};
 use crate::judge::Criteria;
 use crate::nats::{self, DashboardOutbox, DeadLetterOutbox, Instance, NatsError, Source};
@@ -43,12 +43,13 @@ const _: () = {
         + SERVE_PATIENCE.as_millis()
         + CLOSE_PATIENCE.as_millis();
     assert!(stop_ms <= STOP_BUDGET.as_millis(), "a stop could take longer than is promised");
+    assert!(MAX_BATCH_DELAY.as_millis() < STOP_BUSY_PATIENCE.as_millis(), "a stop could not wait for a batch");
 };
 const POLL: Duration = Duration::from_millis(5);
 /// How often to look whether another command asks for something.
 const LOOK_FOR_REQUESTS_EVERY: Duration = Duration::from_millis(200);
 /// How long to wait where what is asked for fails, say for want of space.
-const ATTEND_AGAIN_AFTER: Duration = Duration::from_secs(5);
+const DO_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// What ends a worker.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +165,7 @@ async fn do_requests(writer: WriterThread, criteria: Criteria, stop: Cancellatio
             }
             Err(error) => {
                 tracing::warn!("what a command asks for waits: {error}");
-                ATTEND_AGAIN_AFTER
+                DO_AGAIN_AFTER
             }
         };
         tokio::time::sleep(pause).await;

@@ -12,10 +12,12 @@ use crate::judge::{BatchLimits, Criteria, Limits};
 
 /// async-nats buffers 65,536 messages a subscription and asks for up to 1.5 batches; what is beyond is dropped.
 const MAX_BATCH_MESSAGES: usize = 40_000;
+const SUBSCRIPTION_BUFFER_MESSAGES: usize = 65_536;
+const _: () = assert!(MAX_BATCH_MESSAGES * 3 / 2 <= SUBSCRIPTION_BUFFER_MESSAGES);
 const MIN_BATCH_BYTES: u64 = 64 << 10;
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// Longer than this, and a graceful stop could not finish a batch in its 5 s.
-const MAX_BATCH_DELAY: Duration = Duration::from_secs(2);
+pub(crate) const MAX_BATCH_DELAY: Duration = Duration::from_secs(2);
 
 /// The configuration of a worker.
 #[derive(Debug, Clone)]

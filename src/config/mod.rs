@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{ConfigError as LayerError, File, FileFormat};
 
+pub(crate) use checked::MAX_BATCH_DELAY;
 pub use checked::{Config, Dashboard, Http, Nats, NatsTls, Stream};
 pub use error::ConfigError;
 pub use quantity::{HumanDuration, HumanSize};

@@ -14,9 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Well below the descriptors that a process has by default, which database and NATS need too. Others wait.
-const MAX_CONNECTIONS: usize = 512;
+pub(super) const MAX_CONNECTIONS: usize = 512;
 /// An open page is told something every few seconds: a connection that is silent for so long is of nobody.
-const MAX_SILENCE: Duration = Duration::from_secs(60);
+pub(super) const MAX_SILENCE: Duration = Duration::from_secs(60);
 
 /// A listener that takes so many connections.
 pub(super) struct Limited {

@@ -10,7 +10,7 @@ pub struct Backoff {
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
-    const MAX: Duration = Duration::from_secs(5);
+    pub(super) const MAX: Duration = Duration::from_secs(5);
 
     /// Starts from the shortest wait again.
     pub fn reset(&mut self) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::Stream;
 
+use super::backoff::Backoff;
 use super::consumer::{self, Instance};
 use super::error::NatsError;
 use crate::config;
@@ -14,6 +15,11 @@ use crate::config;
 /// Resets that nobody here sent, within the window: then two readers fight.
 const MAX_FOREIGN_RESETS: usize = 3;
 const FOREIGN_RESETS_WINDOW: Duration = Duration::from_secs(60);
+
+const _: () = assert!(
+    FOREIGN_RESETS_WINDOW.as_secs() > Backoff::MAX.as_secs() * MAX_FOREIGN_RESETS as u64,
+    "resets that come as seldom as tries would never be enough"
+);
 
 /// A claim on the durable consumer.
 #[derive(Debug)]

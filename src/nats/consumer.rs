@@ -25,6 +25,11 @@ const POLL: Duration = Duration::from_millis(250);
 /// How many looks in a row must find it gone.
 const QUIET_POLLS: u32 = 2;
 
+const _: () = {
+    assert!(PULL_EXPIRY.as_millis() < ACK_WAIT.as_millis(), "a pull would outlive the wait for its acks");
+    assert!(POLL.as_millis() * QUIET_POLLS as u128 <= PULL_EXPIRY.as_millis(), "a reader's pull would not be seen");
+};
+
 const INSTANCE_KEY: &str = "streamgauge_instance";
 const HOST_KEY: &str = "streamgauge_host";
 const DATABASE_KEY: &str = "streamgauge_database";

@@ -28,6 +28,8 @@ use crate::store::{CommitReceipt, MAX_BATCHES};
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A stream that is missing for so long was deleted; before, a leader may be changing.
 const MISSING_PATIENCE: Duration = Duration::from_secs(5);
+
+const _: () = assert!(HEARTBEAT.as_millis() * 2 < PULL_EXPIRY.as_millis(), "the server refuses a longer heartbeat");
 /// Why reading stopped. All are mended by starting again.
 #[derive(Debug, thiserror::Error)]
 pub enum Interrupted {

@@ -19,6 +19,8 @@ const SUSPICION: Duration = Duration::from_secs(60);
 const MIN_SINGLE_MESSAGES: usize = 8;
 const MAX_SINGLE_MESSAGES: usize = 1024;
 
+const _: () = assert!(MIN_SINGLE_MESSAGES <= MAX_SINGLE_MESSAGES);
+
 /// Rounds in a row that brought nothing, and what is done about them.
 pub(super) struct Trouble {
     fruitless_rounds: u32,

@@ -19,7 +19,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// Reading takes this part of the time at most: where it is slow, snapshots are rarer.
 const MAX_SHARE: u32 = 10;
 /// A sign of life where nothing changes.
-const MAX_SILENCE: Duration = Duration::from_secs(5);
+pub(super) const MAX_SILENCE: Duration = Duration::from_secs(5);
 /// Over how long messages a second are counted.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// Hours behind the charts change once in a snapshot; many pages that load at once read them once.

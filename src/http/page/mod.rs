@@ -16,10 +16,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::live::{Json, LivePage};
 use super::auth::{AccessDenied, Guard, unauthorized};
+use super::limited::{MAX_CONNECTIONS, MAX_SILENCE};
 use crate::store::StoreError;
 
 /// Pages that may be open at once.
 const MAX_PAGES: usize = 400;
+
+const _: () = {
+    assert!(MAX_PAGES < MAX_CONNECTIONS, "open pages would leave no connection to programs");
+    assert!(
+        live::MAX_SILENCE.as_millis() * 2 < MAX_SILENCE.as_millis(),
+        "an open page would be taken for a silent one"
+    );
+};
 /// Nothing but what this server sends is run, shown or asked.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";

@@ -22,7 +22,7 @@ use super::bucket;
 use crate::analytics::dashboard::Shown;
 use crate::config;
 use crate::nats::backoff::Backoff;
-use crate::nats::connect::Connection;
+use crate::nats::connect::{Connection, MAX_ACK_INFLIGHT};
 use crate::nats::error::NatsError;
 use crate::nats::fetch;
 use crate::store::{CommitNotice, Number, NumberKey, Reader, StoreError};
@@ -31,6 +31,8 @@ use crate::store::{CommitNotice, Number, NumberKey, Reader, StoreError};
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Puts, or reads of what is in the bucket, that wait for an answer at once.
 const MAX_IN_FLIGHT: usize = 256;
+
+const _: () = assert!(MAX_IN_FLIGHT <= MAX_ACK_INFLIGHT as usize, "puts would wait for their own acks");
 const KV_OPERATION: &str = "KV-Operation";
 const DELETE: &str = "DEL";
 

@@ -15,7 +15,7 @@ use crate::config;
 use crate::judge::subject;
 use crate::model::Timestamp;
 use crate::nats::backoff::Backoff;
-use crate::nats::connect::Connection;
+use crate::nats::connect::{Connection, MAX_ACK_INFLIGHT};
 use crate::nats::error::NatsError;
 use crate::nats::stream;
 use crate::store::{DeadLetterKey, DeadLetterMessage, Reader, StoreError, Unpublished, WriterThread};
@@ -26,6 +26,8 @@ const PAGE_ROWS: u32 = 256;
 const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
 /// Longer header values are cut: they explain, the body and the database have the rest.
 const MAX_HEADER_CHARS: usize = 1024;
+
+const _: () = assert!(PAGE_ROWS <= MAX_ACK_INFLIGHT, "a page would wait for its own acks");
 
 /// Publishes rows of the ledger once they are committed.
 #[derive(Debug)]

@@ -26,6 +26,9 @@ const ACK_PATIENCE: Duration = REQUEST_TIMEOUT;
 const TAKEN_AT_ONCE: usize = 256;
 /// How many times as many as may be in flight.
 const WINDOWS: usize = 2;
+
+const _: () =
+    assert!(SEND_PATIENCE.as_millis() < ACK_PATIENCE.as_millis(), "an ack would be missed before it is sent for");
 const NOT_CONNECTED: &str = "not connected to NATS";
 
 /// What a publisher hands to its window.

@@ -27,6 +27,11 @@ const FEW_PAGES: i64 = 500;
 /// Where the writer never finds few: 160 MiB. Then SQLite has the commit move them, as it does by default.
 pub(in crate::store) const MAX_PAGES: i64 = 40_000;
 
+const _: () = assert!(
+    FEW_PAGES < MANY_PAGES && MANY_PAGES < LONG_PAGES && LONG_PAGES < MAX_PAGES,
+    "the thread moves pages before the writer has to"
+);
+
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
 /// The thread that moves pages, and whether it does. Dropped, it waits for it.

@@ -37,6 +37,9 @@ const MAX_STEP_MESSAGES: u64 = 160_000;
 const STEPS_OF_WHOLE: u64 = 4;
 /// What is read before what was read is applied.
 const FACTS_AHEAD: usize = 1;
+
+const _: () = assert!(STEP_MESSAGES as u64 <= MAX_STEP_MESSAGES);
+
 /// Where the build stands.
 ///
 /// rebuild  the rebuild that the file belongs to
