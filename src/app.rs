@@ -1,4 +1,4 @@
-//! The worker, wired together, and how it stops. No SQL, no subjects.
+//! Wires the worker together, and stops it. Contains no SQL and no subjects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,24 +17,26 @@ use crate::rebuild::GroupRebuilder;
 use crate::store::{self, CommitNotice, Lock, Reader, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 
-/// A graceful stop takes so long at most: finish the batch, commit, acknowledge, drain, close.
+/// Longest time of a graceful stop: finish the batch, commit, acknowledge, drain, close.
 const STOP_BUDGET: Duration = Duration::from_secs(5);
-/// How long the stop waits for another process's write lock before the batch is left in the stream.
+/// How long the stop waits for the current batch. A batch that still waits for another process's write lock is then
+/// left in the stream.
 const STOP_BUSY_PATIENCE: Duration = Duration::from_millis(2_500);
-/// How long a batch may then still take.
+/// How long a batch that is being written may take after that; then it is left in the stream too.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(500);
-/// How long dead letters and live numbers that are not published yet may take; the rest wait for the next start.
+/// How long the stop waits for unpublished dead letters and live numbers. The rest are published after the next
+/// start.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(750);
-/// How long the last bytes to NATS may take.
+/// How long the last bytes may take to reach NATS.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
-/// How long a step of a rebuild may take; it is repeated at the next start.
+/// How long the stop waits for a step of a rebuild. An unfinished step is repeated at the next start.
 const REBUILD_PATIENCE: Duration = Duration::from_millis(250);
-/// How long answers over HTTP may take.
+/// How long the stop waits for open HTTP responses.
 const SERVE_PATIENCE: Duration = Duration::from_millis(250);
-/// How long closing the database may take; a WAL that is left behind is read at the next start.
+/// How long the stop waits for the database to close. A write-ahead log that remains is read at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 const _: () = {
-    // One after the other, in this order.
+    // A stop waits for each in turn, in this order.
     let stop_ms = STOP_BUSY_PATIENCE.as_millis()
         + ABANDON_PATIENCE.as_millis()
         + DRAIN_PATIENCE.as_millis()
@@ -46,12 +48,12 @@ const _: () = {
     assert!(MAX_BATCH_DELAY.as_millis() < STOP_BUSY_PATIENCE.as_millis(), "a stop could not wait for a batch");
 };
 const POLL: Duration = Duration::from_millis(5);
-/// How often to look whether another command asks for something.
+/// How often the worker looks for requests of other commands.
 const LOOK_FOR_REQUESTS_EVERY: Duration = Duration::from_millis(200);
-/// How long to wait where what is asked for fails, say for want of space.
+/// Pause after a request failed, for example because the disk is full.
 const DO_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// What ends a worker.
+/// An error that ends the worker.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// NATS.
@@ -65,10 +67,10 @@ pub enum AppError {
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A thread or a task.
+    /// A thread or a task failed.
     #[error("{0}")]
     Internal(String),
 }
@@ -82,11 +84,12 @@ impl From<PipelineError> for AppError {
     }
 }
 
-/// Runs a worker until `stop`: takes the lock, migrates the file, reads the stream, serves HTTP. Its rules are those of the
-/// configuration until `rules` brings others.
+/// Runs a worker until `stop`: takes the lock, migrates the file, reads the stream, serves HTTP. The rules are those
+/// of the configuration until `rules` sends new ones.
 ///
 /// # Errors
-/// Where going on needs somebody to do something. Nothing is lost: the stream holds what the database does not.
+/// Fails if the worker cannot continue without an operator. No message is lost: the stream holds every message that
+/// the database does not.
 pub async fn run(
     config: Config,
     new_epoch: bool,
@@ -140,7 +143,8 @@ pub async fn run(
     following.abort();
     doing_requests.abort();
     showing.abort();
-    // The last handle of the writer is gone: its thread ends and its connection closes, which empties the WAL.
+    // The last handle of the writer is dropped: its thread ends and its connection closes. The close empties the
+    // write-ahead log.
     reader.close();
     let closed = async {
         while !thread.is_finished() {
@@ -152,7 +156,7 @@ pub async fn run(
     result
 }
 
-/// Has the writer do what other commands ask for, between batches.
+/// Makes the writer serve the requests of other commands, between batches.
 async fn do_requests(writer: WriterThread, criteria: Criteria, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let criteria = criteria.clone();
@@ -164,7 +168,7 @@ async fn do_requests(writer: WriterThread, criteria: Criteria, stop: Cancellatio
                 continue;
             }
             Err(error) => {
-                tracing::warn!("what a command asks for waits: {error}");
+                tracing::warn!("the request of another command waits: {error}");
                 DO_AGAIN_AFTER
             }
         };
@@ -172,17 +176,18 @@ async fn do_requests(writer: WriterThread, criteria: Criteria, stop: Cancellatio
     }
 }
 
-/// Hands new rules to the writer.
+/// Passes new rules to the writer.
 async fn follow(mut rules: watch::Receiver<Rules>, writer: WriterThread) {
     while rules.changed().await.is_ok() {
         let new = rules.borrow_and_update().clone();
         match writer.run(move |writer| writer.set_rules(new)).await {
             Ok(()) => tracing::info!("the new rules are in force"),
-            Err(error) => tracing::error!("the new rules are not in force, send SIGHUP again: {error}"),
+            Err(error) => tracing::error!("the new rules are not in force; send SIGHUP again: {error}"),
         }
     }
 }
 
+/// Listens on `http.listen`, and serves HTTP in a task of its own.
 async fn serve(
     config: &Config,
     served: Served,
@@ -195,7 +200,7 @@ async fn serve(
     Ok(tokio::spawn(http::serve(listener, http::router(served), stop.clone())))
 }
 
-/// What a worker works with, once the database is open.
+/// The parts of a worker whose database is open.
 struct Worker {
     config: Config,
     new_epoch: bool,
@@ -208,7 +213,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Connects, and reads until the stop.
+    /// Connects to NATS, then reads and publishes until the stop.
     async fn run(self, lock: &Lock) -> Result<(), AppError> {
         let connection = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
@@ -266,7 +271,7 @@ impl Worker {
                 }
             }
             () = self.overdue() => {
-                tracing::warn!("stopping without the batch that is being written; the stream still has it");
+                tracing::warn!("stopping before the current batch is written; the stream still has it");
                 Ok(())
             }
         };
@@ -278,7 +283,7 @@ impl Worker {
         result
     }
 
-    /// Ready when a stop has taken too long.
+    /// Returns when a stop has taken too long.
     async fn overdue(&self) {
         self.stop.cancelled().await;
         tokio::time::sleep(STOP_BUSY_PATIENCE).await;

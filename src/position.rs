@@ -1,53 +1,54 @@
-//! Where reading stands in a stream, and whether the stream is still the one that was read. Pure.
+//! The position of reading in a stream, and the check that the stream is still the one that was read. Pure.
 
 use crate::model::Timestamp;
 
-/// How far a stream was read, as the database has it.
+/// How far a stream was read, according to the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// The stream's name.
     pub stream: String,
-    /// Which life of the stream this is, numbered through the whole database from 1.
+    /// The epoch: one life of a stream. Epochs are numbered from 1 through the whole database.
     pub epoch: i64,
-    /// The stream's created time in nanoseconds: its only identity.
+    /// When the stream was created, in nanoseconds since the Unix epoch. Nothing else identifies a stream.
     pub stream_created_ns: i64,
-    /// Where reading began in this epoch.
+    /// The sequence at which reading began in this epoch.
     pub first_seq: u64,
-    /// The last message that is stored, a duplicate, rejected, or known to be gone.
+    /// The sequence of the last message that is stored, a duplicate, rejected, or known to be gone.
     pub last_seq: u64,
-    /// When the server received that message; 0 where it was not read.
+    /// When the server received that message, in nanoseconds since the Unix epoch. 0 if the message was not read.
     pub last_recv_ns: i64,
 }
 
-/// What a stream says of itself.
+/// The state of a stream, as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamState {
-    /// Its name.
+    /// The stream's name.
     pub name: String,
-    /// When it was created, in nanoseconds.
+    /// When the stream was created, in nanoseconds since the Unix epoch.
     pub created_ns: i64,
-    /// The first sequence that it holds; one past the last where it holds none.
+    /// The first sequence that the stream holds. One past the last sequence if the stream is empty.
     pub first_seq: u64,
-    /// The last sequence that it gave out.
+    /// The last sequence that the stream has assigned.
     pub last_seq: u64,
-    /// Whether it keeps messages until a limit is met, not until they are read.
+    /// Whether the stream keeps messages until it reaches a limit, instead of until they are read.
     pub has_limits_retention: bool,
-    /// When it received the message at the position's `last_seq`, if it still holds one there.
+    /// When the server received the message at the position's `last_seq`, in nanoseconds since the Unix epoch. `None`
+    /// if the stream no longer holds a message there, or if the position has no `last_recv_ns`.
     pub recv_ns_at_position: Option<i64>,
 }
 
 /// Messages that the stream no longer holds: sequences from first to last, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// The first that is gone.
+    /// The first sequence that is gone.
     pub first_seq: u64,
-    /// The last that is gone.
+    /// The last sequence that is gone.
     pub last_seq: u64,
-    /// How they went.
+    /// How the messages were lost.
     pub reason: GapReason,
 }
 
-/// How messages went before they were read.
+/// How the stream lost messages before they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GapReason {
     /// Removed one by one, between messages that are still there.
@@ -57,7 +58,7 @@ pub enum GapReason {
 }
 
 impl GapReason {
-    /// As it stands in the gap ledger.
+    /// Returns the text that the gap ledger stores.
     pub const fn as_str(self) -> &'static str {
         match self {
             GapReason::Deleted => "deleted",
@@ -69,71 +70,72 @@ impl GapReason {
 /// What to do before reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Go on after the position.
+    /// Read on after the position.
     Resume(Position),
-    /// Record the gap after the position, then go on after the gap.
+    /// Record the gap after the position, then read on after the gap.
     Behind(Position, Gap),
-    /// Begin an epoch at this sequence.
+    /// Begin a new epoch at this sequence.
     Begin {
         /// The first sequence to read.
         first_seq: u64,
     },
 }
 
-/// Why a stream is not read. What was read before stays as it is.
+/// Why a stream is not read. Everything in the database stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum StreamRefusal {
     #[error(
-        "stream {stream} does not have retention `limits`: it drops messages once they are read, so nothing could be \
-         rebuilt from it; set its retention to limits, or name another stream with stream.name"
+        "stream {stream} does not have retention `limits`: it drops messages after they are read, so a replay could \
+         not read them again; set its retention to `limits`, or name another stream with stream.name"
     )]
     Retention { stream: String },
     #[error(
-        "stream {stream} was recreated: this one was created at {found}, but the database was filled from one created \
-         at {expected}, so sequences mean other messages now; if that is what you want, run `streamgauge run \
+        "stream {stream} was recreated: it was created at {found}, but the database was filled from a stream created at \
+         {expected}, so its sequences mean other messages now; to read the new stream, run `streamgauge run \
          --new-epoch`: rows stay, and messages with ids are still counted once"
     )]
     Recreated { stream: String, expected: Timestamp, found: Timestamp },
     #[error(
         "stream {stream} was deleted after the database had read it up to sequence {last_seq}; restore it, or run \
-         `streamgauge run --new-epoch` to go on with a new one: rows stay, and messages with ids are still counted once"
+         `streamgauge run --new-epoch` to read a new stream: rows stay, and messages with ids are still counted once"
     )]
     Deleted { stream: String, last_seq: u64 },
     #[error(
         "stream {stream} was rolled back: it ends at sequence {found}, but the database has read it up to {expected} \
-         (nats-server lost what it had not yet synced, or an older copy was restored); run `streamgauge run \
-         --new-epoch` to read what it holds now: rows stay, and messages with ids are still counted once"
+         (nats-server lost messages that it had not synced, or an older copy was restored); run `streamgauge run \
+         --new-epoch` to read the messages that it holds now: rows stay, and messages with ids are still counted once"
     )]
     RolledBack { stream: String, expected: u64, found: u64 },
     #[error(
-        "stream {stream} holds another message at sequence {last_seq} than the one that the database has read there: \
-         it was rolled back and has grown again; run `streamgauge run --new-epoch` to read what it holds now: rows \
-         stay, and messages with ids are still counted once"
+        "stream {stream} holds another message at sequence {last_seq} than the database has read there: the stream was \
+         rolled back, then received new messages; run `streamgauge run --new-epoch` to read the messages that it holds \
+         now: rows stay, and messages with ids are still counted once"
     )]
     Regrown { stream: String, last_seq: u64 },
     #[error(
-        "the database was filled from stream {other}, not from {stream}; set stream.name back, use another database, \
-         or run `streamgauge run --new-epoch` to go on with {stream} in this one"
+        "the database was filled from stream {other}, not from {stream}; set stream.name back to {other}, use another \
+         database, or run `streamgauge run --new-epoch` to read {stream} into this database"
     )]
     OtherStream { stream: String, other: String },
 }
 
-/// Decides how to go on with a stream.
+/// Decides how reading goes on, from the stream's state and the database's position.
 ///
-/// | the stream, beside where the database stands | outcome |
+/// | the stream, compared with the position | outcome |
 /// |---|---|
-/// | does not keep messages until a limit is met | refused, whatever is named |
-/// | is the first that this database reads | [`Standing::Begin`] at its first sequence |
+/// | does not keep messages until it reaches a limit | refused, also with `new_epoch` |
+/// | is the first stream that this database reads | [`Standing::Begin`] at its first sequence |
 /// | has another name or created time, ends before the position, or holds another message there | refused; with `new_epoch` [`Standing::Begin`] |
-/// | begins later than the position goes on | [`Standing::Behind`], with the gap |
+/// | begins after the sequence that follows the position | [`Standing::Behind`], with the gap |
 /// | anything else | [`Standing::Resume`] |
 ///
-/// `last` is where the database stands, in whatever stream it read last. A new epoch is begun only where the old one
-/// cannot go on: naming it without need, say in a service's start command, changes nothing.
+/// `last` is the position in the stream that the database read last. A new epoch begins only if the old epoch cannot
+/// go on. So `new_epoch` without need, for example in a service's start command, changes nothing.
 ///
 /// # Errors
-/// [`StreamRefusal`] where the stream is not the one that was read, and the operator did not name a new epoch.
+/// [`StreamRefusal`] if the stream has the wrong retention, or if the stream is not the one that was read and
+/// `new_epoch` is false.
 pub fn stand(last: Option<&Position>, state: &StreamState, new_epoch: bool) -> Result<Standing, StreamRefusal> {
     let stream = || state.name.clone();
     if !state.has_limits_retention {

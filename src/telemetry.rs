@@ -1,4 +1,4 @@
-//! What the worker tells of itself while it runs: Prometheus metrics, counted since the start.
+//! The worker's Prometheus metrics. Counters count from the start of the process.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::store::{CommitReceipt, GapRange, Status};
 
-/// How messages ended, by outcome.
+/// Label for the outcome of messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// Where the time of transactions goes, by part.
+/// Label for the part of a transaction that takes time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabel {
     part: &'static str,
 }
 
-/// A range of the gap ledger.
+/// Labels for a range of the gap ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GapLabels {
     stream: String,
@@ -61,30 +61,30 @@ impl Default for Telemetry {
         // 0.5 ms to 16 s.
         let commit_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
         let (binds, applied_sequence, pending) = (Counter::default(), Gauge::default(), Gauge::default());
-        registry.register("messages", "Messages that ended, by outcome", messages.clone());
+        registry.register("messages", "Messages, by outcome", messages.clone());
         registry.register("batches", "Transactions with messages", batches.clone());
         let help = "Time from handing a batch to the writer to its commit";
         registry.register_with_unit("commit", help, Unit::Seconds, commit_seconds.clone());
         let write_seconds = Family::<PartLabel, Counter<f64, AtomicU64>>::default();
         let help =
-            "Time that the writer spent in transactions, by part: raw rows, groups of derived tables, the commit";
+            "Time that the writer spent, by part: raw rows, facts, each group of derived tables, commit, checkpoint";
         registry.register_with_unit("write", help, Unit::Seconds, write_seconds.clone());
-        registry.register("binds", "How often reading of the stream began", binds.clone());
+        registry.register("binds", "How often the worker began to read the stream", binds.clone());
         registry.register("applied_sequence", "Last stream sequence that is committed", applied_sequence.clone());
-        registry.register("pending_messages", "Messages in the stream after the last one read", pending.clone());
+        registry.register("pending_messages", "Messages in the stream after the last read message", pending.clone());
         let page_reads = Counter::default();
         registry.register(
             "page_reads",
-            "Reads of the database for the live page, however many are open",
+            "Reads of the database for the live page; all open pages share each read",
             page_reads.clone(),
         );
         let (gaps, missing, gap_messages) = (Gauge::default(), Gauge::default(), Family::default());
         registry.register("gaps", "Ranges of the gap ledger", gaps.clone());
-        registry.register("missing_messages", "Messages of all gaps: gone before they were read", missing.clone());
-        let help = "Messages of a gap, by where, when it was found and why; the latest gaps";
+        registry.register("missing_messages", "Messages in all gaps: lost before they were read", missing.clone());
+        let help = "Messages in a gap, by stream, sequences, reason and time found; only the latest gaps";
         registry.register("gap_messages", help, gap_messages.clone());
         let dead_letters = Gauge::default();
-        registry.register("dead_letters_open", "Rows of the ledger of rejections that are open", dead_letters.clone());
+        registry.register("dead_letters_open", "Open dead letters in the ledger of rejections", dead_letters.clone());
         Self {
             gaps,
             missing,
@@ -104,7 +104,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// A batch was committed.
+    /// Counts a committed batch.
     pub fn committed(&self, receipt: &CommitReceipt, pending: u64, took: Duration) {
         let (counts, timings) = (receipt.counts(), receipt.timings());
         for (outcome, count) in [
@@ -126,38 +126,38 @@ impl Telemetry {
         self.pending.set(pending);
     }
 
-    /// Messages were found to be gone before they were read.
+    /// Counts messages that were no longer in the stream when the worker wanted to read them.
     pub fn skipped(&self, missing: u64) {
         self.messages.get_or_create(&OutcomeLabel { outcome: "missing" }).inc_by(missing);
     }
 
-    /// Reading the stream begins, at this position.
+    /// Counts that reading of the stream began, and sets the last applied sequence.
     pub fn bound(&self, applied_seq: u64) {
         self.binds.inc();
         self.applied_sequence.set(applied_seq);
     }
 
-    /// The last stream sequence that is committed.
+    /// Returns the last stream sequence that is committed.
     pub fn applied(&self) -> u64 {
         self.applied_sequence.get()
     }
 
-    /// A replay has come so far.
+    /// Sets the last sequence that a replay has committed.
     pub fn replayed(&self, seq: u64) {
         self.applied_sequence.set(seq);
     }
 
-    /// The database is read for the page.
+    /// Counts a read of the database for the page.
     pub fn page_read(&self) {
         self.page_reads.inc();
     }
 
-    /// Messages in the stream after the last one read, when the last batch was committed.
+    /// Returns the messages in the stream after the last read message, as of the last commit.
     pub fn pending(&self) -> u64 {
         self.pending.get()
     }
 
-    /// What the ledgers of the database hold.
+    /// Sets the gauges of gaps and dead letters from the ledgers of the database.
     pub fn ledgers(&self, status: &Status) {
         self.gaps.set(status.gaps);
         self.missing.set(status.missing_messages);
@@ -170,7 +170,7 @@ impl Telemetry {
         }
     }
 
-    /// The metrics in Prometheus' text format.
+    /// Renders the metrics in the OpenMetrics text format of Prometheus.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing into a string cannot fail.

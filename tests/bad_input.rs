@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::support::{NatsServer, Worker, event, publish_all};
 
-/// Subject suffix, payload, and the reason that it must get; none where it must be stored.
+/// Returns messages: subject suffix, payload, and the reason that the message must get. With `None`, it must be
+/// stored.
 fn messages() -> Vec<(&'static str, Vec<u8>, Option<&'static str>)> {
     let event_with = |fields: serde_json::Value| {
         let mut message = json!({"event_type": "t", "event_name": "n"});
@@ -43,7 +44,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>, Option<&'static str>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bad_message_gets_its_reason_and_none_is_in_the_way() {
+async fn every_bad_message_gets_its_reason_and_blocks_no_other() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
@@ -54,7 +55,7 @@ async fn every_bad_message_gets_its_reason_and_none_is_in_the_way() {
     for (at, (suffix, payload, reason)) in messages().into_iter().enumerate() {
         expected.insert(at as i64 * 2 + 1, (reason.map(str::to_owned), payload.clone()));
         traffic.push((format!("analytics.{suffix}"), payload));
-        // A good one after each: what was bad did not block it.
+        // A good message after each one shows that the message before did not block it.
         traffic.push(("analytics.events".into(), event(&format!("good-{at}")).into_bytes()));
     }
     let count = expected.len();

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::{NatsServer, Worker, command, wait_for};
 
-/// No server there.
+/// An address at which no server listens.
 const NOWHERE: &str = "nats://127.0.0.1:1";
 
 fn text(bytes: &[u8]) -> &str {
@@ -30,7 +30,7 @@ async fn publish_run_status_digest() {
     let output = worker.command().arg("publish").arg(&lines).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("published 3, known already 0, failed 0"), "{}", text(&output.stderr));
-    // The same id within the stream's duplicate window; metrics from standard input.
+    // The same id comes again within the stream's duplicate window. Metrics come from standard input.
     let again = with_input(
         worker.command().args(["publish", "-"]),
         b"{\"id\":\"x\",\"event_type\":\"t\",\"event_name\":\"b\"}",
@@ -116,7 +116,7 @@ async fn migrations_go_up_and_down_and_leave_nothing() {
     assert!(text(&funnels.stderr).contains("there are no funnels"), "{}", text(&funnels.stderr));
 }
 
-/// The public tables are the specification's to the letter, and our columns stand after them.
+/// The public tables match the specification to the letter. Our own columns follow the specified ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_schema_is_the_specifications() {
     let folder = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ fn configuration_mistakes_end_with_2_and_name_the_key() {
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains("nmae"), "{}", text(&output.stderr));
     }
-    // An expression is pointed at.
+    // The error points at the place in the expression.
     let widget = "[[widgets]]\nid = 'w'\nmetrics = { p = 'metric.a{b=c}.p98' }\n";
     std::fs::write(&file, widget).unwrap();
     let output = command(folder.path(), NOWHERE).args(["--config", "wrong.toml", "check"]).output().unwrap();
@@ -185,7 +185,7 @@ fn check_prints_what_results_and_hides_secrets() {
     assert!(output.status.success());
     assert!(!printed.contains("s3cret"), "{printed}");
     assert!(printed.contains("consumer = \"from-file\"") && printed.contains("max_delay = \"50ms\""), "{printed}");
-    // What it prints is a configuration.
+    // The output is a valid configuration.
     let copy = folder.path().join("copy.toml");
     std::fs::write(&copy, printed).unwrap();
     let again = command(folder.path(), NOWHERE)
@@ -198,7 +198,7 @@ fn check_prints_what_results_and_hides_secrets() {
     assert!(again.status.success(), "{}", text(&again.stderr));
 }
 
-/// The example configuration says what the defaults are, and every key of it is known.
+/// The example configuration gives the defaults, and the program knows every key in it.
 #[test]
 fn the_example_configuration_is_the_default_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn the_example_configuration_is_the_default_one() {
     };
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/streamgauge.toml");
     assert_eq!(check(&["--config", example]), check(&[]));
-    // What is commented out is known too.
+    // The program also knows the keys that are commented out.
     let is_key = |line: &str| line.contains(" = ") || line.starts_with('[');
     let lines = std::fs::read_to_string(example).unwrap();
     let keys = lines.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line));

@@ -5,7 +5,7 @@ use crate::support::{CuttingProxy, NatsServer, Random, Traffic, Worker, exit_of,
 
 const STREAM: &str = "ANALYTICS";
 
-/// A second database, filled from the same stream without any trouble, is the same.
+/// Asserts that a second database, filled from the same stream without any trouble, is the same.
 async fn assert_equals_an_undisturbed_run(worker: &Worker, last_seq: u64) {
     let folder = tempfile::tempdir().unwrap();
     let mut calm = worker.twin(folder.path());
@@ -50,7 +50,7 @@ async fn kill_9_at_random_moments_while_200_000_messages_flow() {
     dead_letters_went_out_once(&server, &worker).await;
 }
 
-/// Every row of the ledger is in the stream of dead letters once, however often the worker died on the way.
+/// Asserts that every row of the ledger is once in the stream of dead letters, however often the worker died.
 async fn dead_letters_went_out_once(server: &NatsServer, worker: &Worker) {
     let database = worker.database();
     wait_for("dead letters to be published", || database.count("_rejections WHERE published = 0") == 0).await;
@@ -71,7 +71,7 @@ async fn a_nats_server_that_is_killed_and_restarted() {
         let messages = traffic.take_messages(20_000);
         last_seq = publish_all(&server.jetstream().await, messages).await;
         if round < 2 {
-            // While the worker is in the middle of it.
+            // Restarts the server while the worker is in the middle of the messages.
             let database = worker.database();
             wait_for("some of it", || database.applied() > last_seq - 19_000).await;
             server.restart().await;
@@ -111,7 +111,7 @@ async fn a_database_that_another_process_locks_for_10_s() {
     let mut traffic = Traffic::new(seed());
     let messages = traffic.take_messages(50_000);
     let last_seq = publish_all(&server.jetstream().await, messages).await;
-    // The time is the point here: longer than any busy timeout or heartbeat on the way.
+    // The duration matters: it is longer than any busy timeout or heartbeat involved.
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(worker.database().applied(), 0);
     other.execute_batch("COMMIT").unwrap();
@@ -135,7 +135,7 @@ async fn a_consumer_that_is_deleted_under_the_worker() {
         let stream = jetstream.get_stream(STREAM).await.unwrap();
         let until = tokio::time::Instant::now() + crate::support::PATIENCE;
         while stream.consumer_info("streamgauge").await.is_err() {
-            assert!(tokio::time::Instant::now() < until, "the consumer is not made anew");
+            assert!(tokio::time::Instant::now() < until, "the worker did not create the consumer again");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -151,7 +151,7 @@ async fn a_publisher_through_a_server_that_is_killed() {
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
     let lines = folder.path().join("lines.jsonl");
-    // Without ids: the publisher makes them, so that sending again counts once.
+    // The lines have no ids. The publisher creates ids, so a line that is sent twice counts once.
     let text: String = (0..100_000).map(|n| format!("{{\"event_type\":\"t\",\"event_name\":\"n{n}\"}}\n")).collect();
     std::fs::write(&lines, text).unwrap();
     let mut publisher = worker.command().arg("publish").arg(&lines).spawn().unwrap();
@@ -164,7 +164,7 @@ async fn a_publisher_through_a_server_that_is_killed() {
     assert_eq!(database.texts("SELECT DISTINCT event_name FROM analytics_events").len(), 100_000);
 }
 
-/// Other rules than the default ones.
+/// Rules that differ from the default.
 const RULES: &str = r#"
     [limits]
     session_timeout = "5m"
@@ -210,7 +210,7 @@ async fn rules_change_through_kills_while_messages_flow() {
         worker.env("STREAMGAUGE_CONFIG", rules.to_str().unwrap()).env("STREAMGAUGE_BATCH__MAX_MESSAGES", "2000");
     let messages = traffic.take_messages(40_000);
     let publishing = tokio::spawn(async move { publish_all(&jetstream, messages).await });
-    // Killed while it builds, each time further on; never begun anew.
+    // The worker is killed during the rebuild. Each time the rebuild continues, and never starts again from nothing.
     let rows_done = |worker: &Worker| {
         let sql = "SELECT rows FROM _shadow_groups";
         let built = rusqlite::Connection::open(worker.database().0.with_extension("db.shadow-groups")).ok()?;
@@ -230,7 +230,7 @@ async fn rules_change_through_kills_while_messages_flow() {
     let last_seq = publishing.await.unwrap();
     worker.applied(last_seq).await;
     let database = worker.database();
-    wait_for("the build to be in", || database.count("_groups WHERE rebuild IS NOT NULL") == 0).await;
+    wait_for("the rebuild to be installed", || database.count("_groups WHERE rebuild IS NOT NULL") == 0).await;
     traffic.assert_stored_in(&database);
     let read = database.read();
     assert_eq!(naive_sessions::stored(&read), naive_sessions::recompute(&read, 5 * 60_000));

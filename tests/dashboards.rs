@@ -38,7 +38,7 @@ async fn next(messages: &mut Subscriber) -> async_nats::Message {
     tokio::time::timeout(crate::support::PATIENCE, messages.next()).await.expect("a message").unwrap()
 }
 
-/// The messages until one of a key has that value.
+/// Returns the messages up to the first one in which this key has this value.
 async fn until(messages: &mut Subscriber, key: &str, value: &Value) -> Vec<Value> {
     let mut seen = Vec::new();
     loop {
@@ -50,7 +50,7 @@ async fn until(messages: &mut Subscriber, key: &str, value: &Value) -> Vec<Value
     }
 }
 
-/// What the bucket holds: the value of each key.
+/// Returns the value of each key that the bucket holds.
 async fn held(server: &NatsServer) -> BTreeMap<String, Value> {
     let jetstream = server.jetstream().await;
     let Ok(mut stream) = jetstream.get_stream("KV_DASHBOARD").await else { return BTreeMap::new() };
@@ -71,7 +71,7 @@ async fn held(server: &NatsServer) -> BTreeMap<String, Value> {
     held
 }
 
-/// What the table says that the bucket must hold.
+/// Returns the values that the bucket must hold, by the outbox table.
 fn shown(worker: &Worker) -> BTreeMap<String, Value> {
     let connection = worker.database().read();
     let sql = "SELECT widget_id || '.' || metric_key, value FROM _dashboard_outbox WHERE is_gone = 0";
@@ -109,7 +109,7 @@ async fn a_number_is_published_the_moment_it_changes_and_a_late_subscriber_reads
         "change_percent": null, "updated_at": "2026-11-01T08:11:00.000Z", "as_of": {"ANALYTICS": 2}});
     assert_eq!(seen.last(), Some(&expected));
     wait_until_published(&server, &worker).await;
-    // A number without a sample has no row, and is told as such.
+    // A number without a sample has no row. The bucket says so with null.
     assert_eq!(worker.database().count("dashboard_metrics WHERE metric_key = 'p99'"), 0);
     assert_eq!(held(&server).await["live.p99"], Value::Null);
     let metric = |value: i32, endpoint: &str| {
@@ -120,7 +120,7 @@ async fn a_number_is_published_the_moment_it_changes_and_a_late_subscriber_reads
     publish_all(&jetstream, vec![metric(7, "/search"), metric(9, "/other")]).await;
     until(&mut messages, "p99", &json!(7.0)).await;
 
-    // The order is that of the revisions.
+    // The messages arrive in the order of their revisions.
     publish_all(&jetstream, (2..50).map(|number| event(number, 130_000 + number)).collect()).await;
     let mut last = (0, 0.0);
     while last.1 < 50.0 {
@@ -133,7 +133,7 @@ async fn a_number_is_published_the_moment_it_changes_and_a_late_subscriber_reads
             last = (revision, value);
         }
     }
-    // The next hour begins: what was becomes what was before.
+    // The next hour begins: the current value becomes the previous value.
     publish_all(&jetstream, vec![event(50, 3_600_000)]).await;
     let seen = until(&mut messages, "events", &json!(1.0)).await;
     let (before, change) = (&seen.last().unwrap()["previous_value"], &seen.last().unwrap()["change_percent"]);
@@ -144,12 +144,12 @@ async fn a_number_is_published_the_moment_it_changes_and_a_late_subscriber_reads
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_state_gets_there_whatever_dies_between_commit_and_publication() {
+async fn the_last_state_is_published_whatever_dies_between_commit_and_publication() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = configured(folder.path(), &server, LIVE);
     let jetstream = server.jetstream().await;
-    // A bucket that takes nothing: what is committed stays unpublished.
+    // A bucket that accepts nothing: what is committed stays unpublished.
     let sealed = Config {
         name: "KV_DASHBOARD".into(),
         subjects: vec!["$KV.DASHBOARD.>".into()],
@@ -172,7 +172,7 @@ async fn the_last_state_gets_there_whatever_dies_between_commit_and_publication(
     until(&mut messages, "events", &json!(10.0)).await;
     wait_until_published(&server, &worker).await;
 
-    // Killed at any moment, again and again.
+    // The worker is killed at random moments, eight times.
     let seed = seed();
     let mut random = Random(seed);
     let mut number = 10;
@@ -188,7 +188,7 @@ async fn the_last_state_gets_there_whatever_dies_between_commit_and_publication(
     wait_for("all events", || shown(&worker).get("live.events") == Some(&value)).await;
     wait_until_published(&server, &worker).await;
 
-    // A stranger writes to a key: what follows it is put nevertheless.
+    // Another program writes to a key. The next value is put nevertheless.
     jetstream.publish("$KV.DASHBOARD.live.events", "{\"value\":7}".into()).await.unwrap().await.unwrap();
     publish_all(&jetstream, vec![event(number, number)]).await;
     number += 1;
@@ -196,7 +196,8 @@ async fn the_last_state_gets_there_whatever_dies_between_commit_and_publication(
     wait_for("the event", || shown(&worker).get("live.events") == Some(&value)).await;
     wait_until_published(&server, &worker).await;
 
-    // What the bucket holds is published once: nothing comes of a start alone. A bucket that is gone is filled again.
+    // A value that the bucket already holds is not published again: a start alone publishes nothing. If the bucket is
+    // deleted, it is filled again.
     assert!(worker.stop().await.success());
     let before = held_revision(&server).await;
     worker.start_reading().await;
@@ -273,7 +274,7 @@ async fn a_number_that_leaves_the_configuration_loses_its_row_and_its_key() {
     assert_eq!(worker.database().count("dashboard_metrics WHERE widget_id = 'more'"), 0);
     assert_eq!(worker.database().count("_groups WHERE name LIKE 'series %clicked%'"), 0);
 
-    // It comes back with what was stored meanwhile, over another period.
+    // The number comes back over another period, and counts what was stored meanwhile.
     publish_all(&jetstream, vec![event(5, 5)]).await;
     std::fs::write(&file, format!("{LIVE}{}", more.replace("1d", "7d"))).unwrap();
     worker.signal("-HUP");

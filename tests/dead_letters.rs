@@ -15,13 +15,13 @@ fn header<'a>(letter: &'a jetstream::Message, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_letter_tells_all_and_a_huge_one_is_cut_only_there() {
+async fn a_dead_letter_is_complete_and_a_huge_one_is_cut_only_in_the_stream() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
     let jetstream = server.jetstream().await;
-    // nats-server's default maximum, to the byte.
+    // Exactly nats-server's default maximum payload.
     let huge = vec![b'x'; 1 << 20];
     let bad = br#"{"event_type":"t","event_name":"n","properties":{"a":{"b":{"c":{"d":{"e":{}}}}}}}"#.to_vec();
     let last_seq = publish_all(
@@ -67,7 +67,7 @@ async fn dead_letters_wait_for_their_stream_and_one_that_fails_blocks_no_other()
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
     let jetstream = server.jetstream().await;
-    // The stream takes no message over 10,000 bytes: the first letter fails for as long as that is so.
+    // The stream accepts no message over 10,000 bytes. As long as this is so, the first letter fails.
     let mut config = jetstream.get_stream("ANALYTICS_DLQ").await.unwrap().cached_info().config.clone();
     config.max_message_size = 10_000;
     jetstream.update_stream(config.clone()).await.unwrap();
@@ -76,7 +76,7 @@ async fn dead_letters_wait_for_their_stream_and_one_that_fails_blocks_no_other()
     let database = worker.database();
     wait_for("the others", || database.count("_rejections WHERE published = 1") == 2).await;
 
-    // kill -9 with a letter that is not published: the next start publishes it.
+    // kill -9 while one letter is not published: the next start publishes it.
     worker.kill();
     config.max_message_size = -1;
     jetstream.update_stream(config).await.unwrap();
@@ -85,7 +85,7 @@ async fn dead_letters_wait_for_their_stream_and_one_that_fails_blocks_no_other()
     let mut stream = jetstream.get_stream("ANALYTICS_DLQ").await.unwrap();
     assert_eq!(stream.info().await.unwrap().state.messages, 3);
 
-    // Deleted under the worker: made again, and ingestion never waited for it.
+    // The stream is deleted while the worker runs. The worker creates it again, and ingestion never waits for it.
     jetstream.delete_stream("ANALYTICS_DLQ").await.unwrap();
     let good = ("analytics.events".to_owned(), event("good").into_bytes());
     worker.applied(publish_all(&jetstream, vec![bad(b"null".to_vec()), good]).await).await;
@@ -98,7 +98,7 @@ async fn dead_letters_never_come_back_as_messages() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let jetstream = server.jetstream().await;
-    // An operator's stream that takes the dead letters' subjects too.
+    // An operator's stream that also takes the subjects of the dead letters.
     let subjects = vec!["analytics.>".to_owned(), "dlq.>".to_owned()];
     let config = jetstream::stream::Config { name: "ANALYTICS".into(), subjects, ..Default::default() };
     jetstream.create_stream(config.clone()).await.unwrap();
@@ -109,7 +109,7 @@ async fn dead_letters_never_come_back_as_messages() {
     wait_for("the first failure", || worker.log().contains(letters_wait)).await;
     let database = worker.database();
     assert_eq!((database.applied(), database.count("_rejections WHERE published = 0")), (1, 1));
-    // Mended, they go where they belong.
+    // After the operator repairs the stream, the dead letters go to their own stream.
     let subjects = vec!["analytics.>".to_owned()];
     jetstream.update_stream(jetstream::stream::Config { subjects, ..config }).await.unwrap();
     wait_for("the dead letter", || database.count("_rejections WHERE published = 1") == 1).await;

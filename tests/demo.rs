@@ -12,16 +12,16 @@ fn demo(folder: &Path, arguments: &[&str]) -> Child {
     demo.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Whether a process runs.
+/// Returns whether a process runs.
 fn runs(pid: &str) -> bool {
     Command::new("kill").args(["-0", pid]).stderr(Stdio::null()).status().unwrap().success()
 }
 
-/// The lines that tell how to go on.
+/// The lines in which the demo tells how to go on.
 struct Told {
     address: String,
     env: Vec<(String, String)>,
-    /// Held open: the demo goes on writing.
+    /// The output of the demo stays open, because the demo keeps writing.
     _lines: BufReader<std::process::ChildStdout>,
 }
 
@@ -31,7 +31,7 @@ fn told(demo: &mut Child) -> Told {
     let mut line = String::new();
     while !line.starts_with("echo") {
         line.clear();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended");
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the demo ended");
         if let Some(page) = line.strip_prefix("The page: http://") {
             address = page.trim().to_owned();
         }
@@ -59,7 +59,7 @@ async fn the_demo_shows_moving_numbers_and_leaves_nothing_behind() {
         events.and_then(|number| number["value"].as_f64()).unwrap_or_default()
     };
     let until = std::time::Instant::now() + crate::support::PATIENCE;
-    // Two days are loaded, and it is now.
+    // Waits until two days of data are loaded and the current hour has events.
     let is_loaded = |snapshot: &Value| {
         let count = |value: &Value| value.as_i64().unwrap_or_default();
         count(&snapshot["funnels"][0]["converted"]) > 1_000
@@ -76,7 +76,7 @@ async fn the_demo_shows_moving_numbers_and_leaves_nothing_behind() {
         assert!(std::time::Instant::now() < until);
     }
 
-    // What it says to set makes the commands work on it.
+    // With the environment that the demo prints, the commands work on the demo.
     let run = |arguments: &[&str]| {
         let mut command = command(folder.path(), "");
         command.envs(told.env.iter().filter(|(name, _)| name != "PATH").map(|(name, value)| (name, value)));

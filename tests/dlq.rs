@@ -15,7 +15,7 @@ fn json_of(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// An event of a clock that runs far ahead.
+/// Returns an event from a clock that runs far ahead.
 fn early(id: &str) -> String {
     json!({"id": id, "event_type": "track", "event_name": "early", "timestamp": "2099-01-01T00:00:00Z", "user_id": "u"})
         .to_string()
@@ -26,7 +26,7 @@ fn messages(texts: &[(&str, String)]) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_letters_are_listed_judged_again_and_let_go() {
+async fn dead_letters_are_listed_retried_and_dropped() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
@@ -62,17 +62,17 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
     let text = String::from_utf8(dlq(&worker, &["show", "4"]).stdout).unwrap();
     assert!(text.contains("not_an_object") && text.ends_with("[]\n"), "{text}");
     assert_eq!(dlq(&worker, &["show", "77"]).status.code(), Some(1));
-    assert_eq!(dlq(&worker, &["retry"]).status.code(), Some(2), "all is not meant where nothing is said");
-    assert_eq!(dlq(&worker, &["drop", "--json"]).status.code(), Some(2), "how to print is not what to drop");
+    assert_eq!(dlq(&worker, &["retry"]).status.code(), Some(2), "without a selection, the command does not mean all");
+    assert_eq!(dlq(&worker, &["drop", "--json"]).status.code(), Some(2), "--json is not a selection");
     assert_eq!(dlq(&worker, &["list", "--reason", "whatever"]).status.code(), Some(2));
 
-    // The running worker finds as before; nothing is published again.
+    // The running worker gives the same verdict as before, and nothing is published again.
     let verdict = |args: &[&str]| json_of(&dlq(&worker, &[args, &["--json"]].concat()));
     let none = json!({"applied": 0, "duplicate": 0, "rejected": 1, "dropped": 0});
     assert_eq!(verdict(&["retry", "1:2"]), none);
     assert_eq!(verdict(&["drop", "--reason", "not_an_object"])["dropped"], 1);
     assert_eq!(ids(&["--state", "dropped"]), ["1:4"]);
-    // With other limits: without a worker, the command does it itself. One is a copy of another.
+    // With other limits. Without a worker, the command judges by itself. One dead letter is a copy of another.
     worker.stop().await;
     let mut lenient = Worker::new(folder.path(), &server.url()).env(FUTURE, "100000d");
     let verdict = |args: &[&str]| json_of(&dlq(&lenient, &[args, &["--json"]].concat()));
@@ -89,7 +89,7 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
     let from = "SELECT cast(epoch AS TEXT) || ':' || stream_seq FROM analytics_events WHERE id = 'a'";
     assert_eq!(database.text(from, []), "1:1");
 
-    // What was read is accounted for, in a copy too.
+    // Every message is accounted for, also in a rebuilt copy.
     let status = json_of(&lenient.command().args(["status", "--json"]).output().unwrap());
     assert_eq!(status["dead_letters_closed"], json!({"applied": 2, "duplicate": 1, "dropped": 1}));
     database.assert_account_balances();
@@ -98,7 +98,7 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
     let counts = "SELECT stored || ' ' || duplicates FROM _positions";
     assert_eq!((copy.texts(counts), database.texts(counts)), (vec!["1 0".into()], vec!["1 0".into()]));
 
-    // As if they had been accepted at once.
+    // The result is the same as if the messages had been accepted at once.
     let other = tempfile::tempdir().unwrap();
     let mut fresh = lenient.twin(other.path());
     fresh.start();
@@ -107,7 +107,7 @@ async fn dead_letters_are_listed_judged_again_and_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn however_often_the_worker_dies_each_is_applied_once() {
+async fn each_dead_letter_is_applied_once_however_often_the_worker_dies() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
@@ -124,7 +124,7 @@ async fn however_often_the_worker_dies_each_is_applied_once() {
     let mut worker = Worker::new(folder.path(), &server.url()).env(FUTURE, "100000d");
     worker.start_reading().await;
     let mut asked = worker.command().args(["dlq", "retry", "--all"]).spawn().unwrap();
-    // In the middle of it, again and again.
+    // Kills the worker in the middle of the retry, three times.
     for seen in [0, 2_000, 4_000] {
         wait_for("some", || database.count("_rejections WHERE state = 'applied'") > seen).await;
         worker.kill();

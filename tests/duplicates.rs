@@ -20,13 +20,14 @@ async fn copies_change_nothing_and_other_content_is_a_conflict() {
     let duplicates = || worker.database().text("SELECT cast(duplicates AS TEXT) FROM _positions", []);
     let conflicts = || worker.database().count("_rejections WHERE reason = 'duplicate_conflict'");
 
-    // In one batch or in several: each round is committed before the next.
+    // The messages of a round come in one batch or in several. Each round is committed before the next.
     for (messages, duplicates_then, conflicts_then) in [
         (vec![event(json!({})), event(json!({})), metric(1.0)], 1, 0),
-        // What the server supplied to the first (its timestamp) and sent_at play no part.
+        // The first message had no timestamp, so the server supplied one. That timestamp and `sent_at` are not
+        // compared.
         (vec![event(json!({"timestamp": "2020-01-01T00:00:00Z", "sent_at": "x"})), metric(1.0)], 3, 0),
         (vec![event(json!({"event_name": "second"})), event(json!({"user_id": "u"})), metric(2.0)], 3, 3),
-        // Known ids are judged as copies before their time is looked at.
+        // A message with a known id is judged as a duplicate before its time is checked.
         (vec![event(json!({"timestamp": "9999-01-01T00:00:00Z"})), event(json!({"timestamp": "nonsense"}))], 5, 3),
         (vec![event(json!({"timestamp": "9999-01-01T00:00:00Z", "id": "new"}))], 5, 3),
     ] {
@@ -44,9 +45,9 @@ async fn copies_change_nothing_and_other_content_is_a_conflict() {
     database.assert_account_balances();
 }
 
-/// The public tables are anybody's to read; some write to them too.
+/// Anybody may read the public tables. Some programs also write to them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_some_other_program_wrote_stops_nothing() {
+async fn a_row_of_another_program_stops_nothing() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());

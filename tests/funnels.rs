@@ -8,7 +8,7 @@ const MISSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/missions.tom
 /// 2026-11-01T08:00:00Z
 const START_MS: i64 = 1_793_520_000_000;
 
-/// An event of a user so many minutes after the start; the id says what it is.
+/// Returns an event of a user, this many minutes after the start. Its id shows its content.
 fn event(user: &str, minute: i64, name: &str) -> (String, Vec<u8>) {
     let timestamp = chrono::DateTime::from_timestamp_millis(START_MS + minute * 60_000).unwrap();
     let event = json!({"id": format!("{user}-{minute}-{name}"), "event_type": "track", "event_name": name,
@@ -35,7 +35,8 @@ async fn the_shipped_funnel_is_listed_shown_and_explained() {
     worker.start_reading().await;
     let jetstream = server.jetstream().await;
     let messages = vec![
-        // Late and out of order: ada converts, bob's last step comes after the window, eve never creates a mission.
+        // The events come late and out of order. Ada converts. Bob's last step comes after the window. Eve never
+        // creates a mission.
         event("ada", 30, "mission_completed"),
         event("ada", 0, "mission_created"),
         event("bob", 0, "mission_created"),
@@ -66,11 +67,11 @@ async fn the_shipped_funnel_is_listed_shown_and_explained() {
     assert_eq!(explained["episodes"][0]["events"], json!(["bob-0-mission_created", "bob-20-spec_created"]));
     let told = text(&worker, &["explain", "missions", "--actor", "bob"]);
     assert!(told.contains("the window had passed") && told.contains("not completed, reached step 2 of 3"), "{told}");
-    // The row is the one that was explained.
+    // The row in the table is the one that was explained.
     let sql = "SELECT id FROM funnel_conversions WHERE user_id = 'bob'";
     assert_eq!(explained["episodes"][0]["id"], worker.database().text(sql, []));
 
-    // A step that a condition keeps from counting.
+    // A condition keeps an event from counting as a step.
     let cheap = json!({"id": "cheap", "event_type": "track", "event_name": "paid", "user_id": "ada",
         "timestamp": "2026-11-01T08:31:00Z", "properties": {"price": 9.99}});
     let last_seq = publish_all(&jetstream, vec![("analytics.events".into(), cheap.to_string().into_bytes())]).await;
@@ -83,10 +84,10 @@ async fn the_shipped_funnel_is_listed_shown_and_explained() {
     assert!(worker.stop().await.success());
     let mut worker = worker.env("STREAMGAUGE_CONFIG", file.to_str().unwrap());
     worker.start_reading().await;
-    wait_for("the build", || worker.database().count("_groups WHERE rebuild IS NOT NULL") == 0).await;
+    wait_for("the rebuild", || worker.database().count("_groups WHERE rebuild IS NOT NULL") == 0).await;
     let explained = parsed(&worker, &["explain", "paid", "--actor", "ada"]);
     assert_eq!(explained["hits"][1]["event_id"], "cheap");
-    assert_eq!(explained["hits"][1]["what"], "does not count: properties.price gte 10 is not so");
+    assert_eq!(explained["hits"][1]["what"], "does not count: properties.price gte 10 is not true");
 
     for (arguments, error) in [
         (vec!["show", "no such"], "there is no funnel \"no such\""),
@@ -109,7 +110,8 @@ fn define(folder: &Path, funnels: &[(&str, &str)]) {
     std::fs::write(folder.join("streamgauge.toml"), funnels.iter().map(funnel).collect::<String>()).unwrap();
 }
 
-/// Added, changed, removed, by SIGHUP, while messages flow; and what others show stays as it is meanwhile.
+/// Funnels are added, changed and removed by SIGHUP while messages flow. Meanwhile, what other funnels show stays as
+/// it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn definitions_change_while_messages_flow() {
     const USERS: usize = 400;
@@ -145,13 +147,14 @@ async fn definitions_change_while_messages_flow() {
     };
     wait_for("the funnel to be there", || completed("added") > 0).await;
     worker.applied(publishing.await.unwrap()).await;
-    wait_for("the build to be in", || database.count("_groups WHERE rebuild IS NOT NULL") == 0).await;
+    wait_for("the rebuild to be installed", || database.count("_groups WHERE rebuild IS NOT NULL") == 0).await;
     for name in ["stays", "added"] {
         assert_eq!(completed(name), 10 * USERS as u64, "{name}");
     }
-    assert!(worker.log().contains("groups=funnel added"), "it alone is built: {}", worker.log());
+    assert!(worker.log().contains("groups=funnel added"), "only this funnel is rebuilt: {}", worker.log());
 
-    // What is wrong changes nothing; what is changed is built anew; what is removed goes, and nothing else.
+    // A wrong definition changes nothing. A changed funnel is rebuilt. A removed funnel goes, and nothing else goes
+    // with it.
     std::fs::write(folder.path().join("streamgauge.toml"), "[[funnels]]\nname = 'broken'\nsteps = []\n").unwrap();
     worker.signal("-HUP");
     wait_for("the error", || worker.log().contains("funnel \"broken\": steps must be 2 to 16")).await;

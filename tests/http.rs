@@ -63,7 +63,7 @@ async fn a_stop_under_load_finishes_the_batch_in_time() {
     let began = Instant::now();
     assert!(worker.stop().await.success());
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    // The log is in the file: nothing is left for the next start to recover.
+    // The write-ahead log was moved into the database file: the next start has nothing to recover.
     let wal = folder.path().join("streamgauge.db-wal");
     assert!(std::fs::metadata(&wal).map_or(0, |file| file.len()) == 0);
     assert_eq!(database.count("analytics_events"), database.applied());
@@ -93,7 +93,7 @@ async fn a_stop_while_the_database_is_locked_comes_in_time_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_in_use_is_told() {
+async fn an_address_in_use_is_reported() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -23,7 +23,7 @@ fn event(id: &str, minute: i64, name: &str, user: &str) -> (String, Vec<u8>) {
     ("analytics.events".to_owned(), event.to_string().into_bytes())
 }
 
-/// Some days of everything that the page shows, with names that are no markup.
+/// Returns 40 hours of everything that the page shows. Some names look like markup, but are not.
 fn seeded() -> Vec<(String, Vec<u8>)> {
     let mut messages = Vec::new();
     for hour in 0..40 {
@@ -80,14 +80,14 @@ async fn browser_shows_the_numbers_follows_them_and_comes_back_after_a_restart()
         .wait_until("[...document.querySelectorAll('th')].some(th => th.textContent === '<b>&amp;</b>')", &json!(true))
         .await;
 
-    // An event changes them, and the page is the same one.
+    // An event changes the numbers, and the page was not loaded again.
     browser.eval("window.isTheSamePage = true").await;
     let more: i64 = stored.parse::<i64>().unwrap() + 1;
     publish_all(&server.jetstream().await, vec![event("one more", 1, "mission_completed", "user-1")]).await;
     browser.wait_until(&value_of("traffic", "events"), &json!(more.to_string())).await;
     assert_eq!(browser.eval("window.isTheSamePage").await, true);
 
-    // It says that it is stale, and comes back by itself.
+    // The page says that it is stale, and comes back by itself.
     worker.kill();
     browser.wait_until("document.body.dataset.state", &json!("stale")).await;
     assert_eq!(browser.eval("document.getElementById('status').textContent.startsWith('Not live since')").await, true);
@@ -101,7 +101,7 @@ async fn browser_shows_the_numbers_follows_them_and_comes_back_after_a_restart()
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-/// What axe-core finds.
+/// Returns the violations that axe-core finds.
 async fn violations(browser: &mut Browser) -> Value {
     let axe = std::fs::read_to_string(AXE).expect("tests/fetch-data fetches axe-core");
     browser.eval(&format!("{axe};0")).await;
@@ -118,7 +118,7 @@ async fn browser_finds_the_page_accessible_light_dark_and_narrow() {
     let mut browser = Browser::start().await;
     browser.open(&format!("http://{}/", worker.http_address().await)).await;
     browser.wait_until("document.body?.dataset.state", &json!("live")).await;
-    // Those that are in sight are drawn.
+    // True if all charts in sight are drawn.
     let charts = "[...document.querySelectorAll('[data-widget=traffic], [data-widget=missions]')].every(widget => \
                   widget.getBoundingClientRect().top > innerHeight || widget.querySelector('.plot .line').hasAttribute('d'))";
     for (width, height, scheme) in
@@ -131,7 +131,7 @@ async fn browser_finds_the_page_accessible_light_dark_and_narrow() {
         let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
         assert_eq!(browser.eval(overflow).await, 0, "{width} wide");
     }
-    // Each chart has its table, reached by keyboard.
+    // Each chart has a table that the keyboard reaches.
     let tables = "[...document.querySelectorAll('[data-metric]')].every(metric => metric.querySelector('details table caption'))";
     assert_eq!(browser.eval(tables).await, true);
 }
@@ -164,7 +164,7 @@ async fn browser_asks_for_the_token_where_there_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_leads_here_from_elsewhere_opens_nothing() {
+async fn a_request_with_a_foreign_host_name_is_refused() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
@@ -180,7 +180,7 @@ async fn a_name_that_leads_here_from_elsewhere_opens_nothing() {
     }
 }
 
-/// More than may be open at once wait, and those that wait get their turn; the worker goes on meanwhile.
+/// Connections beyond the limit wait, and get their turn. The worker goes on meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_beyond_the_limit_wait_their_turn() {
     let server = NatsServer::start().await;
@@ -202,7 +202,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
     assert_eq!(waiting.await.unwrap().0, 200);
 }
 
-/// Reads of the database that were made for pages.
+/// Returns how often the database was read for pages.
 async fn page_reads(address: &str) -> u64 {
     let metrics = http_get(address, "/metrics", "").await.1;
     let line = metrics.lines().find_map(|line| line.strip_prefix("streamgauge_page_reads_total "));
@@ -235,7 +235,7 @@ async fn two_hundred_pages_cost_one_read_for_each_change() {
         publish_all(&jetstream, vec![event(&format!("change {number}"), 3, "changed", "user-1")]).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // More of it than of any other, so that it is listed.
+    // This name has more events than any other name, so that the page lists it.
     let many = (0..400).map(|number| event(&format!("last {number}"), 3, "last to come", "user-1")).collect();
     publish_all(&jetstream, many).await;
     for page in pages {

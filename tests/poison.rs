@@ -3,7 +3,7 @@ use std::net::TcpStream;
 
 use crate::support::{NatsServer, Worker, event, publish_all};
 
-/// A client that says what it likes.
+/// A client that sends any bytes.
 struct Raw(BufReader<TcpStream>);
 
 impl Raw {
@@ -18,7 +18,7 @@ impl Raw {
         self.0.get_mut().write_all(bytes).unwrap();
     }
 
-    /// Waits until the server has taken everything.
+    /// Waits until the server has processed everything.
     fn settle(&mut self) {
         self.send(b"PING\r\n");
         let mut line = String::new();
@@ -55,7 +55,7 @@ async fn messages_that_the_client_cannot_parse_block_nothing() {
         b"NATS/1.0\r\nno colon\r\n\r\n",
         b"NATS/1.0\r\nbad name: x\r\n\r\n",
         b"NATS/1.0\r\nNats-Msg-Id: caf\xe9\r\n\r\n",
-        // This one makes async-nats 0.51 panic in its background task.
+        // This header makes async-nats 0.51 panic in its background task.
         b"NATS/1.0\r\nA: b\rc\r\n\r\n",
         b"NATS/1.0\r\n\r\n",
     ];

@@ -13,7 +13,7 @@ fn event(n: usize) -> AnalyticsEvent {
     EventBuilder::track("published").property("n", n).build()
 }
 
-/// How the events of a test ended, by id.
+/// How the events of a test ended, by their ids.
 #[derive(Default)]
 struct Ended {
     acknowledged: BTreeSet<String>,
@@ -28,7 +28,8 @@ impl Ended {
         }
     }
 
-    /// Everything acknowledged is in the database once; what is there besides was sent and not acknowledged.
+    /// Asserts that every acknowledged event is in the database once. All other stored events were sent, but not
+    /// acknowledged.
     fn assert_stored_in(&self, database: &Database, count: usize) {
         assert_eq!(self.acknowledged.len() + self.handed_back.len(), count);
         let stored = database.texts("SELECT id FROM analytics_events");
@@ -39,7 +40,7 @@ impl Ended {
     }
 }
 
-/// Publishes events, and calls `trouble` when a third of them is handed over.
+/// Publishes events, and calls `trouble` when a third of them has been handed over.
 async fn publish(publisher: &Publisher, count: usize, trouble: impl AsyncFnOnce()) -> Ended {
     let (mut ended, mut trouble) = (Ended::default(), Some(trouble));
     let mut receipts = VecDeque::new();
@@ -81,7 +82,8 @@ async fn through_a_server_that_is_killed_and_restarted() {
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
-    // Less than the time after which an ack is missed: what was lost with the connection is sent when it is back.
+    // The patience is shorter than the time after which a missing ack is noticed. So messages lost with the
+    // connection are sent again when it is back.
     let options = PublisherOptions { patience: Duration::from_secs(4), ..Default::default() };
     let publisher = Publisher::connect(&server.url(), options).await.unwrap();
     let ended = publish(&publisher, COUNT, async || server.restart().await).await;
@@ -96,7 +98,7 @@ async fn a_message_that_was_lost_with_the_connection_is_sent_again_when_it_is_ba
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
-    // Less than the time after which an ack is missed.
+    // The patience is shorter than the time after which a missing ack is noticed.
     let options = PublisherOptions { patience: Duration::from_secs(4), ..Default::default() };
     let publisher = Publisher::connect(&server.url(), options).await.unwrap();
     server.pause();
@@ -147,7 +149,7 @@ async fn a_server_that_does_not_come_back_hands_everything_back_in_time() {
                 Err(unsent) => Err(unsent),
             };
             let unsent = result.unwrap_err();
-            assert_eq!(unsent.message, event, "it is handed back as it was");
+            assert_eq!(unsent.message, event, "the event is handed back unchanged");
             unsent.error
         }
     });
@@ -159,7 +161,7 @@ async fn a_server_that_does_not_come_back_hands_everything_back_in_time() {
     }
     assert!(failures.iter().any(|failure| matches!(failure, PublishFailure::NotAcknowledged { .. })));
 
-    // The same publisher goes on when the server is back.
+    // The same publisher continues when the server is back.
     server.restart().await;
     let acknowledged = loop {
         if let Ok(receipt) = publisher.publish(event(99)).await
@@ -173,14 +175,14 @@ async fn a_server_that_does_not_come_back_hands_everything_back_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ids_go_out_as_message_ids_and_what_cannot_be_sent_does_not_hinder_the_rest() {
+async fn ids_are_sent_as_message_ids_and_an_unsendable_message_does_not_block_the_rest() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
     worker.start_reading().await;
     let publisher = Publisher::connect(&server.url(), PublisherOptions::default()).await.unwrap();
 
-    // Where the machine is slow, a message takes two tries, and then it cannot be told whether it was a duplicate.
+    // On a slow machine a message may take two tries. Then nobody can tell whether it was a duplicate.
     let mut pairs = 0;
     loop {
         pairs += 1;
@@ -193,14 +195,14 @@ async fn ids_go_out_as_message_ids_and_what_cannot_be_sent_does_not_hinder_the_r
         if again.is_duplicate {
             break;
         }
-        assert!(pairs < 5, "never known as a duplicate");
+        assert!(pairs < 5, "the stream never reported a duplicate");
     }
     let metric = publisher.publish(MetricBuilder::gauge("load", 1.0).id("same1").build()).await.unwrap();
     let large = publisher.publish(EventBuilder::track("x").property("text", "x".repeat(2 << 20)).build()).await;
     let nan = publisher.publish(MetricBuilder::gauge("load", f64::NAN).build()).await;
     let last = publisher.publish(event(1)).await.unwrap();
 
-    assert!(!metric.await.unwrap().is_duplicate, "of another kind, the same id is another message");
+    assert!(!metric.await.unwrap().is_duplicate, "the same id with another kind is another message");
     assert!(matches!(large.unwrap().await.unwrap_err().error, PublishFailure::TooLarge(_)));
     assert!(matches!(nan.unwrap_err().error, PublishFailure::Invalid(_)));
     let sequence = last.await.unwrap().sequence;
@@ -213,7 +215,7 @@ async fn ids_go_out_as_message_ids_and_what_cannot_be_sent_does_not_hinder_the_r
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_takes_no_more_and_a_message_that_it_never_takes() {
+async fn a_full_stream_and_a_message_that_is_too_large_for_it() {
     let server = NatsServer::start().await;
     let jetstream = server.jetstream().await;
     let config = async_nats::jetstream::stream::Config {
@@ -247,7 +249,7 @@ async fn a_stream_that_takes_no_more_and_a_message_that_it_never_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_url_may_bring_user_and_password() {
+async fn a_url_may_carry_user_and_password() {
     let server = NatsServer::start_with("authorization { user: \"w\", password: \"p@ss\" }\n").await;
     let connect = async |who: &str| {
         let url = server.url().replace("://", &format!("://{who}"));
@@ -259,9 +261,9 @@ async fn a_url_may_bring_user_and_password() {
     }
 }
 
-/// The test is the stream here, since a real one does not lose a single ack at will.
+/// This test plays the stream, because a real stream cannot be made to lose a single ack.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ack_that_was_lost_holds_back_what_would_pile_up_behind_it() {
+async fn a_lost_ack_holds_back_later_messages_until_it_is_sent_again() {
     let server = NatsServer::start().await;
     let client = async_nats::connect(server.url()).await.unwrap();
     let mut arriving = client.subscribe("analytics.events").await.unwrap();
@@ -288,11 +290,11 @@ async fn an_ack_that_was_lost_holds_back_what_would_pile_up_behind_it() {
     assert_eq!(ended.acknowledged.len(), 100);
     let arrived = arrived.lock().unwrap();
     let again = arrived.iter().skip(1).position(|id| *id == arrived[0]).unwrap();
-    assert!((10..30).contains(&again), "{again} others were sent before it was sent again");
+    assert!((10..30).contains(&again), "{again} other messages were sent before the first was sent again");
     assert_eq!(arrived.len(), 101);
 }
 
-/// The examples, as a reader of the README runs them.
+/// Runs the examples as a reader of the README does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_examples_run() {
     let server = NatsServer::start().await;

@@ -19,13 +19,13 @@ async fn one_process_writes_to_a_database() {
     assert_eq!(migrate.status.code(), Some(1));
     assert!(first.is_running());
 
-    // Another name of the same file is the same database.
+    // Another name of the same file means the same database.
     let link = folder.path().join("link.db");
     std::os::unix::fs::symlink(folder.path().join("streamgauge.db"), &link).unwrap();
     let through_link = first.command().env("DATABASE_URL", format!("sqlite://{}", link.display())).arg("run").output();
     assert_eq!(through_link.unwrap().status.code(), Some(1));
 
-    // So is a link that names no file yet.
+    // A symbolic link to a file that does not exist yet also means the target file.
     let dangling = folder.path().join("dangling.db");
     std::os::unix::fs::symlink("not-there.db", &dangling).unwrap();
     let run = |name: &str| {
@@ -35,7 +35,7 @@ async fn one_process_writes_to_a_database() {
     assert!(run("dangling.db"));
     assert!(folder.path().join("not-there.db.lock").exists() && !folder.path().join("dangling.db.lock").exists());
 
-    // The lock dies with the process, however it dies.
+    // The lock ends with the process, however the process ends.
     first.kill();
     first.start_reading().await;
     first.applied(publish_all(&server.jetstream().await, events("a", 10)).await).await;
@@ -50,7 +50,7 @@ async fn run_waits_for_a_command_that_holds_the_lock() {
     let holder = r#"{"pid":1,"command":"migrate up","since":"2026-01-01T00:00:00.000Z"}"#;
     std::fs::write(folder.path().join("streamgauge.db.lock"), holder).unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
-    // Another command does not wait.
+    // A command other than `run` does not wait.
     let refused = worker.command().args(["migrate", "up"]).output().unwrap();
     assert!(String::from_utf8(refused.stderr).unwrap().contains("`streamgauge migrate up` (process 1"));
     worker.start();
@@ -69,7 +69,7 @@ async fn two_databases_through_one_consumer_at_the_same_time() {
     let jetstream = server.jetstream().await;
     publish_all(&jetstream, events("a", 10)).await;
 
-    // The second is refused, and told who the first is; while idle, and under load.
+    // The second worker is refused, and its error names the first. This holds while idle and under load.
     let mut second = Worker::new(there.path(), &server.url());
     for round in ["b", "c"] {
         second.start();
@@ -85,7 +85,7 @@ async fn two_databases_through_one_consumer_at_the_same_time() {
     assert_eq!(first.database().count("analytics_events"), 20_020);
     assert!(first.is_running());
 
-    // One after the other is fine: after a stop, and after a kill.
+    // One worker after the other is allowed: after a stop, and after a kill.
     assert!(first.stop().await.success());
     second.start();
     second.applied(last_seq).await;
@@ -120,7 +120,7 @@ async fn resets_that_nobody_here_sent_end_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_of_another_sort_is_refused() {
+async fn a_consumer_with_another_ack_policy_is_refused() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
@@ -138,9 +138,9 @@ async fn a_consumer_of_another_sort_is_refused() {
     assert!(worker.log().contains("its ack policy is not `all`"), "{}", worker.log());
 }
 
-/// Messages that the server has delivered, but not to the worker: nothing breaks, the consumer's sequences tell.
+/// The server delivers messages to another client. Nothing breaks: the consumer's sequences show what is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_somebody_else_takes_off_the_consumer_are_read_all_the_same() {
+async fn messages_that_another_client_takes_from_the_consumer_are_read_nevertheless() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());
@@ -153,7 +153,7 @@ async fn messages_that_somebody_else_takes_off_the_consumer_are_read_all_the_sam
         let request = format!(r#"{{"batch":{batch},"expires":60000000000}}"#);
         thief.publish_with_reply("$JS.API.CONSUMER.MSG.NEXT.ANALYTICS.streamgauge", inbox.clone(), request.into())
     };
-    // Some in the middle, then a single one, which no later message follows.
+    // First some messages in the middle, then single messages that no later message follows.
     for (round, (steal, publish)) in [(10, 100), (1, 2), (1, 2), (1, 1), (1, 1)].into_iter().enumerate() {
         pull(steal).await.unwrap();
         thief.flush().await.unwrap();
@@ -169,9 +169,9 @@ async fn messages_that_somebody_else_takes_off_the_consumer_are_read_all_the_sam
     assert!(worker.is_running());
 }
 
-/// A filter that is put on the consumer while it is read: what it hides is in the stream, and is no gap.
+/// Somebody sets a filter on the consumer while it is read. The hidden messages are in the stream, and are no gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_a_filter_hides_are_not_taken_for_gone() {
+async fn messages_that_a_filter_hides_are_no_gap() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());

@@ -11,9 +11,10 @@ use crate::support::{NatsServer, Worker, publish_all};
 
 const FLIGHTS: usize = 336_776;
 const PURCHASES: usize = 69_659;
-/// The default.
+/// The default of `limits.session_timeout`.
 const TIMEOUT_MS: i64 = 30 * 60_000;
-/// From a purchase to the next of that customer on that day: within the timeout and beyond, to the millisecond.
+/// The times from a purchase to the next one of the same customer on the same day. They lie within the timeout and
+/// beyond it, to the millisecond.
 const GAPS_MS: [i64; 4] = [5 * 60_000, 60 * 60_000, TIMEOUT_MS, TIMEOUT_MS + 1];
 
 type Messages = Vec<(String, Vec<u8>)>;
@@ -21,12 +22,12 @@ type Messages = Vec<(String, Vec<u8>)>;
 /// Count and sum by carrier and origin.
 type Totals = BTreeMap<(String, String), (u64, f64)>;
 
-/// Where `tests/fetch-data` puts a file.
+/// Returns where `tests/fetch-data` puts a file.
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/data").join(name)
 }
 
-/// A worker that has applied the messages, and what it needs to live.
+/// Returns a worker that has applied the messages, with the server and the folder that it needs.
 async fn ingested(messages: Messages) -> (NatsServer, TempDir, Worker) {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -37,7 +38,7 @@ async fn ingested(messages: Messages) -> (NatsServer, TempDir, Worker) {
     (server, folder, worker)
 }
 
-/// A flight is an event, with the aircraft as its user; its delay, where there is one, a metric.
+/// Reads the flights. A flight is an event, with the aircraft as its user. Its delay, if there is one, is a metric.
 fn messages(flights: &Path) -> (Messages, Totals, Totals) {
     let mut reader = csv::Reader::from_path(flights).unwrap_or_else(|error| {
         panic!("{}: {error}; tests/fetch-data fetches it", flights.display());
@@ -82,7 +83,7 @@ fn messages(flights: &Path) -> (Messages, Totals, Totals) {
     (messages, events, delays)
 }
 
-/// The same totals from a table whose JSON column names carrier and origin.
+/// Returns the same totals from a table whose JSON column names carrier and origin.
 fn totals(worker: &Worker, sql: &str) -> Totals {
     let connection = worker.database().read();
     let mut statement = connection.prepare(sql).unwrap();
@@ -105,23 +106,23 @@ async fn the_flights_of_2013_add_up() {
     assert_eq!(database.count("analytics_events WHERE event_name = 'flight_departed'"), FLIGHTS as u64);
     assert_eq!(database.count("_rejections"), 0);
     assert!(totals(&worker, "SELECT properties, 0.0 FROM analytics_events") == events);
-    // Delays are whole minutes: their sums are exact in any order.
+    // Delays are whole minutes, so their sums are exact in any order.
     assert!(totals(&worker, "SELECT tags, value FROM metrics") == delays);
     let negative: u64 = database.count("metrics WHERE value < 0");
     assert_eq!(negative, 183_575);
-    // Every hour, day, week and month of every carrier and origin.
+    // Checks every hour, day, week and month of every carrier and origin.
     rollups::assert_is_recomputed(&database);
     let without_aircraft = database.count("analytics_events WHERE user_id IS NULL");
     assert_eq!(without_aircraft, 2_512);
-    // Every day of every aircraft.
+    // Checks every day of every aircraft.
     naive_activity::assert_is_recomputed(&database.read(), TIMEOUT_MS);
     naive_activity::assert_conserved(&database.read());
-    // 05:15 in New York, by the clock of its standard time.
+    // The first flight is at 05:15 in New York, in standard time.
     let first = "SELECT min(timestamp) FROM analytics_events";
     assert_eq!(database.text(first, []), "2013-01-01T10:15:00.000Z");
 }
 
-/// A row of the file, which tells no more of its time than the date.
+/// A row of the file. The file gives only the date of a purchase.
 struct Purchase {
     customer: String,
     date: String,
@@ -135,13 +136,14 @@ fn timestamp(time_ms: i64) -> String {
     DateTime::from_timestamp_millis(time_ms).unwrap().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// A customer's first purchase of a day is within the minute after noon; each of the others follows the one before.
+/// Reads the purchases. A customer's first purchase of a day is within the minute after noon. Each other purchase
+/// follows the one before.
 fn purchases(file: &Path) -> Vec<Purchase> {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| {
         panic!("{}: {error}; tests/fetch-data fetches it", file.display());
     });
     let mut purchases: Vec<Purchase> = Vec::new();
-    // Sorted by customer and date, below a line of names.
+    // The file is sorted by customer and date, below a line of column names.
     for (n, line) in text.lines().skip(1).enumerate() {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let [customer, date, quantity, value] = columns[..] else { panic!("{line}") };
@@ -153,7 +155,7 @@ fn purchases(file: &Path) -> Vec<Purchase> {
             Some(before) => before.time_ms + GAPS_MS[n % GAPS_MS.len()],
             None => noon_ms + i64::try_from(n % 60_000).unwrap(),
         };
-        // So no session goes over midnight.
+        // No session crosses midnight.
         assert!(timestamp(time_ms).starts_with(&date));
         let quantity: u32 = quantity.parse().unwrap();
         purchases.push(Purchase {
@@ -180,7 +182,7 @@ fn purchase_messages(purchases: &[Purchase]) -> Messages {
     purchases.iter().enumerate().map(message).collect()
 }
 
-/// What `user_activity` must show, but for ids, from the file alone.
+/// Returns the rows that `user_activity` must show, without ids, from the file alone.
 fn activity_of(purchases: &[Purchase]) -> Vec<Row> {
     let days = purchases.chunk_by(|a, b| (&a.customer, &a.date) == (&b.customer, &b.date));
     let row = |day: &[Purchase]| {
@@ -214,12 +216,12 @@ async fn the_purchases_of_cdnow_add_up() {
     assert_eq!(database.count("analytics_events"), PURCHASES as u64);
     assert_eq!(database.count("_rejections"), 0);
     let connection = database.read();
-    // Every day of every customer.
+    // Checks every day of every customer.
     let stored: Vec<Row> = naive_activity::stored(&connection).into_iter().map(|row| row[1..].to_vec()).collect();
     assert_same(&stored, &activity_of(&purchases));
     naive_activity::assert_is_recomputed(&connection, TIMEOUT_MS);
     naive_activity::assert_conserved(&connection);
-    // As a short program in another language counts them.
+    // A short program in another language counted these totals.
     let totals = "SELECT count(*) || ' ' || sum(session_count) || ' ' || sum(total_duration_ms) FROM user_activity";
     assert_eq!(database.text(totals, []), "67591 68625 1066200000");
 }

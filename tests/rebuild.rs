@@ -15,7 +15,7 @@ fn succeed(command: &mut Command) -> String {
     said
 }
 
-/// A worker that reads random traffic, with funnels and widgets.
+/// Returns a worker that has read random traffic, with funnels and widgets, and the last sequence.
 async fn busy(server: &NatsServer, folder: &std::path::Path, seed: u64, count: usize) -> (Worker, u64) {
     std::fs::write(folder.join("streamgauge.toml"), CONFIG).unwrap();
     let mut worker = Worker::new(folder, &server.url());
@@ -25,7 +25,7 @@ async fn busy(server: &NatsServer, folder: &std::path::Path, seed: u64, count: u
     (worker, last_seq)
 }
 
-/// Tables, views and triggers that are none of the program's.
+/// Asserts that a rebuild keeps the tables, views and triggers of other programs.
 fn assert_others_are_carried_over(database: &Database) {
     assert_eq!(
         (database.texts("SELECT text FROM notes"), database.count("forged WHERE event_name = 'forged'")),
@@ -34,18 +34,18 @@ fn assert_others_are_carried_over(database: &Database) {
     let by_hand = database.write();
     by_hand.execute_batch("INSERT INTO sqliteish DEFAULT VALUES; INSERT INTO notes VALUES ('more')").unwrap();
     assert_eq!(database.texts("SELECT cast(n AS TEXT) FROM sqliteish"), ["4"]);
-    assert_eq!(database.texts("SELECT text FROM noted"), ["more"], "no trigger of others goes off in a rebuild");
+    assert_eq!(database.texts("SELECT text FROM noted"), ["more"], "a rebuild fires no trigger of another program");
     assert_eq!(database.texts("SELECT cast(user_version AS TEXT) FROM pragma_user_version"), ["7"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
+async fn a_rebuild_is_installed_while_the_worker_writes_and_readers_read() {
     let seed = seed();
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (worker, _) = busy(&server, folder.path(), seed, 60_000).await;
     let database = worker.database();
-    // What somebody did to it: rows of any table, and of the states behind them.
+    // Somebody changed rows of several tables, and the states behind them.
     let by_hand = database.write();
     by_hand
         .execute_batch(
@@ -61,7 +61,7 @@ async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
         )
         .unwrap();
     drop(by_hand);
-    // Messages go on coming, and readers reading: never fewer rows than before.
+    // Messages keep arriving and readers keep reading. A reader never sees fewer rows than before.
     let jetstream = server.jetstream().await;
     let more = tokio::spawn(async move { publish_all(&jetstream, Traffic::new(seed ^ 1).take_messages(60_000)).await });
     let watching = {
@@ -105,11 +105,11 @@ async fn a_rebuild_goes_in_while_the_worker_writes_and_readers_read() {
     assert_others_are_carried_over(&database);
     database.assert_account_balances();
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".replay")), "{left:?}");
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".shadow")), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebuild_that_is_killed_goes_on_and_one_without_a_worker_does_it_itself() {
+async fn a_rebuild_continues_after_a_kill_and_installs_itself_without_a_worker() {
     let seed = seed();
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ async fn a_rebuild_that_is_killed_goes_on_and_one_without_a_worker_does_it_itsel
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
+async fn stored_rows_replace_messages_that_the_stream_no_longer_holds() {
     let seed = seed();
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -160,12 +160,12 @@ async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
     succeed(worker.command().arg("rebuild"));
     assert_eq!(worker.digest(), before);
 
-    // A file of its own, without a worker; of all, of a part, of the rows alone.
+    // Rebuilds into separate files, without a worker: of everything, of a part, and from the stored rows alone.
     worker.stop().await;
     let into = |name: &str, args: &[&str]| {
         let file = Database(folder.path().join(name));
         succeed(worker.command().args(["rebuild", "--into", name]).args(args));
-        // All of it: whoever copies it needs no more.
+        // The file is complete without a write-ahead log, so a copy of it needs no other file.
         assert!(!folder.path().join(format!("{name}-wal")).exists(), "{name}");
         file
     };
@@ -184,7 +184,7 @@ async fn stored_rows_stand_for_what_the_stream_does_not_hold_any_more() {
     assert!(part.count("analytics_events") < database.count("analytics_events"));
     let (output, said) = run(worker.command().args(["rebuild", "--into", "part.db"]));
     assert_eq!(output.status.code(), Some(1), "{said}");
-    // It is a database like any other: a worker goes on with it.
+    // The file is a normal database: a worker continues with it.
     let path = part.0.display().to_string();
     let mut going_on = Worker::new(folder.path(), &server.url());
     going_on.start_with(&["--database", &path]);
@@ -214,7 +214,7 @@ async fn a_rebuild_that_would_lose_a_row_refuses_and_says_which() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_with_pages_of_another_size_and_a_column_of_others() {
+async fn a_database_with_another_page_size_and_a_column_of_another_program() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (mut worker, _) = busy(&server, folder.path(), seed(), 2_000).await;
@@ -237,7 +237,7 @@ async fn a_database_with_pages_of_another_size_and_a_column_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_made_without_a_database_goes_on_where_it_was_killed() {
+async fn a_rebuild_into_a_file_without_a_database_continues_after_a_kill() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (worker, _) = busy(&server, folder.path(), seed(), 60_000).await;
@@ -258,10 +258,10 @@ async fn a_file_that_is_made_without_a_database_goes_on_where_it_was_killed() {
     let said = succeed(&mut rebuild());
     assert!(said.contains(&format!("after={stood}")), "{said}");
     assert_eq!(worker.digest_of(&file), worker.digest());
-    // It is finished, and no rebuild's any more.
+    // The file is finished and no longer belongs to a rebuild, so the command refuses it.
     assert_eq!(run(&mut rebuild()).0.status.code(), Some(1));
 
-    // Begun by another configuration, it is begun anew.
+    // If another configuration began the file, the rebuild starts again from nothing.
     std::fs::remove_file(&file.0).unwrap();
     let mut killed = rebuild().env("STREAMGAUGE_LIMITS__MAX_NAME_CHARS", "1").spawn().unwrap();
     wait_for("some of it", || file.applied() > 0).await;
@@ -299,7 +299,7 @@ async fn a_command_with_another_configuration_undoes_nothing() {
     }
     std::fs::write(&file, format!("limits.session_timeout = '1m'\n{CONFIG}")).unwrap();
     is_refused(&["rebuild", "--only", "rollups"], "sessions");
-    // The same numbers, one of which counts something else.
+    // The same numbers, but one of them counts something else.
     let other = CONFIG.replace("n1 = 'events.count{event_name=n1}'", "n1 = 'events.count{event_name=n4}'");
     std::fs::write(&file, other).unwrap();
     is_refused(&["dlq", "drop", "--all"], "series ");

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::laws::people_config::CONFIG;
 use crate::support::{NatsServer, Traffic, Worker, publish_all, seed, wait_for};
 
-/// Ways to copy a database that is being written to.
+/// Copies a database, in one of several ways, while the worker writes to it.
 fn copy(how: &str, from: &Path, to: &Path) {
     match how {
         "VACUUM INTO" => {
@@ -17,7 +17,7 @@ fn copy(how: &str, from: &Path, to: &Path) {
             let backup = rusqlite::backup::Backup::new(&from, &mut to).unwrap();
             backup.run_to_completion(1_000, Duration::ZERO, None).unwrap();
         }
-        // What a program does that copies pages by itself: nobody else moves any meanwhile.
+        // A program that copies pages by itself: the lock keeps all others from writing during the copy.
         "file copy" => {
             let connection = Connection::open(from).unwrap();
             connection.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -56,7 +56,7 @@ async fn a_copy_of_any_moment_catches_up_to_the_same_digest() {
     let expected = worker.digest();
     worker.stop().await;
 
-    // Each in the place of the database, as it is restored.
+    // Each copy takes the place of the database, as in a restore.
     for (how, copy) in copies {
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(folder.path().join(format!("streamgauge.db{suffix}")));
@@ -102,7 +102,7 @@ async fn what_a_restored_database_cannot_catch_up_with_is_in_the_gap_ledger() {
     assert!(
         String::from_utf8_lossy(&status.stdout).contains(&format!("{} to {gone}, expired_or_purged, found", kept + 1))
     );
-    // It is what its messages make, and a rebuild makes the same of it.
+    // The database equals what its messages make, and a rebuild gives the same result.
     let before = other.digest();
     assert!(other.command().arg("verify").output().unwrap().status.success());
     assert!(other.command().args(["verify", "--sample"]).output().unwrap().status.success());

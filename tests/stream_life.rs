@@ -8,7 +8,7 @@ fn events(ids: std::ops::Range<u64>) -> Vec<(String, Vec<u8>)> {
     ids.map(|id| ("analytics.events".to_owned(), event(&format!("id-{id}")).into_bytes())).collect()
 }
 
-/// Messages without ids: what is counted again under another epoch.
+/// Returns messages without ids. They are counted again in another epoch.
 fn nameless(count: usize) -> Vec<(String, Vec<u8>)> {
     vec![("analytics.metrics".to_owned(), br#"{"name":"m","value":1}"#.to_vec()); count]
 }
@@ -34,7 +34,7 @@ async fn a_purge_is_a_gap_and_no_stop() {
     let stream = jetstream.get_stream(STREAM).await.unwrap();
     worker.applied(publish_all(&jetstream, events(0..10)).await).await;
 
-    // Purged while nobody reads, then found at the start.
+    // Messages are purged while nobody reads. The next start finds the gap.
     assert!(worker.stop().await.success());
     publish_all(&jetstream, events(10..20)).await;
     stream.purge().await.unwrap();
@@ -42,7 +42,8 @@ async fn a_purge_is_a_gap_and_no_stop() {
     worker.applied(20).await;
     assert_eq!(gaps(&worker), ["11-20 expired_or_purged"]);
 
-    // Purged while idle, with nothing new to tell: found by looking.
+    // Messages are purged while the worker is idle, after it has read them. Then new messages come. The purge is no
+    // gap.
     worker.kill();
     publish_all(&jetstream, events(20..30)).await;
     worker.start();
@@ -51,7 +52,7 @@ async fn a_purge_is_a_gap_and_no_stop() {
     worker.applied(publish_all(&jetstream, events(30..40)).await).await;
     assert_eq!(gaps(&worker).len(), 1, "what was read before it was purged is no gap");
 
-    // Deleted one by one, between others.
+    // Messages are deleted one by one, between others.
     assert!(worker.stop().await.success());
     publish_all(&jetstream, events(40..50)).await;
     for seq in [43, 44, 47] {
@@ -88,7 +89,7 @@ async fn a_purge_that_an_idle_worker_could_not_have_read() {
     worker.start_reading().await;
     let jetstream = server.jetstream().await;
     worker.applied(publish_all(&jetstream, events(0..5)).await).await;
-    // The stream loses sequences that were never delivered, and nothing follows them.
+    // The stream loses sequences that were never delivered, and no message follows them.
     let stream = jetstream.get_stream(STREAM).await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
     let until = r#"{"pause_until":"2200-01-01T00:00:00Z"}"#;
@@ -128,11 +129,11 @@ async fn a_recreated_stream_is_refused_until_a_new_epoch_is_named() {
     publish_all(&jetstream, events(0..10)).await;
     worker.applied(publish_all(&jetstream, nameless(5)).await).await;
 
-    // While it runs.
+    // The stream is recreated while the worker runs.
     recreate(&jetstream).await;
     assert_eq!(worker.ended().await.code(), Some(1));
     assert!(worker.log().contains("was recreated") && worker.log().contains("--new-epoch"), "{}", worker.log());
-    // And at the start.
+    // The worker also refuses the recreated stream at its start.
     publish_all(&jetstream, events(5..15)).await;
     publish_all(&jetstream, nameless(5)).await;
     worker.start();
@@ -141,14 +142,14 @@ async fn a_recreated_stream_is_refused_until_a_new_epoch_is_named() {
     worker.start_with(&["--new-epoch"]);
     let database = worker.database();
     wait_for("epoch 2", || database.count("_positions WHERE epoch = 2 AND last_seq = 15") == 1).await;
-    // Rows keep their history; ids are counted once; what has no id is another message at another place.
+    // Rows keep their history. Ids are counted once. A message without an id is another message at another place.
     assert_eq!(database.count("analytics_events"), 15);
     assert_eq!(database.count("analytics_events WHERE epoch = 1"), 10);
     assert_eq!(database.count("metrics"), 10);
     assert_eq!(database.text("SELECT cast(duplicates AS TEXT) FROM _positions WHERE epoch = 2", []), "5");
     database.assert_account_balances();
 
-    // Named without need, say in a service's start command, it changes nothing.
+    // `--new-epoch` without need, for example in the start command of a service, changes nothing.
     assert!(worker.stop().await.success());
     worker.start_with(&["--new-epoch"]);
     let last_seq = publish_all(&jetstream, events(15..20)).await;
@@ -156,14 +157,14 @@ async fn a_recreated_stream_is_refused_until_a_new_epoch_is_named() {
         .await;
     assert_eq!((database.count("_positions"), database.count("analytics_events")), (2, 20));
 
-    // It spoke of that stream, not of the next one.
+    // The flag applied to that stream, and does not apply to the next one.
     recreate(&jetstream).await;
     assert_eq!(worker.ended().await.code(), Some(1));
     assert_eq!(database.count("_positions"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_stream_is_not_made_again_behind_the_operators_back() {
+async fn a_deleted_stream_is_not_created_again_without_the_operator() {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut worker = Worker::new(folder.path(), &server.url());

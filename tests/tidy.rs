@@ -7,7 +7,7 @@ const MAX_FILE_LINES: usize = 400;
 const MAX_STORE_ROOMS: usize = 12;
 const MAX_CHAIN_LINES: usize = 150;
 
-/// The rooms of `src`, from the ground up: each uses those before it alone.
+/// The rooms of `src`, from the ground up: each room uses only rooms before it.
 const SRC_ORDER: &[&str] = &[
     "clock",
     "model",
@@ -25,7 +25,7 @@ const SRC_ORDER: &[&str] = &[
     "cli",
     "main",
 ];
-/// The rooms of `src/store`, likewise.
+/// The rooms of `src/store`, in the same kind of order.
 const STORE_ORDER: &[&str] = &[
     "error",
     "receipt",
@@ -39,23 +39,23 @@ const STORE_ORDER: &[&str] = &[
     "thread",
     "ask",
 ];
-/// The rooms of `src/store/sqlite`, likewise.
+/// The rooms of `src/store/sqlite`, in the same kind of order.
 const SQLITE_ORDER: &[&str] =
     &["schema", "values", "blocking", "file", "ledger", "raw", "derived", "rebuild", "read", "write"];
 
-/// A path of the project, which must be there: a check on a path that nobody has would hold nothing.
+/// Returns a path of the project. Panics if it does not exist: a check on a missing path would check nothing.
 fn existing(path: &str) -> PathBuf {
     assert!(root().join(path).exists(), "{path} does not exist");
     path.into()
 }
 
-/// A line of code: where it stands, and the text without comments.
+/// A line of code: its place, and its text.
 struct Line {
     at: String,
     text: String,
 }
 
-/// The lines of a source file that are code of the program: no comments, no tests.
+/// Returns the lines of a source file that are code of the program, without comments and tests.
 fn code(path: &Path, text: &str) -> Vec<Line> {
     let is_test_file = path.file_name().is_some_and(|name| name == "tests.rs");
     let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
@@ -63,7 +63,7 @@ fn code(path: &Path, text: &str) -> Vec<Line> {
     lines.map(|(at, line)| Line { at: format!("{}:{}", path.display(), at + 1), text: line.to_owned() }).collect()
 }
 
-/// Lines of code that contain one of the words, in files that may not.
+/// Returns the lines of code that contain one of the words, in files where the words are not allowed.
 fn offenders(words: &[&str], is_allowed: impl Fn(&Path) -> bool) -> Vec<String> {
     let files = files_under("src").into_iter().filter(|(path, _)| !is_allowed(path));
     let lines = files.flat_map(|(path, text)| code(&path, &text));
@@ -71,7 +71,7 @@ fn offenders(words: &[&str], is_allowed: impl Fn(&Path) -> bool) -> Vec<String> 
     lines.map(|line| format!("{}: {}", line.at, line.text.trim())).collect()
 }
 
-/// Whether a file is, or lies in, one of these.
+/// Returns a function that tells whether a file is one of these paths, or lies in one of them.
 fn is_within(paths: &[&str]) -> impl Fn(&Path) -> bool {
     let paths: Vec<PathBuf> = paths.iter().map(|path| existing(path)).collect();
     move |path: &Path| paths.iter().any(|allowed| path.starts_with(allowed))
@@ -103,7 +103,7 @@ fn only_src_store_sqlite_holds_sql() {
 
 #[test]
 fn only_the_writer_begins_and_commits() {
-    // `begin` and `commit` of a transaction are methods of `Tx`; who calls them has a writer.
+    // Methods of `Tx` begin and commit a transaction. Whoever calls them holds a writer.
     let begins = ["TransactionBehavior", "BEGIN"];
     assert_eq!(offenders(&begins, is_within(&["src/store/sqlite/file/database.rs"])), none());
     let commits = [".commit()"];
@@ -149,10 +149,10 @@ fn files_stay_readable() {
     assert!(chain.lines().count() <= MAX_CHAIN_LINES, "the chain has {} lines", chain.lines().count());
 }
 
-/// One word for one thing: a name of a type is one type's.
+/// One word for one thing: no two types share a name.
 #[test]
 fn no_two_types_have_one_name() {
-    // Every command has its own; what may be written of a thing is named as the thing that was checked.
+    // Every command has its own `Args` and `Action`. A raw configuration type has the name of its checked type.
     let (of_commands, may_be_written) = (["Args", "Action"], existing("src/config/raw.rs"));
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (path, text) in files_under("src").into_iter().filter(|(path, _)| *path != may_be_written) {
@@ -182,7 +182,8 @@ fn type_name(line: &str) -> Option<String> {
     Some(rest.split(|c: char| !c.is_alphanumeric()).next()?.to_owned())
 }
 
-/// What a source file uses of the crate: modules and items, as paths from `src`, such as `store/sqlite/values/to_sql`.
+/// Returns the modules and items of the crate that a source file uses, as paths from `src`, such as
+/// `store/sqlite/values/to_sql`.
 fn uses(path: &Path, text: &str) -> BTreeSet<PathBuf> {
     let own = path.strip_prefix("src").unwrap().with_extension("");
     let module = if own.ends_with("mod") { own.parent().unwrap().to_owned() } else { own };
@@ -203,7 +204,7 @@ fn uses(path: &Path, text: &str) -> BTreeSet<PathBuf> {
                 name => base.push(name),
             }
         }
-        // `use a::{b, c::d}`: what stands in the braces is of `a`.
+        // In `use a::{b, c::d}`, the items in braces belong to `a`.
         match tail.strip_prefix('{').filter(|_| code[start..end].ends_with("::")) {
             Some(rest) => {
                 let list = rest.split('}').next().unwrap();
@@ -216,7 +217,8 @@ fn uses(path: &Path, text: &str) -> BTreeSet<PathBuf> {
     uses
 }
 
-/// The arrows between the children of a folder: which uses which, and where. Its `mod.rs` is no child.
+/// Returns the arrows between the children of a folder: which child uses which, and in which files. The folder's
+/// `mod.rs` is not a child.
 fn arrows(folder: &str) -> BTreeMap<(String, String), BTreeSet<PathBuf>> {
     let within = existing(folder).strip_prefix("src").unwrap().to_owned();
     let child = |path: &Path| {
@@ -255,7 +257,7 @@ fn no_circle_anywhere() {
     for folder in folders {
         let arrows = arrows(&folder);
         let mut rooms: BTreeSet<&String> = arrows.keys().flat_map(|(from, to)| [from, to]).collect();
-        // Rooms that use none of those that are left cannot be in a circle.
+        // A room that uses none of the remaining rooms cannot be part of a circle.
         while let Some(free) =
             rooms.iter().copied().find(|room| !arrows.keys().any(|(from, to)| from == *room && rooms.contains(to)))
         {
@@ -269,7 +271,7 @@ fn no_circle_anywhere() {
 #[test]
 fn rooms_stand_in_their_order() {
     for (folder, order) in [("src", SRC_ORDER), ("src/store", STORE_ORDER), ("src/store/sqlite", SQLITE_ORDER)] {
-        // With `mod.rs`.
+        // Counted with `mod.rs`.
         assert!(folder == "src" || order.len() < MAX_STORE_ROOMS, "{folder} has {} rooms", order.len() + 1);
         for room in order {
             let is_there = |name: &str| root().join(folder).join(name).exists();

@@ -11,7 +11,7 @@ fn verify(worker: &Worker, args: &[&str]) -> (Output, Value) {
     (output, found)
 }
 
-/// The tables that differ, and the ids of their first rows that do.
+/// Returns the tables that differ, each with the id of its first row that differs.
 fn differing(found: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let tables = found["tables"].as_array().unwrap().iter();
@@ -21,9 +21,9 @@ fn differing(found: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The id of a row in the middle.
+/// Returns the id of a row in the middle of a table.
 fn some_row(database: &Database, table: &str) -> String {
-    // A sample is of users: a session of nobody is left to the whole comparison.
+    // A sample consists of users. A session without a user is checked only by the whole comparison.
     let of_users =
         if table == "analytics_sessions" { "WHERE user_id IN (SELECT user_id FROM user_activity)" } else { "" };
     let rows = database.texts(&format!("SELECT id FROM {table} {of_users} ORDER BY id"));
@@ -40,7 +40,7 @@ async fn a_row_that_somebody_changed_is_found_in_any_table() {
     worker.start_reading().await;
     let jetstream = server.jetstream().await;
     let mut sent = Traffic::new(seed).take_messages(5_000);
-    // What the traffic has none of: funnels that somebody goes through, features.
+    // Events that the traffic lacks: funnels that somebody goes through, and features.
     for (user, name) in [("f1", "n1"), ("f1", "n2"), ("f1", "n3"), ("f2", "n2")] {
         let event =
             format!(r#"{{"event_type":"feature","event_name":"{name}","user_id":"{user}","session_id":"{user}"}}"#);
@@ -53,7 +53,7 @@ async fn a_row_that_somebody_changed_is_found_in_any_table() {
     assert_eq!((&found["equal"], &found["as_of"]), (&true.into(), &database.applied().into()));
     assert_eq!(found["tables"].as_array().unwrap().len(), 9);
 
-    // A sample of all users and hours that there are.
+    // A sample that covers all users and hours that exist.
     let (output, found) = verify(&worker, &["--sample", "3000"]);
     assert!(output.status.success(), "{found} {}", String::from_utf8_lossy(&output.stderr));
     for table in found["tables"].as_array().unwrap() {
@@ -86,7 +86,7 @@ async fn a_row_that_somebody_changed_is_found_in_any_table() {
         }
         by_hand.execute(&update, (&id, before)).unwrap();
     }
-    // A row that is gone, one that is too many.
+    // One row is missing, and one row is too many.
     let by_hand = database.write();
     let id = database.texts("SELECT min(id) FROM metrics").remove(0);
     by_hand.execute_batch("CREATE TABLE kept AS SELECT * FROM metrics").unwrap();
@@ -100,7 +100,7 @@ async fn a_row_that_somebody_changed_is_found_in_any_table() {
     by_hand.execute_batch("DELETE FROM user_activity WHERE id = 'x'; INSERT INTO metrics SELECT * FROM kept k WHERE NOT EXISTS (SELECT 1 FROM metrics m WHERE m.id = k.id); DROP TABLE kept").unwrap();
     assert!(verify(&worker, &["--from", "database"]).0.status.success());
 
-    // A configuration that the database was not made by is no difference, but refused.
+    // Another configuration than the database's own gives no difference: `verify` refuses it.
     std::fs::write(folder.path().join("other.toml"), "limits.session_timeout = '1m'").unwrap();
     let other = worker.command().args(["--config", "other.toml", "verify"]).output().unwrap();
     assert_eq!(other.status.code(), Some(1));
@@ -133,7 +133,7 @@ async fn a_database_is_verified_while_messages_flow_and_dead_letters_are_applied
     assert!(output.status.success(), "{found} {}", String::from_utf8_lossy(&output.stderr));
     worker.applied(publishing.await.unwrap()).await;
 
-    // They stand in the middle of the stream, and are applied at its end.
+    // The dead letters lie in the middle of the stream, and are applied at its end.
     worker.stop().await;
     std::fs::write(folder.path().join("streamgauge.toml"), format!("limits.max_future = '36500d'\n{CONFIG}")).unwrap();
     worker.start_reading().await;

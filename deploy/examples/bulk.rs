@@ -1,6 +1,7 @@
-//! Many events, pipelined: the window stays full, and what could not be sent is there to be kept for later.
+//! Publishes many events, pipelined: the window stays full. Events that could not be sent are kept, so
+//! that they can be sent later.
 //!
-//! `cargo run --release --example bulk [COUNT]`; `NATS_URL` says where, else 127.0.0.1:4222.
+//! `cargo run --release --example bulk [COUNT]`. `NATS_URL` names the server; the default is 127.0.0.1:4222.
 #![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use std::collections::VecDeque;
@@ -27,13 +28,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let event = events::search_performed("gauges", 3).user_id(&format!("user-{}", n % 1_000)).build();
         match publisher.publish(event).await {
             Ok(receipt) => receipts.push_back(receipt),
-            // Its patience is over: so would be that of the next ones.
+            // The patience for this event is over. The next events would fail too.
             Err(error) => {
                 unsent.push(error);
                 break;
             }
         }
-        // The oldest is settled first: waiting for it keeps at most a window of receipts.
+        // Settles the oldest receipt first, so that at most a window of receipts is kept.
         if receipts.len() >= window
             && let Some(oldest) = receipts.pop_front()
         {

@@ -1,6 +1,6 @@
-//! A producer: a session with a few events, and a metric. Needs a nats-server and a worker, see the README.
+//! A producer: publishes a session with a few events, and a metric. Needs a nats-server and a worker; see the README.
 //!
-//! `cargo run --example producer`; `NATS_URL` says where, else 127.0.0.1:4222.
+//! `cargo run --example producer`. `NATS_URL` names the server; the default is 127.0.0.1:4222.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::error::Error;
@@ -13,14 +13,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".into());
     let publisher = Publisher::connect(&url, PublisherOptions::default()).await?;
 
-    // Messages get an id and a timestamp when they are built. Sending one again is safe as long as its id is the same.
+    // A message gets its id and timestamp when it is built. Sending it again is safe as long as its id is the same.
     let session_id = format!("session-{}", std::process::id());
     let start = SessionBuilder::start(&session_id).user_id("ada").device_type("desktop").os("linux").build();
     let view = EventBuilder::page("https://example.com/missions").user_id("ada").session_id(&session_id).build();
     let created = events::mission_created("m1").user_id("ada").session_id(&session_id).build();
     let end = SessionBuilder::end(&session_id).build();
 
-    // `publish` hands over; the receipt is ready once the stream has stored the message.
+    // `publish` hands the message over. The receipt is ready once the stream has stored the message.
     let session = [publisher.publish(start).await?, publisher.publish(end).await?];
     let page = publisher.publish(view).await?.await?;
     let mission = publisher.publish(created).await?.await?;

@@ -1,7 +1,7 @@
 //! Activity: what one user did on one UTC day (`SEMANTICS` section 4).
 //!
-//! Events only come. Sessions move: one that begins earlier than was known, or that gets another user, is taken from the
-//! day that had it and given to the other.
+//! Events are only added. Sessions can move: if a session turns out to begin earlier, or gets another user, the
+//! session moves from the old [`UserDay`] to the new one.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{ByKey, Group, Merge, Session, State, period};
 use crate::model::{AnalyticsEvent, JsonObject, Timestamp, natural_id};
 
-/// Names that a breakdown shows; the others are summed up under `$other`.
+/// The greatest number of names that a breakdown shows. The counts of all other names are summed under `$other`.
 pub const MAX_NAMES: usize = 100;
 const OTHER: &str = "$other";
 
@@ -34,13 +34,13 @@ impl UserDay {
         Self { user_id: user_id.to_owned(), date: period::date(timestamp) }
     }
 
-    /// The row's id: UUIDv5 over the key.
+    /// Returns the id of the row: UUIDv5 over the key.
     pub fn id(&self) -> String {
         natural_id::of(&format!("user_activity|{}|{}", self.date, self.user_id))
     }
 }
 
-/// One user, one day, borrowed. It has the hash of the [`UserDay`].
+/// A borrowed [`UserDay`], with the same hash.
 #[derive(Debug, Hash)]
 pub struct UserDayRef<'a> {
     /// The user.
@@ -55,7 +55,7 @@ impl Equivalent<UserDay> for UserDayRef<'_> {
     }
 }
 
-/// From the first of some moments to the last.
+/// The time from the first to the last of some moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     first_ms: i64,
@@ -63,7 +63,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// From one moment to another.
+    /// Creates the span from `first` to `last`.
     pub fn new(first: Timestamp, last: Timestamp) -> Self {
         Self { first_ms: first.as_millis(), last_ms: last.as_millis() }
     }
@@ -78,7 +78,7 @@ impl Span {
     }
 }
 
-/// What messages, and sessions that changed, say of a user's day.
+/// The facts of a user's day, from messages and from sessions that changed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ActivityFact {
     event_count: u64,
@@ -87,21 +87,22 @@ pub struct ActivityFact {
     session_count: i64,
     duration_ms: i64,
     starts: BTreeMap<(Timestamp, String), Presence>,
-    /// The first and last start of all sessions, where one went and that had to be looked up.
+    /// The first and last start of all remaining sessions. `None` if no lookup was needed, because no session was
+    /// removed.
     starts_span: Option<Option<Span>>,
 }
 
-/// Whether a session began on a day, after a batch that gave or took it.
+/// Whether a session begins on a day, after a batch that added or removed the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// It does.
+    /// The session now begins on the day.
     Came,
-    /// It does no longer.
+    /// The session no longer begins on the day.
     Went,
 }
 
 impl ActivityFact {
-    /// Takes in an event of that user and day.
+    /// Adds an event of that user and day.
     pub fn add_event(&mut self, event: &AnalyticsEvent) {
         self.event_count += 1;
         self.events_span = Span::union(self.events_span, Some(Span::new(event.timestamp, event.timestamp)));
@@ -113,17 +114,18 @@ impl ActivityFact {
         }
     }
 
-    /// The sessions that came or went, by start and id.
+    /// Returns the sessions that were added or removed, in the order of start and id.
     pub fn starts(&self) -> impl Iterator<Item = (Timestamp, &str, Presence)> {
         self.starts.iter().map(|((started_at, id), presence)| (*started_at, id.as_str(), *presence))
     }
 
-    /// Whether first and last start must be looked up: what went may have been one of them.
+    /// Returns whether a session was removed. If so, the first and last start must be looked up: the removed session
+    /// may have been the first or the last.
     pub fn has_session_gone(&self) -> bool {
         self.starts.values().any(|presence| *presence == Presence::Went)
     }
 
-    /// Tells the first and last start of all sessions that are left.
+    /// Sets the first and last start of all remaining sessions. `span` is `None` if no session remains.
     pub fn set_starts_span(&mut self, span: Option<Span>) {
         self.starts_span = Some(span);
     }
@@ -135,7 +137,7 @@ impl ActivityFact {
 }
 
 impl Merge for ActivityFact {
-    /// Of what is said of one session's start, the last word counts: changes of a session follow each other.
+    /// If both facts contain the same session start, `other` wins: the changes of a session come in order.
     fn merge(&mut self, other: Self) {
         self.event_count += other.event_count;
         self.events_span = Span::union(self.events_span, other.events_span);
@@ -148,12 +150,12 @@ impl Merge for ActivityFact {
     }
 }
 
-/// How many events of which name.
+/// Event counts by name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Names {
-    /// All of them: [`MAX_NAMES`] at most.
+    /// All names, at most [`MAX_NAMES`].
     Few(BTreeMap<String, u64>),
-    /// Too many to stand in a state: they are rows of their own, to which these are to be added.
+    /// Too many names for a state: each name has its own row. These counts are still to be added to the rows.
     Many(BTreeMap<String, u64>),
 }
 
@@ -171,7 +173,7 @@ impl Names {
     }
 }
 
-/// All that is known of a user's day, beside the rows of names and session starts.
+/// All that is known of a user's day, except the rows of names and of session starts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActivityState {
     event_count: u64,
@@ -182,7 +184,7 @@ pub struct ActivityState {
     starts_span: Option<Span>,
 }
 
-/// The columns of `user_activity` beside the key's.
+/// The columns of `user_activity`, except those of the key.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "named as in UserActivity")]
 pub struct ActivityRow {
@@ -208,17 +210,18 @@ impl Default for ActivityState {
 }
 
 impl ActivityState {
-    /// Whether no event and no session is counted: then there is no row.
+    /// Returns whether no event and no session is counted. Such a day has no row.
     pub fn is_nothing(&self) -> bool {
         self.event_count == 0 && self.session_count == 0
     }
 
-    /// How many events of which name.
+    /// Returns the event counts by name.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// What its row shows, the key's columns left out. `greatest` are the greatest names by count, [`MAX_NAMES`] at most.
+    /// Returns the row, without the columns of the key. `greatest` holds the names with the greatest counts, at most
+    /// [`MAX_NAMES`].
     pub fn row(&self, greatest: &BTreeMap<String, u64>) -> ActivityRow {
         let span = Span::union(self.events_span, self.starts_span);
         let (first_ms, last_ms) = span.map_or((0, 0), |span| (span.first_ms, span.last_ms));
@@ -232,7 +235,8 @@ impl ActivityState {
         }
     }
 
-    /// The greatest names and their counts, and the rest. The order of names is that of canonical JSON.
+    /// Returns the names in `greatest` with their counts, and the sum of all other counts. `None` if there are no
+    /// events. The names are in the order of canonical JSON.
     fn breakdown(&self, greatest: &BTreeMap<String, u64>) -> Option<JsonObject> {
         if self.event_count == 0 {
             return None;
@@ -242,7 +246,7 @@ impl ActivityState {
             return Some(JsonObject::of_counts(greatest));
         }
         let mut shown = greatest.clone();
-        // An event may have that name.
+        // An event may have the name `$other` itself.
         *shown.entry(OTHER.to_owned()).or_default() += rest;
         Some(JsonObject::of_counts(&shown))
     }
@@ -268,13 +272,13 @@ impl Group for Activity {
 }
 
 impl ByKey<Activity> {
-    /// What is said of a user's day so far.
+    /// Returns the fact of a user's day so far, to be extended.
     pub fn of_day(&mut self, day: UserDayRef<'_>) -> &mut ActivityFact {
         let owned = |day: &UserDayRef<'_>| UserDay { user_id: day.user_id.to_owned(), date: day.date };
         self.of(&day, owned, ActivityFact::default)
     }
 
-    /// Takes a session from the day that had it, and gives it to the day on which it begins.
+    /// Moves a session from the day that had the session to the day on which the session now begins.
     pub fn move_session(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
         let place = |(id, session): (&str, &Session)| {
             let user_id = session.user_id()?;
@@ -307,7 +311,7 @@ impl ByKey<Activity> {
 struct ActivityBytes<N> {
     event_count: u64,
     events_span: Option<Span>,
-    /// By name; none where they are rows of their own.
+    /// Event counts by name. `None` if each name has its own row.
     names: Option<N>,
     session_count: i64,
     duration_ms: i64,

@@ -1,36 +1,38 @@
-//! Percentiles of samples: exact while they are few, and from an integer histogram beyond.
+//! Percentiles of samples: exact for few samples, from an integer histogram for more.
 //!
-//! Definition: nearest rank. Of n samples in order, the percentile p is the one at rank `ceil(p n / 100)`, computed in
-//! integers: SQL's `percentile_disc`, an element of the samples.
+//! The definition is nearest rank. The percentile p of n sorted samples is the sample at rank `ceil(p n / 100)`,
+//! computed in integers. This is SQL's `percentile_disc`: the result is always one of the samples.
 //!
-//! Up to [`MAX_EXACT`] samples the values themselves are kept. Beyond, a log-linear histogram in the way of HdrHistogram
-//! (G. Tene), with buckets that need no floating arithmetic: a bucket is the sign and the top bits of an f64, 64 buckets
-//! to an octave, zero for itself. The midpoint of the rank's bucket, clamped to the least and greatest sample, is
-//! reported: it is off by half a bucket at most, 1/128 of the value or 0.79 %.
+//! Up to [`MAX_EXACT`] samples, the values themselves are kept. More samples go into a log-linear histogram in the
+//! way of HdrHistogram (G. Tene). The buckets here need no floating-point arithmetic: a bucket is the sign and the
+//! top bits of an f64. There are 64 buckets in an octave, and zero has its own bucket. The reported percentile is the
+//! midpoint of the rank's bucket, clamped to the least and greatest sample. The error is at most half a bucket: 1/128
+//! of the value, or 0.79 %.
 //!
-//! Both are functions of the multiset of samples alone, so states merge in any order.
+//! Both forms depend only on the multiset of samples, so states merge in any order.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use serde::{Deserialize, Serialize};
 
 use super::Merge;
 
-/// Samples that are kept as they are.
+/// The greatest number of samples that are kept as exact values.
 pub const MAX_EXACT: usize = 64;
-/// Bits of an f64 below those that tell the bucket: of 52 bits of fraction, 6 are kept, 64 buckets an octave.
+/// Number of low bits of an f64 that do not decide the bucket. 6 of the 52 fraction bits are kept: 64 buckets an
+/// octave.
 const DROPPED_BITS: u32 = 52 - 6;
 
 /// The distribution of some samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Distribution {
-    /// At most [`MAX_EXACT`] samples, in order.
+    /// At most [`MAX_EXACT`] samples, in ascending order.
     Exact(Vec<f64>),
-    /// More: the number of samples in each bucket.
+    /// More than [`MAX_EXACT`] samples: the number of samples in each bucket.
     Histogram(Buckets),
 }
 
-/// Buckets in their order, each with the number of samples in it. A vector, since a state is read, copied and written whole
-/// for every few samples that come.
+/// Buckets in ascending order, each with its number of samples. The type is a vector, because a whole state is read,
+/// copied and written for every few new samples.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<(i32, u64)>")]
 pub struct Buckets(Vec<(i32, u64)>);
@@ -40,7 +42,7 @@ impl TryFrom<Vec<(i32, u64)>> for Buckets {
 
     fn try_from(buckets: Vec<(i32, u64)>) -> Result<Self, Self::Error> {
         let is_sorted = buckets.is_sorted_by(|(one, _), (other, _)| one < other);
-        if is_sorted { Ok(Self(buckets)) } else { Err("buckets are in their order, each once") }
+        if is_sorted { Ok(Self(buckets)) } else { Err("buckets must be in ascending order, each once") }
     }
 }
 
@@ -67,7 +69,7 @@ impl Buckets {
         self.0.iter().map(|(_, count)| count).sum()
     }
 
-    /// The bucket of the sample at a rank.
+    /// Returns the bucket of the sample at a rank.
     fn at_rank(&self, rank: u64) -> Option<i32> {
         let mut seen = 0;
         let reaches = |(_, count): &&(i32, u64)| {
@@ -97,7 +99,7 @@ impl Default for Distribution {
 }
 
 impl Distribution {
-    /// Adds a sample, neither NaN nor -0.0.
+    /// Adds a sample. The sample must be neither NaN nor -0.0.
     pub fn add(&mut self, sample: f64) {
         match self {
             Self::Exact(samples) if samples.len() < MAX_EXACT => {
@@ -120,7 +122,8 @@ impl Distribution {
         }
     }
 
-    /// The percentile, 1 to 100, of samples between `min` and `max`; none where there are none.
+    /// Returns a percentile of the samples; `None` if there are no samples. `percent` is 1 to 100. All samples lie
+    /// between `min` and `max`.
     pub fn percentile(&self, percent: u64, min: f64, max: f64) -> Option<f64> {
         let rank = rank(percent, self.count());
         match self {
@@ -130,7 +133,7 @@ impl Distribution {
     }
 }
 
-/// `ceil(percent * count / 100)`.
+/// Returns `ceil(percent * count / 100)`.
 fn rank(percent: u64, count: u64) -> u64 {
     let product = u128::from(percent) * u128::from(count);
     u64::try_from(product.div_ceil(100)).unwrap_or(u64::MAX)
@@ -163,7 +166,7 @@ impl Merge for Distribution {
     }
 }
 
-/// The bucket of a sample: in the order of samples, 0 for zero.
+/// Returns the bucket of a sample. Buckets are in the order of samples; zero has bucket 0.
 fn bucket(sample: f64) -> i32 {
     let magnitude = (sample.abs().to_bits() >> DROPPED_BITS) as i32;
     if sample.is_sign_negative() { -magnitude } else { magnitude }
@@ -245,7 +248,7 @@ mod tests {
             }
         }
 
-        /// Stored states are of the one as of the other: a map of buckets.
+        /// A map of buckets and [`Buckets`] have the same stored form.
         #[test]
         fn buckets_are_stored_as_a_map(buckets in prop::collection::btree_map(any::<i32>(), any::<u64>(), 0..100)) {
             let stored = postcard::to_stdvec(&buckets).unwrap();

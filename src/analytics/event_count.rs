@@ -1,4 +1,4 @@
-//! How many events of a name there were on a UTC day: what dashboards list.
+//! Number of events by name and UTC day. Dashboards list these counts.
 
 use chrono::NaiveDate;
 use hashbrown::{Equivalent, HashMap};
@@ -6,11 +6,11 @@ use hashbrown::{Equivalent, HashMap};
 use super::{Merge, entry_of, period};
 use crate::model::AnalyticsEvent;
 
-/// Events by day and name, added up.
+/// Event counts by day and name.
 #[derive(Debug, Default)]
 pub struct EventCounts(HashMap<(NaiveDate, String), u32>);
 
-/// A day and a name, borrowed. It has the hash of the owned key.
+/// A borrowed day and name, with the same hash as the owned key.
 #[derive(Hash)]
 struct KeyRef<'a>(NaiveDate, &'a str);
 
@@ -27,7 +27,7 @@ impl EventCounts {
         *entry_of(&mut self.0, &key, |key| (key.0, key.1.to_owned()), || 0) += 1;
     }
 
-    /// The counts in the order of their keys.
+    /// Returns the counts in the order of their keys.
     pub fn into_sorted(self) -> Vec<((NaiveDate, String), u32)> {
         let mut counts: Vec<_> = self.0.into_iter().collect();
         counts.sort_unstable();

@@ -1,42 +1,46 @@
 //! Exact sums of f64 values.
 //!
-//! Every finite f64 is a whole multiple of 2^-1074, so a sum of them is a whole number of such units: kept as digits of
-//! 32 bits in 64-bit places, it needs no rounding, and the order of additions cannot be seen. The idea is Neal's small
-//! superaccumulator (R. Neal, Fast exact summation using small and large superaccumulators, arXiv:1505.05571); this one
-//! keeps only the digits that its values touch, three to five as a rule, and has one canonical byte form for each value.
+//! Every finite f64 is a whole multiple of 2^-1074, so a sum of f64 values is a whole number of such units. The
+//! number is kept as digits of 32 bits in 64-bit places. The sum needs no rounding, and does not depend on the order
+//! of additions.
+//!
+//! The idea is Neal's small superaccumulator (R. Neal, Fast exact summation using small and large superaccumulators,
+//! arXiv:1505.05571). [`ExactSum`] keeps only the digits that its values touch, usually three to five. Each value has
+//! one canonical byte form.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use super::Merge;
 
 const DIGIT_BITS: usize = 32;
 const DIGIT_MASK: i64 = 0xffff_ffff;
-/// One addition adds less than 2^32 to a digit: after so many, less than 2^62, carries must move up.
+/// One addition adds less than 2^32 to a digit. Carries must move up after this many additions, so a digit stays
+/// below 2^62.
 const MAX_ADDITIONS: u32 = 1 << 29;
 const MANTISSA_BITS: usize = 53;
 const IMPLICIT_BIT: u64 = 1 << 52;
-/// Exponents are biased by this many more than the place of the least bit.
+/// The exponent field of infinities and NaN. The field of a normal number is 1 more than the place of its least bit.
 const INFINITE_EXPONENT: usize = 0x7ff;
-/// The digits of every sum that is possible: 2^63 values of less than 2^1024 in units of 2^-1074.
+/// Enough digits for every possible sum: 2^63 values below 2^1024, in units of 2^-1074.
 const MAX_DIGITS: usize = (1074 + 1024 + 64) / DIGIT_BITS + 1;
 
-/// A sum of f64 values, exact.
+/// An exact sum of f64 values.
 #[derive(Debug, Clone, Default)]
 pub struct ExactSum {
-    /// Place of the first digit: digit `i` counts 2^(32 (first + i)) units of 2^-1074.
+    /// Place of the first digit: `digits[i]` counts 2^(32 (first + i)) units of 2^-1074.
     first: usize,
-    /// Least first. Each stands for itself, whatever its sign and size, until carries move up.
+    /// Least digit first. A digit may have any sign and size until carries move up.
     digits: Vec<i64>,
-    /// Additions since they did.
+    /// Additions since carries last moved up. The digits left by the carries count as one addition.
     additions: u32,
 }
 
 impl ExactSum {
-    /// Adds a finite value. NaN and infinities, which validation keeps out, are left out.
+    /// Adds a finite value. Ignores NaN and infinities, which validation rejects.
     pub fn add(&mut self, value: f64) {
         self.accumulate(value, 1);
     }
 
-    /// Takes a value out again: the sum is what it was before it was added.
+    /// Subtracts a value. This restores the sum from before the value was added.
     pub fn subtract(&mut self, value: f64) {
         self.accumulate(value, -1);
     }
@@ -49,7 +53,7 @@ impl ExactSum {
             return;
         }
         let sign = if value.is_sign_negative() { -sign } else { sign };
-        // A subnormal number has no implicit bit, and the exponent of the least normal one.
+        // A subnormal number has no implicit bit. Its exponent is that of the least normal number.
         let mantissa = if exponent == 0 { fraction } else { fraction | IMPLICIT_BIT };
         let place = exponent.max(1) - 1;
         let shifted = u128::from(mantissa) << (place % DIGIT_BITS);
@@ -64,7 +68,7 @@ impl ExactSum {
         }
     }
 
-    /// Makes room for the digits of these places.
+    /// Makes room for the digits at the places `first..end`.
     fn cover(&mut self, first: usize, end: usize) {
         if self.digits.is_empty() {
             self.first = first;
@@ -78,7 +82,7 @@ impl ExactSum {
         }
     }
 
-    /// Moves carries up: all digits but the last are 0..2^32 then; the last carries the sign.
+    /// Moves carries up. After that, every digit except the last is in 0..2^32; the last digit holds the sign.
     fn carry(&mut self) {
         let mut carry = 0;
         for digit in &mut self.digits {
@@ -87,7 +91,7 @@ impl ExactSum {
             carry = sum >> DIGIT_BITS;
         }
         match self.digits.last_mut() {
-            // A negative sum ends so each time; the digits would grow otherwise.
+            // Restores a last digit of -1. A pushed carry would add a digit at every call.
             Some(last) if carry == -1 && *last == DIGIT_MASK => *last = -1,
             _ if carry != 0 => self.digits.push(carry),
             _ => {}
@@ -95,7 +99,8 @@ impl ExactSum {
         self.additions = 1;
     }
 
-    /// The sign, and the digits of the magnitude, with the place of the first; none of them is 0 at either end.
+    /// Returns whether the sum is negative, the place of the first digit, and the digits of the magnitude. The first
+    /// and the last digit are not 0.
     fn magnitude(&self) -> (bool, usize, Vec<u32>) {
         let mut sum = self.clone();
         sum.carry();
@@ -113,13 +118,13 @@ impl ExactSum {
         (is_negative, sum.first + zeros, digits)
     }
 
-    /// The sum, rounded once, to the nearest f64 and of two as near ones to the even one; beyond the greatest finite f64
-    /// that one, with its sign. The same as Python's `math.fsum` where that does not overflow.
+    /// Returns the sum, rounded once to the nearest f64, ties to even. A sum beyond the greatest finite f64 becomes
+    /// that f64, with its sign. The result equals Python's `math.fsum` unless `math.fsum` overflows.
     pub fn to_f64(&self) -> f64 {
         let (is_negative, first, digits) = self.magnitude();
         let Some(last) = digits.last() else { return 0.0 };
         let bit_count = digits.len() * DIGIT_BITS - last.leading_zeros() as usize;
-        // Of the digits alone; with the place of the first, of the sum.
+        // `bit_count` is the length of the digits alone. `place + bit_count` is the length of the sum.
         let place = first * DIGIT_BITS;
         let dropped = (place + bit_count).saturating_sub(MANTISSA_BITS).saturating_sub(place);
         let kept = bits_from(&digits, dropped);
@@ -127,7 +132,7 @@ impl ExactSum {
         let has_more = half && (0..dropped - 1).any(|bit| digits[bit / DIGIT_BITS] >> (bit % DIGIT_BITS) & 1 == 1);
         let mut mantissa = kept + u64::from(half && (has_more || kept & 1 == 1));
         let mut place = place + dropped;
-        // Fewer bits than a mantissa, but not at the least place: moved up to fill it.
+        // Shifts a short mantissa up until it is full or at the least place.
         if mantissa != 0 && mantissa < IMPLICIT_BIT {
             let shift = place.min(mantissa.leading_zeros() as usize - (64 - MANTISSA_BITS));
             mantissa <<= shift;
@@ -137,7 +142,7 @@ impl ExactSum {
             mantissa >>= 1;
             place += 1;
         }
-        // A mantissa without the implicit bit is subnormal: its exponent is 0, which the sum below gives by itself.
+        // A mantissa without the implicit bit is subnormal. Its `place` is 0, so the exponent below becomes 0.
         let exponent = place as u64 + u64::from(mantissa >= IMPLICIT_BIT);
         let magnitude = if exponent >= INFINITE_EXPONENT as u64 {
             f64::MAX
@@ -147,13 +152,13 @@ impl ExactSum {
         if is_negative { -magnitude } else { magnitude }
     }
 
-    /// The sum, divided by a count: also where the sum is beyond the greatest finite f64, and the mean is not.
+    /// Returns the sum divided by `count`, even if the sum is beyond the greatest finite f64 and the mean is not.
     pub fn mean(&self, count: u64) -> f64 {
         let sum = self.to_f64();
         if sum.abs() < f64::MAX {
             return sum / count as f64;
         }
-        // The sum in units of 2^64: two digits less.
+        // Divides the sum by 2^64: digits move down two places, and the digits of the two lowest places are dropped.
         let mut scaled = self.clone();
         scaled.carry();
         let dropped = 2_usize.saturating_sub(scaled.first).min(scaled.digits.len());
@@ -162,8 +167,9 @@ impl ExactSum {
         (scaled.to_f64() / count as f64 * 2.0_f64.powi(64)).clamp(-f64::MAX, f64::MAX)
     }
 
-    /// The canonical bytes: equal sums have equal bytes. None for zero; else the sum is M * 2^(E - 1074) with M odd: two
-    /// bytes with 2 E + 1 where it is negative, little-endian, then the bytes of the magnitude of M, likewise.
+    /// Returns the canonical bytes: equal sums have equal bytes. Zero has no bytes. Any other sum is M * 2^(E - 1074)
+    /// with M odd. Two bytes hold 2 E, plus 1 if the sum is negative. Then come the bytes of the magnitude of M. Both
+    /// numbers are little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (is_negative, first, digits) = self.magnitude();
         let Some(lowest) = digits.first() else { return Vec::new() };
@@ -180,7 +186,7 @@ impl ExactSum {
         bytes
     }
 
-    /// Reads canonical bytes; none where they are something else.
+    /// Reads canonical bytes. Returns `None` if the bytes are not canonical.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return Some(Self::default());
@@ -230,7 +236,7 @@ impl PartialEq for ExactSum {
     }
 }
 
-/// 64 bits from one on, of digits least first.
+/// Returns 64 bits of the digits, from bit `bit` upwards. The digits are least first.
 fn bits_from(digits: &[u32], bit: usize) -> u64 {
     let digit = |at: usize| u128::from(digits.get(at).copied().unwrap_or_default());
     let at = bit / DIGIT_BITS;
@@ -238,7 +244,7 @@ fn bits_from(digits: &[u32], bit: usize) -> u64 {
     (window >> (bit % DIGIT_BITS)) as u64
 }
 
-/// What the sums are held against, here as in the tests of the tables.
+/// The reference sums, for the tests here and for the tests of the tables.
 #[cfg(test)]
 #[path = "../../tests/support/plain_sum.rs"]
 mod plain_sum;
@@ -263,7 +269,7 @@ mod tests {
             (&[0.1; 10], 1.0),
             (&[1e300, 1e-300, -1e300], 1e-300),
             (&[1e16, 1.0, -1e16], 1.0),
-            // Halfway between two: the even one, unless something beyond speaks for the other.
+            // Halfway between two floats, the even one wins, unless lower bits decide for the other.
             (&[9_007_199_254_740_992.0, 1.0], 9_007_199_254_740_992.0),
             (&[9_007_199_254_740_994.0, 1.0], 9_007_199_254_740_996.0),
             (&[9_007_199_254_740_992.0, 1.0, 1e-300], 9_007_199_254_740_994.0),
@@ -314,7 +320,7 @@ mod tests {
             prop_assert_eq!(sum(&values).to_f64().to_bits(), plain_sum(&values).to_bits());
         }
 
-        /// Whatever the order and the partition, and through the bytes; and what is taken out leaves no trace.
+        /// Order, partition and the stored form do not change a sum. A subtracted value leaves no trace.
         #[test]
         fn order_partition_and_history_cannot_be_seen(values in values(), others in values(), cut in any::<prop::sample::Index>()) {
             let whole = sum(&values);

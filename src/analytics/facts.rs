@@ -1,4 +1,4 @@
-//! The rules: what stored messages say of which keys of which groups.
+//! The rules: they turn stored messages into facts for the keys of each group.
 
 use super::dashboard::{SeriesFacts, SessionHours};
 use super::funnel::FunnelFacts;
@@ -9,36 +9,37 @@ use super::{
 };
 use crate::model::{AnalyticsEvent, Timestamp};
 
-/// What the stored messages of a transaction say: of time, and of the keys of every group.
+/// The facts of a transaction's stored messages: the watermark, and facts for the keys of every group.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// The greatest min(timestamp, recv): what they say of T, the watermark. A clock that runs ahead does not move it
-    /// past the server's time.
+    /// The greatest min(timestamp, recv) of the messages, for the watermark T. The minimum keeps T from passing the
+    /// server's time if a sender's clock runs ahead.
     pub watermark: Option<Timestamp>,
-    /// Of metrics in hours; the longer periods come of these.
+    /// Rollups of metrics by hour. Longer periods are made from the hours.
     pub rollups: ByKey<Rollups>,
-    /// Of sessions that were named, by session id.
+    /// Named sessions, by session id.
     pub sessions: ByKey<Sessions>,
-    /// Of sessions that were not, by whose they are.
+    /// Sessions of events that name no session, by actor.
     pub unnamed_sessions: UnnamedSessions,
-    /// Of users on days.
+    /// Activity, by user and day.
     pub activity: ByKey<Activity>,
-    /// Of features on days.
+    /// Usages, by feature and day.
     pub features: ByKey<Features>,
-    /// Of anonymous ids, by which user they belong to.
+    /// Links to users, by anonymous id.
     pub links: ByKey<Links>,
-    /// Of actors in funnels.
+    /// Hits of actors in funnels.
     pub funnels: FunnelFacts,
-    /// Of names of events on days.
+    /// Event counts, by day and name.
     pub event_counts: EventCounts,
-    /// Of what widgets count, in hours; what sessions and episodes say comes when they are applied.
+    /// Series that widgets count, by hour. Facts from sessions and episodes follow when sessions and funnels are
+    /// applied.
     pub series: SeriesFacts,
-    /// Of sessions in hours.
+    /// Sessions that were added, changed or removed, by hour.
     pub session_hours: SessionHours,
 }
 
 impl Facts {
-    /// Adds what messages say, each with when the server received it.
+    /// Adds the facts of messages. Each message comes with the time at which the server received it.
     pub fn add<'a>(&mut self, rules: &Rules, messages: impl IntoIterator<Item = (Stored<'a>, Timestamp)>) {
         let mut contexts = Contexts::default();
         for (message, recv) in messages {
@@ -60,7 +61,8 @@ impl Facts {
         }
     }
 
-    /// How many keys they speak of: what they take in memory.
+    /// Returns the number of keys with facts, as a measure of memory use. Each unnamed session and each new funnel
+    /// hit counts as a key. Series, session hours and event counts are not counted.
     pub fn keys(&self) -> usize {
         let sessions = self.sessions.len() + self.unnamed_sessions.len();
         sessions
@@ -93,7 +95,7 @@ impl Facts {
         self.funnels.add_event(&rules.funnels, &mut parsed);
     }
 
-    /// What a session that changed, came, went, or got another id says to other groups.
+    /// Adds the facts for other groups after a session appeared, changed, disappeared or got another id.
     pub fn session_changed(&mut self, before: Option<(&str, &Session)>, after: Option<(&str, &Session)>) {
         self.activity.move_session(before, after);
         self.session_hours.move_session(before.map(|(_, session)| session), after.map(|(_, session)| session));
@@ -124,7 +126,7 @@ mod tests {
         Rules { session_timeout_ms: TIMEOUT_MS, features, funnels: Funnels::default(), dashboards }
     }
 
-    /// An event, a metric or a session message, of few users, at few times.
+    /// Returns the facts of an event, a metric or a session message. Users and times are few, so keys repeat.
     fn facts_of(number: usize, says: u8, user: u8, step: i64) -> Facts {
         let at = Timestamp::from_millis(step * TIMEOUT_MS / 2);
         let id = format!("{:03}", (number * 7919) % 1000);
@@ -164,7 +166,7 @@ mod tests {
         }
     }
 
-    /// What the facts are as states: equal states have equal bytes.
+    /// Returns the facts as bytes of states. Equal states have equal bytes.
     fn states(facts: Facts) -> Vec<Vec<u8>> {
         let Facts { watermark, rollups, sessions, unnamed_sessions, activity, features, links, .. } = facts;
         let (mut series, event_counts) = (facts.series, facts.event_counts);
@@ -193,7 +195,7 @@ mod tests {
 
         #![proptest_config(crate::property_config())]
 
-        /// L5: any split of messages into partitions merges to the whole, in any order.
+        /// L5: for any split of messages into partitions, the parts merge to the whole, in any order.
         #[test]
         fn partitions_merge_to_the_whole(
             messages in prop::collection::vec((0..6_u8, 0..3_u8, 0..12_i64, 0..4_usize), 1..40),

@@ -1,4 +1,4 @@
-//! Features: how often one was used on one UTC day, by how many, how long and how well (`SEMANTICS` section 5).
+//! Features: usages, users, mean duration and success rate of a feature on one UTC day (`SEMANTICS` section 5).
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,21 @@ use super::{ByKey, ExactSum, Group, Merge, State, period};
 use crate::model::{AnalyticsEvent, FeatureUsage, JsonObject, natural_id};
 
 const MAX_NAME_CHARS: usize = 128;
-/// The event type that is a usage by default.
+/// By default, every event of this type is a usage.
 const FEATURE_TYPE: &str = "feature";
-/// The property that names a feature by default.
+/// By default, this property names a feature.
 const FEATURE_PROPERTY: &str = "feature";
-/// Canonical JSON holds this text wherever an object has that property.
+/// Canonical JSON contains this text if an object in it has [`FEATURE_PROPERTY`]. Without this text, the
+/// defaults need not parse the properties.
 const FEATURE_PROPERTY_KEY: &str = "\"feature\":";
 
-/// Whether a text may name a feature: 1 to 128 characters, none of them a control character, not blank.
+/// Returns whether a text may name a feature: 1 to 128 characters, no control characters, not blank.
 pub fn is_feature_name(name: &str) -> bool {
     let is_short = name.chars().nth(MAX_NAME_CHARS).is_none();
     is_short && !name.trim().is_empty() && !name.chars().any(char::is_control)
 }
 
-/// Which events are usages of which features.
+/// The rules that decide which events are usages of which features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FeatureRules {
     /// `features_defaults`: events of type `feature`, and events with a text `properties.feature`.
@@ -33,28 +34,28 @@ pub struct FeatureRules {
     pub rules: Vec<FeatureRule>,
 }
 
-/// Which events are usages of a feature.
+/// A rule: the events that match are usages of a feature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FeatureRule {
-    /// Which feature.
+    /// The feature that the events are usages of.
     pub feature: FeatureName,
-    /// Of these types; none: of any.
+    /// The event types that match. An empty list matches any type.
     pub event_types: Vec<String>,
-    /// Of these names; none: of any.
+    /// The event names that match. An empty list matches any name.
     pub event_names: Vec<String>,
 }
 
 /// How a rule names a feature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum FeatureName {
-    /// So.
+    /// The rule names the feature literally.
     Literal(String),
-    /// By the text at this path in the event's properties.
+    /// The text at this path in the event's properties names the feature.
     Property(Vec<String>),
 }
 
 impl FeatureRules {
-    /// The features that an event is a usage of, each once.
+    /// Returns the features that an event is a usage of, each once.
     pub fn names(&self, parsed: &mut ParsedEvent<'_>) -> BTreeSet<String> {
         let event = parsed.event;
         let mut names = BTreeSet::new();
@@ -85,12 +86,12 @@ impl FeatureRule {
     }
 }
 
-/// Whether a usage says that it succeeded.
+/// Returns whether a usage succeeded. `None` if the properties do not say.
 pub fn success(properties: &Map<String, Value>) -> Option<bool> {
     properties.get("success").and_then(Value::as_bool)
 }
 
-/// The text at a path in an event's properties.
+/// Returns the text at a path in an event's properties. `None` if there is no text.
 fn text<'p>(parsed: &'p mut ParsedEvent<'_>, path: &[impl AsRef<str>]) -> Option<&'p str> {
     let (first, rest) = path.split_first()?;
     let value = parsed.properties().get(first.as_ref());
@@ -111,21 +112,21 @@ pub struct FeatureDay {
 }
 
 impl FeatureDay {
-    /// The row's id: UUIDv5 over the key.
+    /// Returns the id of the row: UUIDv5 over the key.
     pub fn id(&self) -> String {
         natural_id::of(&format!("feature_usage|{}|{}", self.date, self.feature_name))
     }
 }
 
-/// What messages say of a feature's day.
+/// The facts of a feature's day.
 #[derive(Debug, Clone, Default)]
 pub struct FeatureFact {
     usage: Usage,
-    /// Who used it. The store leaves those that are not known of that day yet.
+    /// Users of the feature. The store removes users that are already known for that day.
     pub users: BTreeSet<String>,
 }
 
-/// All that is known of a feature's day, beside the rows of its users.
+/// All that is known of a feature's day, except the rows of its users.
 #[derive(Debug, Clone, Default)]
 pub struct FeatureState {
     usage: Usage,
@@ -136,7 +137,7 @@ pub struct FeatureState {
 struct Usage {
     count: u64,
     durations_ms: ExactSum,
-    /// Usages with a duration.
+    /// Number of usages with a duration.
     timed: u64,
     successes: u64,
     failures: u64,
@@ -178,7 +179,7 @@ impl Merge for FeatureFact {
 }
 
 impl FeatureState {
-    /// The row that shows it.
+    /// Returns the row of `feature_usage`.
     pub fn row(&self, key: &FeatureDay) -> FeatureUsage {
         let Usage { count, durations_ms, timed, successes, failures } = &self.usage;
         let told = successes + failures;
@@ -208,7 +209,7 @@ impl Group for Features {
 }
 
 impl ByKey<Features> {
-    /// Adds what an event says of the features that it is a usage of.
+    /// Adds one usage by the event to each feature in `features`.
     pub fn add_usages(&mut self, features: BTreeSet<String>, parsed: &mut ParsedEvent<'_>) {
         let event = parsed.event;
         let fact =

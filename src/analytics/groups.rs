@@ -1,4 +1,5 @@
-//! The groups of derived tables: their order, what each depends on, and the fingerprint of the rules that make its rows.
+//! The groups of derived tables: their order, their dependencies, and the fingerprints of the rules that make their
+//! rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,8 @@ use super::dashboard::{Dashboards, Series, Tally};
 use super::funnel::{Scope, Segment};
 use super::{ActivityState, FeatureState, Link, Rollup, Rules, Session, State, USER_AGENT_READER};
 
-/// A group of derived tables. In the order in which one speaks to another.
+/// A group of derived tables. The variants are in the order in which groups are applied: a group gives facts only to
+/// later groups.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GroupName {
     /// Metrics by name, tags and period.
@@ -15,22 +17,22 @@ pub enum GroupName {
     Features,
     /// Which user an anonymous id belongs to.
     Links,
-    /// Sessions, and T, the watermark, which closes them.
+    /// Sessions, and the watermark T, which closes sessions.
     Sessions,
-    /// What users did, by day.
+    /// Activity of users by day.
     Activity,
     /// Events by name and day.
     EventCounts,
-    /// Each is a group of its own, by its name.
+    /// One funnel, by its name. Each funnel is a group of its own.
     Funnel(String),
-    /// What widgets count; each is a group of its own, by its name.
+    /// One series that widgets count, by its name. Each series is a group of its own.
     Series(String),
 }
 
 /// A set of groups.
 pub type GroupSet = BTreeSet<GroupName>;
 
-/// Count up with every change of a group's rules that its state's version does not tell.
+/// Increase a group's number with every change of its rules that does not change the version of its state.
 const ROLLUP_RULES: u32 = 1;
 const FEATURE_RULES: u32 = 1;
 const SESSION_RULES: u32 = 2;
@@ -40,13 +42,13 @@ const FUNNEL_RULES: u32 = 1;
 const EVENT_COUNT_RULES: u32 = 1;
 const SERIES_RULES: u32 = 1;
 
-/// What the name of a funnel's group begins with.
+/// Prefix of the name of a funnel's group.
 pub const FUNNEL_PREFIX: &str = "funnel ";
-/// What the name of a series' group begins with.
+/// Prefix of the name of a series' group.
 pub const SERIES_PREFIX: &str = "series ";
 
 impl GroupName {
-    /// All groups, in their order.
+    /// Returns all groups of these rules, in their order.
     pub fn all(rules: &Rules) -> Vec<Self> {
         let fixed = [
             GroupName::Rollups,
@@ -61,7 +63,7 @@ impl GroupName {
         fixed.into_iter().chain(funnels).chain(series).collect()
     }
 
-    /// As the database and commands name it.
+    /// Returns the name that the database and the commands use.
     pub fn name(&self) -> String {
         match self {
             GroupName::Funnel(name) => format!("{FUNNEL_PREFIX}{name}"),
@@ -70,7 +72,7 @@ impl GroupName {
         }
     }
 
-    /// What it is of: a word for all funnels, and for all series.
+    /// Returns the kind of the group. All funnels share one word, and all series share another.
     pub const fn kind(&self) -> &'static str {
         match self {
             GroupName::Rollups => "rollups",
@@ -84,7 +86,7 @@ impl GroupName {
         }
     }
 
-    /// Those that people mean by a word, or all where they say none.
+    /// Returns the groups that a command's words mean, or all groups if there are no words.
     pub fn meant_by(rules: &Rules, words: &[String]) -> GroupSet {
         let is_meant = |group: &Self| {
             let word = match group {
@@ -97,7 +99,8 @@ impl GroupName {
         Self::all(rules).into_iter().filter(is_meant).collect()
     }
 
-    /// The groups that it is frozen with: those that it listens to, and what keeps T.
+    /// Returns the groups that freeze this group when they are frozen: the groups that this group listens to and, for
+    /// a series, the group that keeps T.
     fn depends_on(&self, rules: &Rules) -> Vec<GroupName> {
         let mut groups = self.listens_to(rules);
         if matches!(self, GroupName::Series(_)) {
@@ -106,7 +109,7 @@ impl GroupName {
         groups
     }
 
-    /// The groups whose changes it is told of.
+    /// Returns the groups whose changes give facts to this group.
     fn listens_to(&self, rules: &Rules) -> Vec<GroupName> {
         match self {
             GroupName::Activity => vec![GroupName::Sessions],
@@ -127,7 +130,8 @@ impl GroupName {
         }
     }
 
-    /// What its rows depend on beside the raw rows, and beside the groups that it listens to.
+    /// Returns the fingerprint: all that the rows depend on, except the raw rows and the groups that this group
+    /// listens to.
     pub fn fingerprint(&self, rules: &Rules) -> String {
         match self {
             GroupName::Rollups => format!("rules={ROLLUP_RULES} state={}", Rollup::VERSION),
@@ -163,7 +167,7 @@ impl GroupName {
     }
 }
 
-/// With all groups that depend on these.
+/// Adds all groups that depend on these groups, directly or through others.
 pub fn with_dependents(rules: &Rules, mut groups: GroupSet) -> GroupSet {
     for group in GroupName::all(rules) {
         if group.depends_on(rules).iter().any(|other| groups.contains(other)) {
@@ -173,7 +177,7 @@ pub fn with_dependents(rules: &Rules, mut groups: GroupSet) -> GroupSet {
     groups
 }
 
-/// With all groups that these depend on.
+/// Adds all groups that these groups listen to, directly or through others.
 pub fn with_sources(rules: &Rules, mut groups: GroupSet) -> GroupSet {
     for group in GroupName::all(rules).into_iter().rev() {
         if groups.contains(&group) {
@@ -183,7 +187,7 @@ pub fn with_sources(rules: &Rules, mut groups: GroupSet) -> GroupSet {
     groups
 }
 
-/// The series, by their places, of groups that are among these.
+/// Returns the places of the series whose groups are in `groups`.
 pub fn current_series(dashboards: &Dashboards, groups: &GroupSet) -> BTreeSet<usize> {
     let of_group = groups.iter().filter_map(|group| match group {
         GroupName::Series(name) => dashboards.place_by_name(name),
@@ -192,7 +196,7 @@ pub fn current_series(dashboards: &Dashboards, groups: &GroupSet) -> BTreeSet<us
     of_group.collect()
 }
 
-/// The groups that rules have, each with its fingerprint.
+/// Returns the names of all groups of these rules, each with the group's fingerprint.
 pub fn fingerprints(rules: &Rules) -> BTreeMap<String, String> {
     GroupName::all(rules).iter().map(|group| (group.name(), group.fingerprint(rules))).collect()
 }

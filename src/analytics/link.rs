@@ -1,4 +1,4 @@
-//! Links: which user an anonymous id belongs to, that of the first event that carries both. Users are never linked with
+//! Links: an anonymous id belongs to the user of the first event that carries both. Users are never linked with
 //! users.
 
 use serde::{Deserialize, Serialize};
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::{ByKey, Change, Facts, Group, Merge, State};
 use crate::model::AnalyticsEvent;
 
-/// The group of links. Key: the anonymous id.
+/// The group of links. The key is the anonymous id.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Links;
 
-/// The first event that names a user beside an anonymous id. In their order, by time and then id.
+/// The first event that carries both a user and the anonymous id. Links are in the order of time, then of event id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Link {
     timestamp_ms: i64,
@@ -19,14 +19,14 @@ pub struct Link {
     pub user_id: String,
 }
 
-/// An anonymous id whose user is another now.
+/// An anonymous id whose user changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Linked {
     /// The anonymous id.
     pub anonymous_id: String,
-    /// Its user before; none where it had none.
+    /// The user before. `None` if the id had no user.
     pub before: Option<String>,
-    /// Its user now.
+    /// The user now.
     pub after: String,
 }
 
@@ -57,7 +57,7 @@ impl Group for Links {
 }
 
 impl ByKey<Links> {
-    /// Adds what an event says.
+    /// Adds the link of an event that carries both an anonymous id and a user.
     pub fn add_event(&mut self, event: &AnalyticsEvent) {
         if let (Some(anonymous_id), Some(user_id)) = (&event.anonymous_id, &event.user_id) {
             let timestamp_ms = event.timestamp.as_millis();

@@ -1,25 +1,27 @@
-//! What messages add up to: the rules of the derived tables. Pure: no SQL, no clock, no IO.
+//! The rules of the derived tables: they turn messages into states. This module is pure: no SQL, no clock, no IO.
 //!
 //! # How derived state changes
-//! In one way only, whatever the table:
+//! The derived state of every table changes in the same way:
 //! ```text
-//! stored message -> Facts::add       the rules: what it says of which keys of which groups
+//! stored message -> Facts::add       the rules: facts for the keys of each group
 //! facts of a transaction             combined by key while they are added (Merge)
-//! states         <- store.load       what was known of those keys
+//! states         <- store.load       the stored states of those keys
 //! apply(states, facts)               new states, and facts for other groups
 //! changes        -> store.put_many   the states as bytes with a version, and the public rows that show them
 //! ```
-//! A [`Group`] is a set of derived tables with one state for each key. Combination is associative and commutative, so
-//! neither the order of messages nor their split into batches or partitions can be seen in a state: that is the law of
-//! `SEMANTICS` section 0, and `tests/laws` holds every group to it.
+//! A [`Group`] is a set of derived tables with one state for each key. Combination is associative and commutative. So
+//! a state depends neither on the order of messages nor on their split into batches or partitions. This is the law of
+//! `SEMANTICS` section 0, and `tests/laws` checks the law for every group.
 //!
 //! # To add a group
-//! 1. A module here with its fact and state, their [`Merge`] and [`State`], and an empty type that is the [`Group`].
-//! 2. A field in [`Facts`], and in `facts` the rule that fills it.
-//! 3. A line for it in `groups`: its name, what it depends on, its fingerprint.
-//! 4. A module in `store::sqlite::derived` that loads and puts its states, and a line in `store::sqlite::derived::apply`.
+//! 1. Write a module here: the fact and the state, their [`Merge`] and [`State`], and an empty type that is the
+//!    [`Group`].
+//! 2. Add a field to [`Facts`], and to `facts` the rule that fills the field.
+//! 3. Add the group to `groups`: its name, its dependencies and its fingerprint.
+//! 4. Write a module in `store::sqlite::derived` that loads and puts the states. Add a line for the module to
+//!    `store::sqlite::derived::apply`.
 //!
-//! No group reads another group's tables: what one learns of another comes as facts ([`Group::onward`]).
+//! No group reads the tables of another group. A group learns about other groups only from facts ([`Group::onward`]).
 
 mod activity;
 pub mod dashboard;
@@ -61,35 +63,36 @@ pub use link::{Link, Linked, Links};
 pub use rollup::{Rollup, RollupKey, Rollups};
 pub use session::{Actor, Placed, Session, Sessions, USER_AGENT_READER, UnnamedSessions, candidate_ids, place, reach};
 
-/// What the rules depend on beside the messages. Part of what `F(A, config)` is a function of.
+/// The inputs of the rules, except the messages. They are part of the inputs of `F(A, config)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
-    /// `limits.session_timeout`, milliseconds: a session that is silent for longer is closed, and so long may a gap be
-    /// within a session that nobody named.
+    /// `limits.session_timeout`, in milliseconds. A session that is silent for longer is closed. In an unnamed
+    /// session, no gap between events is longer.
     pub session_timeout_ms: i64,
     /// Which events are usages of features.
     pub features: FeatureRules,
     /// Which events are steps of funnels.
     pub funnels: Funnels,
-    /// What widgets show.
+    /// The widgets, and the series that they count.
     pub dashboards: Dashboards,
 }
 
 impl Rules {
-    /// Sessions whose last activity lies before this are closed, at the watermark `t`.
+    /// Returns the bound at the watermark `t`: a session is closed if its last activity lies before the bound.
     pub fn closed_before(&self, t: Timestamp) -> Timestamp {
         Timestamp::from_millis(t.as_millis() - self.session_timeout_ms)
     }
 }
 
-/// Combination of what is known of one key: associative and commutative. The unit is to know nothing, an absent value.
+/// Combines knowledge of one key. Combination is associative and commutative. Its unit is an absent value: nothing is
+/// known.
 pub trait Merge {
-    /// Takes in what the other knows.
+    /// Adds the knowledge of `other`.
     fn merge(&mut self, other: Self);
 }
 
-/// What [`Group::apply`] is where a fact is a small state, that of its messages alone, and the state before is needed
-/// still.
+/// Implements [`Group::apply`] for groups whose fact is a small state, made from the fact's messages alone. Does not
+/// change `before`, because the caller still needs the state before.
 fn merged<S: Merge + Clone>(before: Option<&S>, fact: S) -> S {
     let mut after = fact;
     if let Some(before) = before {
@@ -98,18 +101,18 @@ fn merged<S: Merge + Clone>(before: Option<&S>, fact: S) -> S {
     after
 }
 
-/// What is stored for a key. Equal states have equal bytes.
+/// The state that is stored for a key. Equal states have equal bytes.
 pub trait State: Sized {
     /// The first byte of the encoding.
     const VERSION: u8;
 
-    /// Adds the state to the bytes, which hold the version so far.
+    /// Appends the state to `bytes`, which already hold the version.
     fn encode(&self, bytes: Vec<u8>) -> Vec<u8>;
 
-    /// Reads what [`State::encode`] wrote; none where the bytes are something else.
+    /// Reads bytes that [`State::encode`] wrote, without the version. Returns `None` for any other bytes.
     fn decode(bytes: &[u8]) -> Option<Self>;
 
-    /// Version and bytes, as the store keeps them.
+    /// Returns the version and the encoded state, as the store keeps them.
     fn to_bytes(&self) -> Vec<u8> {
         self.encode(vec![Self::VERSION])
     }
@@ -117,7 +120,7 @@ pub trait State: Sized {
     /// Reads a stored state.
     ///
     /// # Errors
-    /// Where the bytes are no state of this version.
+    /// Fails if the bytes are not a state of version [`State::VERSION`].
     fn from_bytes(bytes: &[u8]) -> Result<Self, StateError> {
         let error = || StateError { size_bytes: bytes.len(), expected: Self::VERSION };
         let (version, rest) = bytes.split_first().ok_or_else(error)?;
@@ -125,9 +128,9 @@ pub trait State: Sized {
     }
 }
 
-/// Stored bytes that are no state.
+/// Stored bytes that are not a state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("its {size_bytes} bytes are no state of version {expected}")]
+#[error("the {size_bytes} stored bytes are not a state of version {expected}")]
 pub struct StateError {
     size_bytes: usize,
     expected: u8,
@@ -135,31 +138,31 @@ pub struct StateError {
 
 /// A set of derived tables that keeps one state for each key.
 pub trait Group {
-    /// What addresses a state.
+    /// Identifies a state.
     type Key: Ord + Hash;
-    /// What messages say of a key: deltas and set operations.
+    /// The facts that messages give to a key: deltas and set operations.
     type Fact: Merge;
-    /// What is known of a key.
+    /// The knowledge of a key that is stored between batches.
     type State: State;
 
-    /// The state before, if there was one, with the fact: the state after. What nobody asks of the state before any
-    /// more may be taken out of it.
+    /// Returns the state after: the state before, if there was one, combined with the fact. May move parts out of
+    /// `before` that nobody reads afterwards.
     fn apply(before: Option<&mut Self::State>, fact: Self::Fact) -> Self::State;
 
-    /// What a changed state says to other groups.
+    /// Adds the facts that a changed state gives to other groups. The default adds none.
     fn onward(_key: &Self::Key, _change: &Change<Self>, _facts: &mut Facts) {}
 }
 
 /// A state before and after a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change<G: Group + ?Sized> {
-    /// None where the key is new.
+    /// The state before. `None` if the key is new.
     pub before: Option<G::State>,
     /// The state now.
     pub after: G::State,
 }
 
-/// The value of a key that is borrowed until it is known to be new.
+/// Returns the value of a key. Inserts `first()` if the key is new; only then `owned` makes an owned key.
 fn entry_of<'m, K, V, Q>(
     map: &'m mut HashMap<K, V>,
     key: &Q,
@@ -176,7 +179,7 @@ where
     }
 }
 
-/// Facts of one group by key, combined.
+/// The facts of one group, combined by key.
 #[derive(Debug)]
 pub struct ByKey<G: Group>(HashMap<G::Key, G::Fact>);
 
@@ -187,7 +190,7 @@ impl<G: Group> Default for ByKey<G> {
 }
 
 impl<G: Group> ByKey<G> {
-    /// Adds what a message says of a key.
+    /// Adds a fact to a key.
     pub fn add(&mut self, key: G::Key, fact: G::Fact) {
         match self.0.entry(key) {
             Entry::Vacant(entry) => {
@@ -197,8 +200,8 @@ impl<G: Group> ByKey<G> {
         }
     }
 
-    /// What is said of a key so far, to be added to; at first what `first` gives. Most keys are spoken of more than
-    /// once, so one is borrowed until it is known to be new.
+    /// Returns the fact of a key so far, to be extended. A new key begins with `first()`. Takes a borrowed key,
+    /// because most keys occur more than once; only a new key is made owned.
     fn of<Q>(&mut self, key: &Q, owned: impl FnOnce(&Q) -> G::Key, first: impl FnOnce() -> G::Fact) -> &mut G::Fact
     where
         Q: Hash + Equivalent<G::Key> + ?Sized,
@@ -206,31 +209,31 @@ impl<G: Group> ByKey<G> {
         entry_of(&mut self.0, key, owned, first)
     }
 
-    /// What is said of which keys, in their order: so they are looked up, and so the writes come.
+    /// Returns the keys and facts in the order of the keys. Lookups and writes follow this order.
     pub fn into_sorted(self) -> Vec<(G::Key, G::Fact)> {
         let mut facts: Vec<_> = self.0.into_iter().collect();
         facts.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         facts
     }
 
-    /// What is said of which keys, in no order.
+    /// Returns the keys and facts, in no order.
     fn iter(&self) -> impl Iterator<Item = (&G::Key, &G::Fact)> {
         self.0.iter()
     }
 
-    /// Of how many keys something is said.
+    /// Returns the number of keys that have facts.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing is said.
+    /// Returns whether no key has facts.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Applies facts to the states that they address, given in the same order. What that says to other groups goes to
-/// `onward`.
+/// Applies facts to the states of their keys, and returns the changes. `states` must be in the order of `facts`.
+/// Facts for other groups are added to `onward`.
 pub fn apply<G: Group>(
     states: impl IntoIterator<Item = Option<G::State>>,
     facts: Vec<(G::Key, G::Fact)>,
@@ -248,7 +251,7 @@ pub fn apply<G: Group>(
     changes
 }
 
-/// A message that became a row. Duplicates and rejections say nothing.
+/// A message that became a row. Duplicates and rejected messages give no facts.
 #[derive(Debug, Clone, Copy)]
 pub enum Stored<'a> {
     /// An event.

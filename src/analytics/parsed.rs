@@ -1,10 +1,10 @@
-//! An event whose properties and context are parsed where somebody asks, and then once.
+//! An event whose properties and context are parsed only on demand, and at most once.
 
 use serde_json::{Map, Value};
 
 use crate::model::{AnalyticsEvent, JsonObject};
 
-/// An event, and what of it is parsed.
+/// An event, and the parts of it that are already parsed.
 #[derive(Debug)]
 pub struct ParsedEvent<'a> {
     /// The event.
@@ -14,17 +14,17 @@ pub struct ParsedEvent<'a> {
 }
 
 impl<'a> ParsedEvent<'a> {
-    /// An event of which nothing is parsed yet.
+    /// Wraps an event. Nothing is parsed yet.
     pub fn of(event: &'a AnalyticsEvent) -> Self {
         Self { event, properties: None, context: None }
     }
 
-    /// Its properties; empty where it has none.
+    /// Returns the properties of the event. Empty if the event has no properties.
     pub fn properties(&mut self) -> &Map<String, Value> {
         self.properties.get_or_insert_with(|| parse(&self.event.properties))
     }
 
-    /// Its context, likewise.
+    /// Returns the context of the event. Empty if the event has no context.
     pub fn context(&mut self) -> &Map<String, Value> {
         self.context.get_or_insert_with(|| parse(&self.event.context))
     }
@@ -34,7 +34,7 @@ fn parse(object: &Option<JsonObject>) -> Map<String, Value> {
     object.as_ref().map(JsonObject::to_map).unwrap_or_default()
 }
 
-/// Whether an event is of one of these types and has one of these names; an empty list takes any.
+/// Returns whether an event has one of these types and one of these names. An empty list matches any.
 pub fn is_asked_for(event_types: &[String], event_names: &[String], event: &AnalyticsEvent) -> bool {
     let is_one_of = |allowed: &[String], given: &String| allowed.is_empty() || allowed.contains(given);
     is_one_of(event_types, &event.event_type) && is_one_of(event_names, &event.event_name)

@@ -1,4 +1,4 @@
-//! Periods of rollups, in UTC. Floors, so that times before 1970 fall into their period too.
+//! Periods of rollups, in UTC. Divisions round down, so that times before 1970 also fall into their period.
 
 use chrono::{Datelike, NaiveDate};
 
@@ -9,7 +9,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// 1970-01-01 was a Thursday, three days after its ISO week began.
 const EPOCH_DAYS_AFTER_MONDAY: i64 = 3;
 
-/// When the period of a moment begins.
+/// Returns the start of the period that contains a moment.
 pub fn start(period: PeriodType, timestamp: Timestamp) -> Timestamp {
     let ms = timestamp.as_millis();
     let day = ms.div_euclid(DAY_MS);
@@ -22,15 +22,15 @@ pub fn start(period: PeriodType, timestamp: Timestamp) -> Timestamp {
     Timestamp::from_millis(start_ms)
 }
 
-/// When the period before that of a moment begins.
+/// Returns the start of the period before the period that contains a moment.
 pub fn before(period: PeriodType, timestamp: Timestamp) -> Timestamp {
     start(period, Timestamp::from_millis(start(period, timestamp).as_millis() - 1))
 }
 
-/// The day of a moment.
+/// Returns the UTC day of a moment.
 pub fn date(timestamp: Timestamp) -> NaiveDate {
     let day = timestamp.as_millis().div_euclid(DAY_MS);
-    // A timestamp's years are 0000 to 9999.
+    // The conversion cannot fail: the years of a timestamp are 0000 to 9999.
     i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days).unwrap_or_default()
 }
 
@@ -46,7 +46,7 @@ mod tests {
             ("2026-01-31T23:00:00.000Z", Hourly, "2026-01-31T23:00:00.000Z"),
             ("2026-01-31T23:59:59.999Z", Daily, "2026-01-31T00:00:00.000Z"),
             ("2024-02-29T12:00:00.000Z", Monthly, "2024-02-01T00:00:00.000Z"),
-            // ISO week 53 of 2026, and week 1 of 2025, begin in the year before.
+            // ISO week 53 of 2026 and ISO week 1 of 2025 begin in the year before these dates.
             ("2027-01-03T23:59:59.999Z", Weekly, "2026-12-28T00:00:00.000Z"),
             ("2027-01-04T00:00:00.000Z", Weekly, "2027-01-04T00:00:00.000Z"),
             ("2025-01-01T00:00:00.000Z", Weekly, "2024-12-30T00:00:00.000Z"),

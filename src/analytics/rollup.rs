@@ -1,4 +1,4 @@
-//! Rollups: all samples of one metric and tag set in one period (`SEMANTICS` section 2).
+//! Rollups: a rollup combines all samples of one metric and one tag set in one period (`SEMANTICS` section 2).
 
 use serde::{Deserialize, Serialize};
 
@@ -14,16 +14,17 @@ pub struct Rollups;
 pub struct RollupKey {
     /// The metric's name.
     pub name: String,
-    /// Canonical JSON; `{}` where there are none.
+    /// The tags as canonical JSON; `{}` if there are no tags.
     pub tags: String,
-    /// How long the period is.
+    /// The length of the period.
     pub period_type: PeriodType,
-    /// When it begins.
+    /// The start of the period.
     pub period_start: Timestamp,
 }
 
 impl RollupKey {
-    /// The row's id: UUIDv5 over the key, whose first three parts hold no `|`.
+    /// Returns the id of the row: UUIDv5 over the key. Name, period type and start contain no `|`, so no two keys
+    /// give the same text.
     pub fn id(&self) -> String {
         let Self { name, tags, period_type, period_start } = self;
         natural_id::of(&format!("metric_aggregates|{name}|{}|{period_start}|{tags}", period_type.as_str()))
@@ -47,12 +48,12 @@ pub struct Rollup {
     sum: ExactSum,
     min: f64,
     max: f64,
-    /// Of the samples that are not counters: of those alone percentiles are asked.
+    /// The samples that are not counters. Only these samples enter the percentiles.
     distribution: Distribution,
     last: Last,
 }
 
-/// The last sample, by time and then id.
+/// The last sample in the order of time, then of id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Last {
     timestamp_ms: i64,
@@ -72,42 +73,43 @@ impl Rollup {
         Self { count: 1, sum, min: metric.value, max: metric.value, distribution, last }
     }
 
-    /// Number of samples.
+    /// Returns the number of samples, counters included.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The exact sum, rounded once.
+    /// Returns the exact sum, rounded once.
     pub fn sum(&self) -> f64 {
         self.sum.to_f64()
     }
 
-    /// The mean.
+    /// Returns the mean.
     pub fn avg(&self) -> f64 {
         self.sum() / self.count as f64
     }
 
-    /// The least sample.
+    /// Returns the least sample.
     pub fn min(&self) -> f64 {
         self.min
     }
 
-    /// The greatest sample.
+    /// Returns the greatest sample.
     pub fn max(&self) -> f64 {
         self.max
     }
 
-    /// The last sample, by time and then id.
+    /// Returns the value of the last sample in the order of time, then of id.
     pub fn last(&self) -> f64 {
         self.last.value
     }
 
-    /// A percentile by nearest rank of the samples that are not counters; none where there are none.
+    /// Returns a percentile, by nearest rank, of the samples that are not counters. `None` if all samples are
+    /// counters.
     pub fn percentile(&self, percent: u8) -> Option<f64> {
         self.distribution.percentile(u64::from(percent), self.min, self.max)
     }
 
-    /// The row that shows it.
+    /// Returns the row of `metric_aggregates`.
     pub fn row(&self, key: &RollupKey) -> MetricAggregate {
         MetricAggregate {
             id: key.id(),
@@ -170,7 +172,7 @@ impl State for Rollup {
 }
 
 impl ByKey<Rollups> {
-    /// Adds what a metric says: to its hour, for now.
+    /// Adds a metric to its hour. `roll_up` adds the longer periods later.
     pub fn add_metric(&mut self, metric: &Metric) {
         let key = RollupKey {
             name: metric.name.clone(),
@@ -181,7 +183,8 @@ impl ByKey<Rollups> {
         self.add(key, Rollup::of(metric));
     }
 
-    /// Hours, with what they say of their days, weeks and months: once for each hour, not for each sample.
+    /// Returns the hours together with their days, weeks and months. Each hour is added to the longer periods once,
+    /// which is cheaper than once for each sample.
     pub fn roll_up(self) -> Self {
         let mut all = Self::default();
         for (key, hour) in self.0 {
@@ -210,7 +213,7 @@ mod tests {
 
         #![proptest_config(crate::property_config())]
 
-        /// L3: the states of 24 hours, as they are stored, merge exactly into that of the day.
+        /// L3: the stored states of 24 hours merge exactly into the state of the day.
         #[test]
         fn hours_merge_to_their_day(samples in prop::collection::vec((0..24 * HOUR_MS, -1e9..1e9_f64), 1..300)) {
             let metric = |(number, (ms, value)): (usize, &(i64, f64))| {

@@ -7,7 +7,7 @@ use super::{Cli, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// For which shell
+    /// Shell that the script is for
     shell: Shell,
 }
 

@@ -16,46 +16,46 @@ use crate::store::{Asker, DeadLetter, DeadLetterId, DeadLetterKey, Reader, Reque
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// List dead letters, in the order of the stream
+    /// List dead letters, in stream order
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Those in this state: open, applied, duplicate, dropped, or any
+        /// State of the dead letters: open, applied, duplicate, dropped or any
         #[arg(long, default_value = "open", value_parser = ["open", "applied", "duplicate", "dropped", "any"])]
         state: String,
-        /// So many at most
+        /// List at most this many
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show one, with its bytes
+    /// Show a dead letter, with its payload
     Show {
-        /// Its id, as `list` shows it
+        /// Id of the dead letter, as `list` shows it
         id: DeadLetterId,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Have the original messages judged again, with the subject, sequence and time of then
+    /// Judge the original messages again, with their original subject, sequence and time
     Retry(Chosen),
-    /// Let go of dead letters: they stay in the ledger, and are not open any more
+    /// Drop dead letters: they stay in the ledger, but are no longer open
     Drop(Chosen),
 }
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Filter {
-    /// Of this reason, such as too_deep
+    /// Only dead letters with this reason, such as too_deep
     #[arg(long, value_parser = reason)]
     reason: Option<String>,
-    /// On this subject; `analytics.events.>` takes all that begin so
+    /// Only messages on this subject; `analytics.events.>` matches all subjects with this prefix
     #[arg(long)]
     subject: Option<String>,
-    /// Received at or after this time, such as 2026-01-31T12:00:00Z
+    /// Only messages received at or after this time, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,
-    /// Received before this time
+    /// Only messages received before this time
     #[arg(long, value_name = "TIME")]
     until: Option<Timestamp>,
 }
@@ -72,29 +72,29 @@ pub(super) struct Chosen {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 pub(super) struct Which {
-    /// Ids, as `list` shows them
+    /// Ids of dead letters, as `list` shows them
     #[arg(conflicts_with_all = ["all", "reason", "subject", "since", "until"])]
     ids: Vec<DeadLetterId>,
-    /// All that are open
+    /// All open dead letters
     #[arg(long)]
     all: bool,
-    /// Of this reason, such as too_deep
+    /// Only dead letters with this reason, such as too_deep
     #[arg(long, value_parser = reason)]
     reason: Option<String>,
-    /// On this subject; `analytics.events.>` takes all that begin so
+    /// Only messages on this subject; `analytics.events.>` matches all subjects with this prefix
     #[arg(long)]
     subject: Option<String>,
-    /// Received at or after this time, such as 2026-01-31T12:00:00Z
+    /// Only messages received at or after this time, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,
-    /// Received before this time
+    /// Only messages received before this time
     #[arg(long, value_name = "TIME")]
     until: Option<Timestamp>,
 }
 
 fn reason(text: &str) -> Result<String, String> {
     let known = Reason::ALL.map(Reason::as_str);
-    known.contains(&text).then(|| text.to_owned()).ok_or_else(|| format!("reasons are {}", known.join(", ")))
+    known.contains(&text).then(|| text.to_owned()).ok_or_else(|| format!("the reasons are {}", known.join(", ")))
 }
 
 impl From<Filter> for Selection {
@@ -120,7 +120,7 @@ pub(super) async fn execute(action: Action, config: Config) -> Result<(), Failur
     }
 }
 
-/// What is listed, and how.
+/// A list in progress: its options, and the counts so far.
 struct Listing {
     limit: Option<usize>,
     json: bool,
@@ -179,14 +179,14 @@ fn print_line(letter: &DeadLetter) {
     out!("{id}  {received_at}  {}  {reason}{state}  {}", plain(subject), plain(&format!("{field}{error}")));
 }
 
-/// What others wrote, as one line that does nothing to a terminal.
+/// Replaces control characters in a foreign text, so that it stays one line and cannot control the terminal.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 async fn find(reader: &Reader, id: DeadLetterId) -> Result<(DeadLetter, Vec<u8>), Failure> {
     let found = reader.dead_letter(id).await?;
-    found.ok_or_else(|| Failure::Failed(format!("there is no dead letter {id}; `streamgauge dlq list` lists them")))
+    found.ok_or_else(|| Failure::Failed(format!("there is no dead letter {id}; see `streamgauge dlq list`")))
 }
 
 async fn show(reader: &Reader, id: DeadLetterId, json: bool) -> Result<(), Failure> {

@@ -15,25 +15,25 @@ const BAR_CHARS: f64 = 30.0;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// All funnels: entered, completed
+    /// List all funnels, with entered and completed episodes
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// One funnel, step by step
+    /// Show a funnel, step by step
     Show {
-        /// The funnel
+        /// Name of the funnel
         name: String,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// The events that made or broke somebody's conversions, and why a step did not count
+    /// List the events of an actor that match a step, and show why each did or did not count
     Explain {
-        /// The funnel
+        /// Name of the funnel
         name: String,
-        /// A user id or an anonymous id; of a funnel of sessions, a session id
+        /// A user id or an anonymous id; for a funnel of sessions, a session id
         #[arg(long, value_name = "ID")]
         actor: String,
         /// Print JSON
@@ -56,7 +56,7 @@ pub(super) async fn execute(action: Action, config: Config) -> Result<(), Failur
             let reports = reports(&config, Some(name.clone())).await?;
             let Some(report) = reports.first() else {
                 return Err(Failure::Failed(format!(
-                    "there is no funnel {name:?}; `streamgauge funnel list` lists them"
+                    "there is no funnel {name:?}; `streamgauge funnel list` lists all funnels"
                 )));
             };
             if json {
@@ -89,20 +89,18 @@ fn percent(share: Option<f64>) -> String {
 
 fn duration(ms: Option<i64>) -> String {
     let Some(ms) = ms.and_then(|ms| u64::try_from(ms).ok()) else { return "-".to_owned() };
-    // Of what is long, the milliseconds say nothing.
+    // From one minute on, the milliseconds do not matter.
     let ms = if ms >= 60_000 { ms / 1_000 * 1_000 } else { ms };
     humantime::format_duration(Duration::from_millis(ms)).to_string()
 }
 
 fn note(report: &FunnelReport) -> &'static str {
-    if report.is_rebuilding { "  (being made anew: these are the numbers of before)" } else { "" }
+    if report.is_rebuilding { "  (being rebuilt: these are the old numbers)" } else { "" }
 }
 
 fn list(reports: &[FunnelReport]) {
     if reports.is_empty() {
-        err!(
-            "there are no funnels: [[funnels]] of the worker's configuration defines them, at its next start or SIGHUP"
-        );
+        err!("there are no funnels; add [[funnels]] to the worker's configuration, then restart it or send SIGHUP");
     }
     for report in reports {
         let Report { entered, completed, .. } = report.report;
@@ -133,38 +131,38 @@ fn show(report: &FunnelReport) {
 
 async fn hits_of(config: &Config, name: &str, id: String) -> Result<(Arc<Funnel>, ActorHits), Failure> {
     let Some(funnel) = config.rules.funnels.by_name(name) else {
-        let why = "is not in the configuration; explain needs the one that the worker runs with (--config)";
+        let why = "is not in the configuration; explain needs the configuration of the worker (--config)";
         return Err(Failure::Failed(format!("funnel {name:?} {why}")));
     };
     let reader = Reader::open(&config.database_path).await?;
     let found = reader.funnel_hits(config.rules.clone().into(), Arc::clone(funnel), id.clone()).await?;
     let found = found.ok_or_else(|| {
-        let why = "is not in the database as the configuration defines it: no worker has run with it yet, or the funnel \
-                   is being made anew (`streamgauge status` shows that)";
+        let why = "is not in the database as the configuration defines it: no worker has run with this configuration \
+                   yet, or the funnel is being rebuilt (`streamgauge status` shows rebuilds)";
         Failure::Failed(format!("funnel {name:?} {why}"))
     })?;
     if found.hits.is_empty() && found.misses.is_empty() {
         let whose = match funnel.scope {
-            Scope::User => "no event of a user or anonymous id",
-            Scope::Session => "no event of a session",
+            Scope::User => "no event of user or anonymous id",
+            Scope::Session => "no event of session",
         };
-        return Err(Failure::Failed(format!("{whose} {id:?} is one that a step of funnel {name:?} asks for")));
+        return Err(Failure::Failed(format!("{whose} {id:?} matches a step of funnel {name:?}")));
     }
     Ok((Arc::clone(funnel), found))
 }
 
-/// What became of each hit, in order.
+/// The events of an actor, in order, each with its explanation.
 struct Explained {
     actor: String,
     lines: Vec<(Arc<Hit>, Explanation)>,
     segment: Segment,
 }
 
-/// What became of an event.
+/// Explains what the funnel did with an event.
 enum Explanation {
-    /// It matches the step.
+    /// The event matches the step.
     Hit(Fate),
-    /// It does not, by this condition.
+    /// The event does not match the step, because this condition is false.
     Miss(Condition),
 }
 
@@ -220,7 +218,7 @@ impl Explained {
                 let best = &episode.best;
                 let step = &funnel.steps[usize::from(best.step()) - 1].name;
                 let end = if episode.is_completed { "completed" } else { "not completed" };
-                let not_shown = "; another one is the row, the first that got furthest (reentry = false)";
+                let not_shown = "; the row shows another episode, the first that got furthest (reentry = false)";
                 let note = if shown.is_none_or(|shown| shown + 1 == number) { "" } else { not_shown };
                 let of = funnel.steps.len();
                 out!("\nepisode {number}: {end}, reached step {} of {of} ({step}){note}", best.step());
@@ -231,21 +229,21 @@ impl Explained {
             }
             let is_shown = number > 0 && episodes[number - 1].best.hits().contains(hit);
             let is_other = matches!(word, Explanation::Hit(Fate::Filled(_))) && !is_shown;
-            let note = if is_other { "; in a chain other than the one above" } else { "" };
+            let note = if is_other { "; not in the chain above" } else { "" };
             let what = word.reason(funnel);
             out!("    {}  {}  event {}: {what}{note}", timestamp(hit), step_name(funnel, hit), hit.event_id);
         }
     }
 }
 
-/// Where an actor has one row: which of the episodes it shows.
+/// Returns the episode that the actor's row shows, if the funnel has one row for each actor; else `None`.
 fn shown(funnel: &Funnel, episodes: &[Episode]) -> Option<usize> {
     let furthest = episodes.iter().map(|episode| episode.best.step()).max()?;
     let first = episodes.iter().position(|episode| episode.best.step() == furthest);
     first.filter(|_| !funnel.reentry)
 }
 
-/// Without what a terminal would obey.
+/// Replaces control characters, so that the text cannot control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
@@ -262,16 +260,16 @@ impl Explanation {
     fn reason(&self, funnel: &Funnel) -> String {
         match self {
             Self::Hit(fate) => reason(fate, funnel),
-            Self::Miss(condition) => format!("does not count: {condition} is not so"),
+            Self::Miss(condition) => format!("does not count: {condition} is not true"),
         }
     }
 }
 
-/// What became of a hit, in words.
+/// Describes the fate of a hit in words.
 fn reason(fate: &Fate, funnel: &Funnel) -> String {
     let before = |step: u8| funnel.steps.get(usize::from(step).saturating_sub(2)).map_or("?", |step| &step.name);
     match fate {
-        Fate::Opened => "begins".to_owned(),
+        Fate::Opened => "opens an episode".to_owned(),
         Fate::Filled(chain) | Fate::Completed(chain) => {
             let hits = chain.hits();
             let took = hits.last().zip(hits.iter().nth_back(1)).map(|(last, previous)| {
@@ -279,19 +277,19 @@ fn reason(fate: &Fate, funnel: &Funnel) -> String {
                 format!("{took} after {}", before(last.step))
             });
             match (fate, took) {
-                (Fate::Completed(_), took) => format!("completes, {}", took.unwrap_or_default()),
+                (Fate::Completed(_), took) => format!("completes the episode, {}", took.unwrap_or_default()),
                 (_, Some(took)) => format!("counts, {took}"),
                 (_, None) => "begins a later chain, which has more time left".to_owned(),
             }
         }
-        Fate::NothingOpen => "does not count: nothing had begun, or the window had passed".to_owned(),
-        Fate::NothingToExtend(Unfit::NotReached) => "does not count: the step before was not taken yet".to_owned(),
+        Fate::NothingOpen => "does not count: no episode had begun, or the window had passed".to_owned(),
+        Fate::NothingToExtend(Unfit::NotReached) => "does not count: no chain had reached the step before".to_owned(),
         Fate::NothingToExtend(Unfit::OutOfWindow) => {
-            "does not count: what had taken the step before began longer ago than the window".to_owned()
+            "does not count: each chain at the step before began longer ago than the window".to_owned()
         }
         Fate::NothingToExtend(Unfit::SameEvent) => {
-            "does not count: this event is an earlier step itself, and one event is one step".to_owned()
+            "does not count: this event is an earlier step already, and one event is only one step".to_owned()
         }
-        Fate::NotLater => "does not count: a chain that began no earlier has taken this step already".to_owned(),
+        Fate::NotLater => "does not count: a chain that began no earlier has reached this step already".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Lines of an input, each no longer than allowed.
+//! Reads an input line by line, with a limit on the length of a line.
 
 use std::io;
 
@@ -7,24 +7,24 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 const READ_BUFFER_BYTES: usize = 1 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A line, without its end.
+/// A line, without its line break.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Text(Vec<u8>),
-    /// Longer than allowed; what is beyond was not kept.
+    /// The line is longer than allowed. Its text is dropped.
     TooLong {
         size_bytes: usize,
     },
 }
 
-/// Reads lines. Cancel safe: what was read of a line is kept.
+/// Reads lines. Cancel safe: a partly read line is kept for the next call.
 pub(super) struct LineReader<R> {
     input: BufReader<R>,
     max_line_bytes: usize,
     partial: Vec<u8>,
-    /// Of the line, whole, without its end.
+    /// Bytes of the current line so far, without its line break, also beyond the limit.
     line_bytes: usize,
-    /// Of the input.
+    /// Bytes of the input that the current line has taken so far, with its line break.
     taken_bytes: usize,
     is_first: bool,
     is_at_end: bool,
@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         }
     }
 
-    /// The next line, and how many bytes of the input it took; none at the end.
+    /// Returns the next line, and how many bytes of the input it took; `None` at the end.
     pub(super) async fn next(&mut self) -> io::Result<Option<(Line, usize)>> {
         loop {
             if self.is_at_end {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(lines(b"", 10).await, []);
         assert_eq!(lines(b"a\n\nb", 10).await, [text("a"), text(""), text("b")]);
         assert_eq!(lines(b"\xef\xbb\xbf{}\n\xef\xbb\xbf", 10).await[0], text("{}"));
-        // To the byte, with and without a line's end: nothing is cut.
+        // A line of exactly the allowed length is not cut, with or without a line break.
         assert_eq!(lines(b"0123456789\n0123456789", 10).await, [text("0123456789"), text("0123456789")]);
         assert_eq!(lines(b"0123456789a", 10).await, [Line::TooLong { size_bytes: 11 }]);
         assert_eq!(lines(b"0123456789a\n", 10).await, [Line::TooLong { size_bytes: 11 }]);

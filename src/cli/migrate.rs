@@ -12,11 +12,11 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Apply what is missing; creates the file where there is none
+    /// Apply the missing migrations; create the file if it does not exist
     Up,
-    /// Revert the last migration, with all that its tables hold
+    /// Revert the last migration, and delete all data in its tables
     Down,
-    /// List migrations and whether the file has them
+    /// List all migrations, and show whether each is applied
     Status,
 }
 

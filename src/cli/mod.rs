@@ -1,8 +1,8 @@
-//! The command line: one file a command. Data goes to stdout, messages to stderr.
+//! The command line: one file for each command. Data goes to stdout, messages to stderr.
 //!
-//! Exit status: 0 done; 1 failed, or differs; 2 usage or configuration.
+//! Exit status: 0 done; 1 failed, or a difference was found; 2 wrong usage or configuration.
 
-/// Prints a line of data. Who does not read on has what they want: a closed pipe is no failure.
+/// Prints a line of data to stdout. A closed pipe is not a failure: the reader has all that it wants.
 macro_rules! out {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -10,7 +10,7 @@ macro_rules! out {
     }};
 }
 
-/// Prints a message.
+/// Prints a message to stderr.
 macro_rules! err {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -46,10 +46,10 @@ use crate::config::{self, ConfigError, Sources};
 #[derive(Debug, Parser)]
 #[command(name = "streamgauge", version, propagate_version = true)]
 pub struct Cli {
-    /// Configuration file; else STREAMGAUGE_CONFIG, else streamgauge.toml where it is there
+    /// Configuration file; else STREAMGAUGE_CONFIG, else streamgauge.toml if it exists
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// NATS servers, with commas between (nats.url)
+    /// NATS servers, separated by commas (nats.url)
     #[arg(long, global = true, value_name = "URL")]
     nats: Option<String>,
     /// The SQLite file (database.url)
@@ -63,31 +63,31 @@ pub struct Cli {
 enum Command {
     /// Read the stream into the database, until SIGTERM or SIGINT
     Run(run::Args),
-    /// Everything on this machine: a nats-server, a worker, live traffic, and the page
+    /// Run everything on this machine: a nats-server, a worker, live traffic and the page
     Demo(demo::Args),
     /// Publish lines of JSON
     Publish(publish::Args),
-    /// Tell how far the database is, and what waits
+    /// Show the position of the database, lag, dead letters, gaps and rebuilds
     Status(status::Args),
-    /// Follow the numbers of widgets
+    /// Follow the numbers of widgets as they change
     Watch(watch::Args),
-    /// Hash the public tables: equal digests, equal tables
+    /// Hash the public tables: equal digests mean equal tables
     Digest(digest::Args),
-    /// Funnels: list them, show one, explain somebody's way through one
+    /// List funnels, show a funnel, or explain the way of an actor through a funnel
     #[command(subcommand)]
     Funnel(funnel::Action),
-    /// Dead letters: list them, show one, have them judged again, let them go
+    /// List, show, retry or drop dead letters
     #[command(subcommand)]
     Dlq(dlq::Action),
-    /// Make the database anew, from the stream or from its stored rows, while the worker goes on
+    /// Rebuild the database from the stream or from its stored rows, while the worker keeps running
     Rebuild(rebuild::Args),
-    /// Rebuild aside and compare: whether the database is what its messages make
+    /// Verify that the database equals a rebuild from its messages
     Verify(verify::Args),
     /// Apply, revert or list migrations
     Migrate(migrate::Args),
     /// Print a script that completes commands in a shell
     Completions(completions::Args),
-    /// Parse the configuration and print what results, secrets hidden
+    /// Parse the configuration and print the result, with secrets hidden
     Check,
 }
 
@@ -103,12 +103,12 @@ pub enum Failure {
     /// Exit status 1.
     #[error("{0}")]
     Failed(String),
-    /// Exit status 1, and what there is to say has been said.
+    /// Exit status 1; the command has printed its messages already.
     #[error("failed")]
     Reported,
 }
 
-/// What fails with a sentence of its own.
+/// Converts errors whose text is a complete message.
 macro_rules! fails_with {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for Failure {
@@ -144,10 +144,10 @@ impl Cli {
 
     async fn dispatch(self) -> Result<(), Failure> {
         if let (Command::Demo(_), Some(flag)) = (&self.command, self.configuring_flag()) {
-            let why = "it has a nats-server, a file and a configuration of its own";
-            return Err(Failure::Usage(format!("demo takes no {flag}: {why}; `streamgauge demo --help` tells more")));
+            let why = "it starts its own nats-server, with its own database and configuration";
+            return Err(Failure::Usage(format!("demo takes no {flag}: {why}; see `streamgauge demo --help`")));
         }
-        // Whatever is configured, these are not of it.
+        // These two commands use no configuration.
         let sources = match self.command {
             Command::Demo(args) => return demo::execute(args).await,
             Command::Completions(args) => return completions::execute(&args),
@@ -177,7 +177,7 @@ impl Cli {
         }
     }
 
-    /// The first of the flags that choose a configuration, or change it.
+    /// Returns the first given flag that chooses or changes the configuration.
     fn configuring_flag(&self) -> Option<&'static str> {
         let flags = [
             ("--config", self.config.is_some()),
@@ -191,7 +191,7 @@ impl Cli {
         let flags = [("nats.url", &self.nats), ("database.url", &self.database)];
         Sources {
             file: self.config.clone(),
-            // A variable that is not Unicode is none of ours.
+            // Ignores variables that are not Unicode: none of them is a key of the configuration.
             env: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),

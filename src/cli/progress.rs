@@ -1,12 +1,12 @@
-//! How far a long command is: a bar on a terminal, a line now and then elsewhere.
+//! Shows the progress of a long command: a bar on a terminal, else a log line now and then.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Draws a second.
+/// How often the bar is drawn, in Hz.
 const DRAW_HZ: u8 = 5;
-/// Between lines where there is no terminal.
+/// Time between log lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Progress {
@@ -17,21 +17,21 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of something that is measured in bytes, of so many, where that is known.
+    /// Starts progress in bytes, with the total if it is known.
     pub(super) fn of_bytes(what: &'static str, size_bytes: Option<u64>) -> Self {
         let (bar, template) = match size_bytes {
             Some(size) => (ProgressBar::new(size), "{prefix} {wide_bar} {percent}%, {msg}, {eta} left"),
             None => (ProgressBar::no_length(), "{prefix} {bytes}, {msg}"),
         };
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAW_HZ));
-        // A template of ours that does not parse leaves the bar as it is.
+        // If the template does not parse, the bar keeps its default style.
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = bar.with_style(style).with_prefix(what);
         let began = Instant::now();
         Self { what, bar, began, next_line_at: began + LINE_EVERY }
     }
 
-    /// Of messages or rows, of which it is told later how many there are.
+    /// Starts progress in messages or rows. [`Progress::set_of`] gives the total later.
     pub(super) fn of_messages(what: &'static str) -> Self {
         let bar = ProgressBar::new(0);
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(DRAW_HZ));
@@ -42,7 +42,7 @@ impl Progress {
         Self { what, bar, began, next_line_at: began + LINE_EVERY }
     }
 
-    /// So far.
+    /// Sets how much is done.
     pub(super) fn set(&mut self, seq: u64) {
         self.bar.set_position(seq);
         if self.bar.is_hidden() && Instant::now() >= self.next_line_at {
@@ -52,10 +52,10 @@ impl Progress {
         }
     }
 
-    /// So far, of so many.
+    /// Sets how much is done, and the total.
     pub(super) fn set_of(&mut self, done: u64, of: u64) {
         if self.bar.position() == 0 {
-            // What was done before does not count for the rate.
+            // Work of an earlier run does not count for the rate.
             self.bar.set_position(done);
             self.bar.reset_eta();
         }
@@ -63,10 +63,10 @@ impl Progress {
         self.set(done);
     }
 
-    /// So many bytes more; `done` is what came of all of them.
+    /// Adds bytes. `done` is the number of messages that are done so far, from all bytes.
     pub(super) fn advance(&mut self, bytes: u64, done: u64) {
         self.bar.inc(bytes);
-        // A look at the clock for each message would cost more than the message.
+        // To read the clock for each message would cost more than the message itself.
         if !done.is_multiple_of(128) {
             return;
         }

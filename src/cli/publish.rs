@@ -18,20 +18,21 @@ use crate::nats::{
     self, Acknowledged, Outgoing, PublishFailure, Publisher, PublisherOptions, Receipt, Unsent, wait_for_stream,
 };
 
-/// Failures that are listed, lines in a row with the same one together; beyond that they are reported by count alone.
+/// Largest number of entries in the list of failures. Consecutive lines with the same error are one entry. Further
+/// failures are only counted.
 const MAX_LISTED_FAILURES: usize = 1_000;
-/// After a signal, what is on its way gets so long.
+/// How long messages in flight may take to be acknowledged after a signal.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What the lines are
+    /// Kind of the messages
     #[arg(long, value_enum, default_value_t = KindArg::Events)]
     kind: KindArg,
-    /// How long a line may take to be acknowledged, all tries together, once the server was reached
+    /// Longest time until a line is acknowledged, over all tries, after the server was reached
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     patience: Duration,
-    /// File with a JSON object a line; `-` or nothing reads standard input
+    /// File with one JSON object per line; `-` or no file reads standard input
     file: Option<PathBuf>,
 }
 
@@ -52,11 +53,11 @@ impl From<KindArg> for Kind {
     }
 }
 
-/// Where lines come from.
+/// The source of the lines.
 struct Input {
     name: String,
     lines: Box<dyn AsyncRead + Unpin + Send>,
-    /// Where it is known.
+    /// `None` if the input is not a regular file.
     size_bytes: Option<u64>,
 }
 
@@ -90,24 +91,24 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
         receipts: VecDeque::new(),
         tally: LineTally::default(),
     };
-    let stop = stop_token(Some("stopping: waiting for what is on its way"))?;
+    let stop = stop_token(Some("stopping: waiting for the acks of messages in flight"))?;
     let began = Instant::now();
     lines.publish(input, max_line_bytes, stop).await;
     lines.tally.report(began.elapsed())
 }
 
-/// The lines that are on their way, and how the others ended.
+/// The lines in flight, and the results of the others.
 struct Lines {
     kind: Kind,
     publisher: Publisher,
-    /// Oldest first; as many as the publisher's window has.
+    /// Line numbers and receipts, oldest first. The publisher's window limits their number.
     receipts: VecDeque<(u64, Receipt<Outgoing>)>,
     tally: LineTally,
 }
 
 impl Lines {
-    /// Publishes the lines until the end, a signal, a failure of reading, or a line that nobody acknowledges: then no
-    /// other would be.
+    /// Publishes the lines until the end, a signal, a read error, or a line that is not acknowledged: then no other
+    /// line would be acknowledged either.
     async fn publish(&mut self, input: Input, max_line_bytes: usize, stop: CancellationToken) {
         let mut progress = Progress::of_bytes("publishing", input.size_bytes);
         let mut reader = LineReader::new(input.lines, max_line_bytes);
@@ -157,7 +158,7 @@ impl Lines {
             () = overdue => {}
         }
         for (line, _) in std::mem::take(&mut self.receipts) {
-            self.tally.fail(line, "not acknowledged yet when it was interrupted".into());
+            self.tally.fail(line, "not acknowledged before the interruption".into());
         }
         progress.finish();
     }
@@ -167,7 +168,7 @@ impl Lines {
             Line::Text(text) if text.trim_ascii().is_empty() => return,
             Line::Text(text) => text,
             Line::TooLong { size_bytes } => {
-                return self.tally.fail(number, format!("{size_bytes} bytes are more than the server takes"));
+                return self.tally.fail(number, format!("{size_bytes} bytes are more than the server accepts"));
             }
         };
         let publishing = self.publisher.publish(Outgoing::of_line(self.kind, &text));
@@ -177,7 +178,7 @@ impl Lines {
                 Ok(receipt) => self.receipts.push_back((number, receipt)),
                 Err(unsent) => self.tally.add(number, Err(unsent)),
             },
-            () = stop.cancelled() => self.tally.fail(number, "not sent when it was interrupted".into()),
+            () = stop.cancelled() => self.tally.fail(number, "not sent before the interruption".into()),
         }
     }
 
@@ -188,7 +189,7 @@ impl Lines {
     }
 }
 
-/// The oldest receipt's result; never where there is none.
+/// Waits for the result of the oldest receipt; waits for ever if there is no receipt.
 async fn oldest(receipts: &mut VecDeque<(u64, Receipt<Outgoing>)>) -> Result<Acknowledged, Unsent<Outgoing>> {
     match receipts.front_mut() {
         Some((_, receipt)) => receipt.await,
@@ -196,14 +197,14 @@ async fn oldest(receipts: &mut VecDeque<(u64, Receipt<Outgoing>)>) -> Result<Ack
     }
 }
 
-/// Lines in a row that failed for the same reason.
+/// Consecutive lines that failed with the same error.
 struct FailedLines {
     first: u64,
     last: u64,
     error: String,
 }
 
-/// How lines ended.
+/// The results of lines.
 #[derive(Default)]
 struct LineTally {
     stored: u64,
@@ -211,9 +212,9 @@ struct LineTally {
     failed: u64,
     listed: Vec<FailedLines>,
     unlisted: u64,
-    /// Whether a line was not acknowledged, for a reason that holds for the others too.
+    /// Whether a line failed for a reason that holds for the other lines too.
     has_given_up: bool,
-    /// Why not all lines were read.
+    /// Why the remaining lines were not sent; `None` if the input was read to its end.
     ended_early: Option<String>,
 }
 
@@ -223,7 +224,7 @@ impl LineTally {
             Ok(Acknowledged { is_duplicate: true, .. }) => self.duplicates += 1,
             Ok(_) => self.stored += 1,
             Err(Unsent { error, .. }) => {
-                // What is wrong with one message says nothing of the others.
+                // A message that is too large or invalid does not affect the other messages.
                 self.has_given_up |= !matches!(error, PublishFailure::TooLarge(_) | PublishFailure::Invalid(_));
                 self.fail(line, error.to_string());
             }
@@ -257,7 +258,7 @@ impl LineTally {
             }
         }
         if *unlisted > 0 {
-            err!("and {unlisted} more");
+            err!("and {unlisted} more failed lines");
         }
         if let Some(why) = ended_early {
             err!("{why}");

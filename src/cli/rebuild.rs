@@ -13,14 +13,14 @@ const WHAT: &str = "rebuilding";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to make it from
+    /// Source of the rebuild
     #[arg(long, value_enum, default_value = "stream")]
     from: From,
-    /// Only these tables, and those that depend on them, from the stored rows
+    /// Rebuild only these groups of tables, and the groups that depend on them, from the stored rows
     #[arg(long, value_name = "GROUP", conflicts_with_all = ["into", "until"], value_delimiter = ',',
           value_parser = ["rollups", "sessions", "activity", "features", "funnels", "dashboard"])]
     only: Vec<String>,
-    /// Make a new file, and leave the database as it is
+    /// Rebuild into a new file, and leave the database unchanged
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
     /// Stop after this sequence of the stream, or before the first message that was received at or after this time
@@ -29,7 +29,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
-    let stop = stop_token(Some("stopping; the same command goes on from here"))?;
+    let stop = stop_token(Some("stopping; run the same command again to continue"))?;
     let mut progress = Progress::of_messages(WHAT);
     let tell = &mut |done, of| progress.set_of(done, of);
     if let Some(file) = args.into {

@@ -11,13 +11,13 @@ use crate::config::{Config, ConfigError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the stream was recreated or rolled back: go on with what it holds now. Rows stay, and messages with ids
-    /// are still counted once
+    /// Continue with a stream that was recreated or rolled back, from what it holds now. Rows stay, and messages with
+    /// ids are still counted once
     #[arg(long)]
     new_epoch: bool,
 }
 
-/// Runs the worker. `load` reads the configuration again, for SIGHUP.
+/// Runs the worker. `load` reads the configuration again after SIGHUP.
 pub(super) async fn execute(
     args: Args,
     config: Config,
@@ -32,7 +32,7 @@ pub(super) async fn execute(
     Ok(())
 }
 
-/// Reads the rules again at every SIGHUP. What is wrong changes nothing.
+/// Reads the rules again at every SIGHUP. A wrong configuration changes nothing.
 async fn reload(
     mut hangups: Signal,
     rules: watch::Sender<Rules>,
@@ -42,8 +42,8 @@ async fn reload(
         match load() {
             Ok(config) => {
                 tracing::info!(
-                    "SIGHUP: features, funnels, widgets, dashboard.history and limits.session_timeout are read again; the \
-                     rest at the next start"
+                    "SIGHUP: features, funnels, widgets, dashboard.history and limits.session_timeout were read again; \
+                     other keys change at the next start"
                 );
                 rules.send_replace(config.rules);
             }

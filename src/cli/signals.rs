@@ -1,11 +1,11 @@
-//! SIGTERM and SIGINT.
+//! Handles SIGTERM and SIGINT.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 
-/// A token that the first of the two signals cancels; `then`, if there is any, is logged.
+/// Returns a token that the first of the two signals cancels. If `then` is given, it is logged after the signal.
 pub(super) fn stop_token(then: Option<&'static str>) -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -16,7 +16,7 @@ pub(super) fn stop_token(then: Option<&'static str>) -> Result<CancellationToken
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // First: where nobody reads the log any more, it stops nevertheless.
+        // Cancels before it logs: the stop must work even if nobody reads the log any more.
         on_signal.cancel();
         if let Some(then) = then {
             tracing::info!("{then}");

@@ -19,7 +19,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What NATS says of the configured stream.
+/// Last sequence and lag of the configured stream, from NATS.
 #[derive(Debug, Clone, Copy)]
 struct StreamLag {
     last_seq: u64,
@@ -45,6 +45,7 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Asks NATS for the lag; `None` if NATS does not answer or has no such stream.
 async fn ask_nats(config: &Config, applied_seq: u64) -> Option<StreamLag> {
     let connection = nats::connect_once(&config.nats).await.ok()?;
     let last_seq = nats::last_sequence(&connection, &config.stream.name).await.ok()?;
@@ -108,7 +109,7 @@ fn print_text(status: &Status, closed: ClosedDeadLetters, configured: &str, live
     out!("version       {}", env!("CARGO_PKG_VERSION"));
 }
 
-/// Messages that the stream no longer held when they were to be read.
+/// Prints the gaps: messages that were no longer in the stream when the worker wanted to read them.
 pub(super) fn print_gaps(status: &Status) {
     out!("gaps          {} with {} messages", status.gaps, status.missing_messages);
     for gap in &status.gap_ranges {

@@ -9,16 +9,16 @@ use crate::config::Config;
 use crate::rebuild::{Verified, verify, verify_sample};
 use crate::store::{BuiltFrom, How, Reader, Status};
 
-/// Where a write-ahead log grows beyond this, somebody keeps it from being moved into the file.
+/// A write-ahead log beyond this size shows that a reader keeps it from being moved into the database file.
 const LARGE_WAL_BYTES: u64 = 256 << 20;
 const WHAT: &str = "verifying";
 
-/// What a database is made from, or held against.
+/// The source of a rebuild, or of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum From {
-    /// The stream; where it does not hold a message any more, the stored row
+    /// The stream, and the stored row of a message that the stream no longer holds
     Stream,
-    /// The stored rows alone
+    /// Only the stored rows
     Database,
 }
 
@@ -33,10 +33,10 @@ impl std::convert::From<From> for BuiltFrom {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to hold the database against
+    /// Source of the rebuild that the database is compared with
     #[arg(long, value_enum, default_value = "stream")]
     from: From,
-    /// Check so many keys, chosen at random, in seconds
+    /// Check only this many users and hours of metrics, chosen at random, in seconds
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "200", conflicts_with = "from",
           value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
@@ -51,15 +51,15 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     reader.close();
     if status.wal_bytes > LARGE_WAL_BYTES {
         err!(
-            "the write-ahead log has {} MiB: some program reads the database in one long transaction, and it grows until \
-             that ends",
+            "the write-ahead log has {} MiB: some program reads the database in one long transaction, and the log \
+             grows until that transaction ends",
             status.wal_bytes >> 20
         );
     }
     let verified = match args.sample {
         Some(keys) => verify_sample(&config, keys).await?,
         None => {
-            let stop = stop_token(Some("stopping; the same command goes on from here"))?;
+            let stop = stop_token(Some("stopping; run the same command again to continue"))?;
             let mut progress = Progress::of_messages(WHAT);
             let tell = &mut |done, of| progress.set_of(done, of);
             let verified = verify(&config, args.from.into(), &stop, tell).await?;
@@ -83,21 +83,21 @@ fn print(verified: &Verified, status: &Status) {
             continue;
         };
         let how = match &difference.how {
-            How::Extra => "the database has this row, and a rebuild does not".to_owned(),
-            How::Missing => "a rebuild has this row, and the database does not".to_owned(),
-            How::Other { column, found, rebuilt } => format!("{column} is {found}, and a rebuild has {rebuilt}"),
+            How::Extra => "the database has this row, but a rebuild does not".to_owned(),
+            How::Missing => "a rebuild has this row, but the database does not".to_owned(),
+            How::Other { column, found, rebuilt } => format!("{column} is {found}, but a rebuild has {rebuilt}"),
         };
         out!("DIFFERS  {name}: id {}: {how}", difference.id);
     }
     match verified.as_of {
         Some(as_of) => out!("as of {as_of}"),
-        None => out!("a sample: the rest was not looked at"),
+        None => out!("a sample: the other rows were not checked"),
     }
     super::status::print_gaps(status);
     if !verified.is_equal() {
         err!(
-            "the database is not what its messages make; `streamgauge rebuild` makes it so, or names a \
-             row that it would lose"
+            "the database differs from a rebuild of its messages; `streamgauge rebuild` repairs the database, or \
+             names a row that it would lose"
         );
     }
 }

@@ -13,11 +13,11 @@ use crate::config::Config;
 use crate::nats::{self, LiveNumber, Seen, Viewer};
 use crate::store::Reader;
 
-/// The least time between two pictures.
+/// Shortest time between two drawings.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// How long NATS may take where numbers are asked for once.
+/// How long NATS may take to answer with `--once`.
 const ONCE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often the hours behind the sparklines are read.
+/// How often the hours for the sparklines are read.
 const READ_HOURS_EVERY: Duration = Duration::from_secs(5);
 /// Points of a sparkline.
 const POINTS: usize = 24;
@@ -32,12 +32,12 @@ pub(super) struct Args {
     /// Print every message as a line of JSON
     #[arg(long)]
     json: bool,
-    /// Print what there is and end
+    /// Print the current numbers and exit
     #[arg(long)]
     once: bool,
 }
 
-/// A number, and its values since it was first seen.
+/// A number, and its latest values since the command started.
 struct Row {
     number: LiveNumber,
     seen: VecDeque<f64>,
@@ -78,7 +78,8 @@ pub(super) async fn execute(args: Args, config: Config) -> Result<(), Failure> {
     }
 }
 
-/// The last hours by `widget.key`, where the database is on this machine.
+/// Reads the last hours of each number, by `widget.key`. Returns an empty map if the database cannot be read, for
+/// example because it is on another machine.
 async fn hours(config: &Config) -> BTreeMap<String, VecDeque<f64>> {
     let read = match Reader::open(&config.database_path).await {
         Ok(reader) => reader.hourly_values(config.rules.clone().into()).await,
@@ -102,10 +103,10 @@ struct Screen {
     hours: BTreeMap<String, VecDeque<f64>>,
     hours_read_at: Option<Instant>,
     rows: BTreeMap<String, Row>,
-    /// Messages, and those that the filter let through.
+    /// Messages so far; `matched` counts those that pass the filter.
     seen: u64,
     matched: u64,
-    /// Nobody reads on.
+    /// Nobody reads the output any more.
     is_closed: bool,
     drawn_lines: usize,
 }
@@ -130,7 +131,7 @@ impl Screen {
         }
     }
 
-    /// Takes in what was seen. Returns whether the picture changes.
+    /// Takes in a message. Returns whether the screen must be drawn again.
     fn take(&mut self, seen: Seen) -> bool {
         match seen {
             Seen::Gone(widget_id, metric_key) => {
@@ -163,12 +164,12 @@ impl Screen {
         }
     }
 
-    /// Why there is nothing to see, where that is so.
+    /// Returns why there is no number to show, if there is none.
     fn missed(&self) -> Option<String> {
         match &self.filter {
             _ if self.matched > 0 => None,
-            Some(filter) if self.seen > 0 => Some(format!("no number matches {filter:?}; there are {}", self.seen)),
-            _ => Some("no number yet: does a worker run, with [[widgets]] in its configuration?".into()),
+            Some(filter) if self.seen > 0 => Some(format!("no number matches {filter:?}; {} messages seen", self.seen)),
+            _ => Some("no number yet; check that a worker runs, with [[widgets]] in its configuration".into()),
         }
     }
 
@@ -191,9 +192,9 @@ impl Screen {
         if lines.len() > height {
             let hidden = lines.len() - height + 1;
             lines.truncate(height.saturating_sub(1));
-            lines.push(format!("and {hidden} more; name a filter, or use a higher window"));
+            lines.push(format!("and {hidden} more; give a filter, or use a higher window"));
         }
-        // Who does not look any more needs no picture.
+        // A closed terminal is not an error: nobody looks any more.
         let _ = self.term.clear_last_lines(if self.term.is_term() { self.drawn_lines } else { 0 });
         for line in &lines {
             self.is_closed |= self.term.write_line(&truncate_str(line, width, "…")).is_err();
@@ -206,7 +207,7 @@ impl Row {
     fn line(&self, name: &str, hours: Option<&VecDeque<f64>>) -> String {
         let LiveNumber { value, previous_value, change_percent, as_of, .. } = &self.number;
         let change = change_percent.map_or_else(|| "-".into(), |change| format!("{change:+.1} %"));
-        // Whoever may publish may have written it.
+        // Anybody who may publish may have written these names, so control characters are dropped.
         let plain = |name: &str| name.chars().filter(|c| !c.is_control()).collect::<String>();
         let as_of = as_of.iter().map(|(stream, sequence)| format!("{} {sequence}", plain(stream)));
         let as_of = as_of.collect::<Vec<_>>().join(" ");
@@ -221,7 +222,7 @@ fn line(name: &str, value: &str, previous: &str, change: &str, sparkline: &str, 
     format!("{}{numbers}  {}  {as_of}", left(name, NAME_COLUMNS), left(sparkline, POINTS))
 }
 
-/// A number in few characters.
+/// Formats a number in few characters.
 fn short(number: Option<f64>) -> String {
     match number {
         None => "-".into(),
@@ -232,11 +233,11 @@ fn short(number: Option<f64>) -> String {
     }
 }
 
-/// Bars from the least value, or 0 where none is negative, to the greatest.
+/// Draws bars on a scale from the least value to the greatest. The scale always includes 0.
 fn sparkline(points: &VecDeque<f64>) -> String {
     let least = points.iter().copied().fold(0.0, f64::min);
     let greatest = points.iter().copied().fold(0.0, f64::max);
-    // Halved, so that no difference is beyond f64.
+    // Halves the values, so that their difference fits into f64.
     let range = greatest / 2.0 - least / 2.0;
     let bar = |value: &f64| {
         let share = if range > 0.0 { (value / 2.0 - least / 2.0) / range } else { 0.0 };
@@ -245,7 +246,8 @@ fn sparkline(points: &VecDeque<f64>) -> String {
     points.iter().map(bar).collect()
 }
 
-/// Whether a name is of a widget, or is matched with `*` for any characters.
+/// Whether a filter matches a `widget.key`: the filter is the widget, the whole name, or a pattern where `*` stands
+/// for any characters.
 fn matches(filter: &str, name: &str) -> bool {
     let is_of_widget = name.strip_prefix(filter).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     let Some((first, rest)) = filter.split_once('*') else { return is_of_widget };

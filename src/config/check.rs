@@ -1,4 +1,4 @@
-//! What checks share.
+//! Helpers that all checks of the configuration share.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub(super) fn ensure(key: &'static str, holds: bool, error: &str) -> Result<(), 
     if holds { Ok(()) } else { Err(ConfigError::Value { key, error: error.into() }) }
 }
 
-/// Whether a text may be a token of a key in a bucket, or the bucket's name.
+/// Returns whether a text may be a token of a key in a bucket, or the bucket's name.
 pub(super) fn is_key(text: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     (1..=MAX_KEY_CHARS).contains(&text.len()) && text.chars().all(is_allowed)

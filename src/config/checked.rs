@@ -1,4 +1,4 @@
-//! The configuration, checked: types that the rest of the program can rely on.
+//! The checked configuration: types that the rest of the program can rely on.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use super::raw;
 use crate::analytics::Rules;
 use crate::judge::{BatchLimits, Criteria, Limits};
 
-/// async-nats buffers 65,536 messages a subscription and asks for up to 1.5 batches; what is beyond is dropped.
+/// async-nats asks for up to 1.5 batches at once, and buffers 65,536 messages per subscription. It drops any more.
 const MAX_BATCH_MESSAGES: usize = 40_000;
 const SUBSCRIPTION_BUFFER_MESSAGES: usize = 65_536;
 const _: () = assert!(MAX_BATCH_MESSAGES * 3 / 2 <= SUBSCRIPTION_BUFFER_MESSAGES);
 const MIN_BATCH_BYTES: u64 = 64 << 10;
 const MAX_BATCH_BYTES: u64 = 1 << 30;
-/// Longer than this, and a graceful stop could not finish a batch in its 5 s.
+/// With a longer delay, a graceful stop could not finish a batch within its 5 s.
 pub(crate) const MAX_BATCH_DELAY: Duration = Duration::from_secs(2);
 
 /// The configuration of a worker.
@@ -28,20 +28,20 @@ pub struct Config {
     pub stream: Stream,
     /// The SQLite file.
     pub database_path: PathBuf,
-    /// How much one transaction takes.
+    /// The limits of a batch.
     pub batch: BatchLimits,
-    /// Where numbers are published.
+    /// Where the numbers of widgets are published.
     pub dashboard: Dashboard,
-    /// Health, metrics and version.
+    /// The HTTP server: health, version, metrics and the page.
     pub http: Http,
-    /// What validation allows.
+    /// The limits that validation applies.
     pub limits: Limits,
-    /// What derived tables depend on.
+    /// The rules of the derived tables.
     pub rules: Rules,
 }
 
 impl Config {
-    /// What messages are judged by.
+    /// Returns the prefix and the limits that messages are judged by.
     pub fn criteria(&self) -> Criteria {
         Criteria { prefix: self.stream.prefix.clone(), limits: self.limits.clone() }
     }
@@ -50,7 +50,7 @@ impl Config {
 /// How to reach NATS.
 #[derive(Debug, Clone)]
 pub struct Nats {
-    /// One URL or several with commas between.
+    /// One URL, or several separated by commas.
     pub url: String,
     /// A file with a JWT and a seed.
     pub credentials: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// A server that asks for no credentials.
+    /// Returns the settings for a server that asks for no credentials.
     pub fn at(url: &str) -> Self {
         Self { url: url.to_owned(), credentials: None, nkey: None, user: None, tls: NatsTls::default() }
     }
@@ -93,21 +93,21 @@ pub struct Stream {
     pub duplicate_window: Duration,
 }
 
-/// Where numbers are published.
+/// Where the numbers of widgets are published.
 #[derive(Debug, Clone)]
 pub struct Dashboard {
     /// The KV bucket.
     pub bucket: String,
-    /// What the subjects of live changes begin with.
+    /// The prefix of the subjects that live changes are published on.
     pub prefix: String,
 }
 
-/// Health, metrics and version.
+/// The HTTP server: health, version, metrics and the page.
 #[derive(Debug, Clone)]
 pub struct Http {
-    /// The address; port 0 takes a free one.
+    /// The address to listen on. Port 0 takes a free port.
     pub listen: SocketAddr,
-    /// What `/metrics` asks for as a bearer token.
+    /// The token that `/metrics` and the page ask for.
     pub token: Option<String>,
 }
 
@@ -115,7 +115,7 @@ impl raw::Config {
     /// Checks every value.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the first key that does not make sense.
+    /// [`ConfigError::Value`] names the first key whose value is not allowed.
     pub fn check(self) -> Result<Config, ConfigError> {
         let rules = super::rules::check(&self)?;
         let dashboard = check_dashboard(self.dashboard, &self.stream)?;
@@ -139,13 +139,13 @@ fn check_nats(nats: raw::Nats) -> Result<Nats, ConfigError> {
         (None, None) => Ok(None),
         _ => Err(ConfigError::Value { key, error: error.into() }),
     };
-    let user = pair("nats.user", nats.user, nats.password, "nats.user and nats.password go together")?;
-    let client = pair("nats.cert", nats.cert, nats.key, "nats.cert and nats.key go together")?;
+    let user = pair("nats.user", nats.user, nats.password, "set both nats.user and nats.password, or neither")?;
+    let client = pair("nats.cert", nats.cert, nats.key, "set both nats.cert and nats.key, or neither")?;
     let ways = [nats.credentials.is_some(), nats.nkey.is_some(), user.is_some()];
     ensure(
         "nats",
         ways.into_iter().filter(|given| *given).count() <= 1,
-        "give one of credentials, nkey, or user and password",
+        "set at most one of credentials, nkey, or user with password",
     )?;
     Ok(Nats {
         url: nats.url,
@@ -168,10 +168,10 @@ fn check_stream(stream: raw::Stream) -> Result<Stream, ConfigError> {
     }
     ensure("stream.dlq", stream.dlq != stream.name, "must differ from stream.name")?;
     let tokens_are_fine = stream.prefix.split('.').all(is_name) && stream.prefix.len() <= 128;
-    ensure("stream.prefix", tokens_are_fine, "must be subject tokens with dots between, without * or >")?;
+    ensure("stream.prefix", tokens_are_fine, "must be subject tokens separated by dots, without * or >")?;
     let first = stream.prefix.split('.').next().unwrap_or_default();
     let reserved = first == "dlq" || first.starts_with(['$', '_']);
-    ensure("stream.prefix", !reserved, "may not begin with dlq, $ or _: those subjects belong to others")?;
+    ensure("stream.prefix", !reserved, "must not begin with dlq, $ or _: these subjects are reserved")?;
     ensure("stream.replicas", (1..=5).contains(&stream.replicas), "must be 1 to 5")?;
     let max_bytes = stream
         .max_bytes
@@ -196,11 +196,11 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '.' | '*' | '>' | '/' | '\\'))
 }
 
-/// The file that `sqlite://path`, `sqlite:path` or a bare path names.
+/// Returns the path in `sqlite://path`, in `sqlite:path`, or in a bare path.
 fn database_path(url: &str) -> Result<PathBuf, ConfigError> {
     let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url);
     let is_file = !path.is_empty() && path != ":memory:" && !path.contains("://") && !path.contains('?');
-    ensure("database.url", is_file, "must be sqlite://PATH, the path of a file, without parameters")?;
+    ensure("database.url", is_file, "must be sqlite://PATH, where PATH is a file; parameters are not allowed")?;
     Ok(PathBuf::from(path))
 }
 
@@ -215,11 +215,11 @@ fn check_batch(batch: &raw::Batch) -> Result<BatchLimits, ConfigError> {
 fn check_dashboard(dashboard: raw::Dashboard, stream: &raw::Stream) -> Result<Dashboard, ConfigError> {
     ensure("dashboard.bucket", is_key(&dashboard.bucket), "must be 1 to 128 letters, digits, _ or -")?;
     let tokens_are_fine = dashboard.prefix.split('.').all(is_name) && dashboard.prefix.len() <= 128;
-    ensure("dashboard.prefix", tokens_are_fine, "must be subject tokens with dots between, without * or >")?;
+    ensure("dashboard.prefix", tokens_are_fine, "must be subject tokens separated by dots, without * or >")?;
     let token = |prefix: &str| prefix.split('.').next().map(str::to_owned);
     let first = token(&dashboard.prefix).unwrap_or_default();
     let is_free = first != "dlq" && !first.starts_with(['$', '_']) && Some(&first) != token(&stream.prefix).as_ref();
-    ensure("dashboard.prefix", is_free, "may begin neither as stream.prefix does nor with dlq, $ or _")?;
+    ensure("dashboard.prefix", is_free, "must not begin with dlq, $ or _, nor with the first token of stream.prefix")?;
     Ok(Dashboard { bucket: dashboard.bucket, prefix: dashboard.prefix })
 }
 
@@ -230,7 +230,7 @@ fn check_http(http: raw::Http) -> Result<Http, ConfigError> {
     })?;
     let token = http.token.filter(|token| !token.is_empty());
     let is_guarded = listen.ip().is_loopback() || token.is_some();
-    ensure("http.listen", is_guarded, "an address that others can reach needs http.token")?;
+    ensure("http.listen", is_guarded, "an address that is not loopback needs http.token")?;
     Ok(Http { listen, token })
 }
 

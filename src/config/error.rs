@@ -1,10 +1,10 @@
-//! What can be wrong with a configuration.
+//! Errors in the configuration.
 
 use std::path::PathBuf;
 
 use ::config::ConfigError as LayerError;
 
-/// What is wrong with the configuration. Exit status 2.
+/// Why the configuration is refused. The command exits with status 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -12,23 +12,23 @@ pub enum ConfigError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A layer does not parse, or has a key that there is not.
+    /// A layer does not parse, or has an unknown key.
     #[error("configuration{}: {source}", .path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
     Layer {
-        /// The file, if there is one.
+        /// The configuration file, if there is one.
         path: Option<PathBuf>,
         /// What is wrong, with the key.
         source: Box<LayerError>,
     },
-    /// A value that does not make sense.
+    /// A value is not allowed.
     #[error("configuration: {key}: {error}")]
     Value {
         /// The key.
         key: &'static str,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what is allowed.
         error: String,
     },
 }

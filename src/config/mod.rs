@@ -1,6 +1,6 @@
-//! Configuration: defaults, then the file, then the environment, then flags; each overrides the one before.
+//! Configuration, in four layers: defaults, the file, the environment, flags. Each layer overrides the previous ones.
 //!
-//! [`raw`] is what may be written, with the only defaults; [`Config`] is what was checked.
+//! [`raw`] has every key that may be written, and all the defaults. [`Config`] has the checked values.
 
 mod check;
 mod checked;
@@ -19,13 +19,13 @@ pub use checked::{Config, Dashboard, Http, Nats, NatsTls, Stream};
 pub use error::ConfigError;
 pub use quantity::{HumanDuration, HumanSize};
 
-/// The file that is read where none is named.
+/// The file that is read if no other file is named.
 pub const DEFAULT_FILE: &str = "streamgauge.toml";
 const ENV_PREFIX: &str = "STREAMGAUGE_";
 const ENV_FILE: &str = "STREAMGAUGE_CONFIG";
 const ENV_SEPARATOR: &str = "__";
 
-/// The usual variables of NATS and SQL tools, and the keys that they set.
+/// The usual environment variables of NATS and SQL tools, and the keys that they set.
 const USUAL_ENV: [(&str, &str); 9] = [
     ("NATS_URL", "nats.url"),
     ("NATS_CREDS", "nats.credentials"),
@@ -38,25 +38,26 @@ const USUAL_ENV: [(&str, &str); 9] = [
     ("DATABASE_URL", "database.url"),
 ];
 
-/// Where configuration comes from. No IO happens until [`load`].
+/// Where the configuration comes from. [`load`] reads the file.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// `--config`
+    /// The file that `--config` names.
     pub file: Option<PathBuf>,
-    /// The environment.
+    /// The environment variables, as names and values.
     pub env: Vec<(String, String)>,
     /// Keys that flags set, such as `nats.url`.
     pub flags: Vec<(&'static str, String)>,
 }
 
 impl Sources {
-    /// The same, with the file that is read where it is there now: should it be gone later, that is an error.
+    /// Names the file that [`load`] would read now, if there is one. If that file is gone later, [`load`] fails
+    /// instead of reading no file.
     pub fn pinned(self) -> Self {
         Self { file: find_file(&self), ..self }
     }
 }
 
-/// Reads the layers, and checks what results.
+/// Reads the layers, and checks the result. Returns the configuration as written, and as checked.
 ///
 /// # Errors
 /// [`ConfigError`] names the key or the file.
@@ -82,7 +83,7 @@ fn find_file(sources: &Sources) -> Option<PathBuf> {
     sources.file.clone().or_else(from_env).or_else(default)
 }
 
-/// The keys that environment and flags set, weakest first.
+/// Returns the keys that the environment and the flags set. Later keys override earlier keys.
 fn overrides(sources: &Sources) -> Vec<(String, String)> {
     let of_env = |wanted: &str| sources.env.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     let usual = USUAL_ENV

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HumanDuration(pub Duration);
 
-/// A number of bytes as people write it; a bare number is bytes.
+/// A number of bytes as people write it. A bare number is bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HumanSize(pub u64);
 
@@ -34,7 +34,7 @@ impl FromStr for HumanSize {
     }
 }
 
-/// One number and the largest unit that needs no fraction: what goes in comes out.
+/// Writes one number with the largest unit that needs no fraction. The text parses back to the same duration.
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u128, &str); 6] = [

@@ -1,4 +1,4 @@
-//! What a configuration may say: every key, with its default. No IO, no checks.
+//! The configuration as it may be written: every key, with its default. No IO, no checks.
 #![allow(missing_docs, reason = "the keys are described in deploy/streamgauge.toml")]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The rules of derived tables in the configuration, checked.
+//! Checks the rules of derived tables in the configuration.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -35,7 +35,7 @@ fn list(given: &Option<raw::OneOrMany>) -> Vec<String> {
     }
 }
 
-/// Whether a list is there but says nothing.
+/// Returns whether a key is set, but its list is empty or holds an empty text.
 fn names_nothing(given: &Option<raw::OneOrMany>) -> bool {
     given.is_some() && (list(given).is_empty() || list(given).iter().any(String::is_empty))
 }
@@ -49,17 +49,17 @@ fn check_feature(number: usize, rule: &raw::Feature) -> Result<FeatureRule, Conf
         let path = rule.feature.strip_prefix("$.properties.").unwrap_or_default();
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         if path.iter().any(String::is_empty) {
-            return wrong("a path must be $.properties. and the keys that lead to a text, with dots between");
+            return wrong("a path must be $.properties. and then the keys that lead to a text, separated by dots");
         }
         FeatureName::Property(path)
     } else if is_feature_name(&rule.feature) {
         FeatureName::Literal(rule.feature.clone())
     } else {
-        return wrong("a name must have 1 to 128 characters, none of them a control character, and not be blank");
+        return wrong("a name must have 1 to 128 characters, no control characters, and must not be blank");
     };
     for (key, given) in [("event_type", &rule.event_type), ("event_name", &rule.event_name)] {
         if names_nothing(given) {
-            return wrong(&format!("{key} must name something; leave it out to take any"));
+            return wrong(&format!("{key} must name something; leave it out to match any"));
         }
     }
     Ok(FeatureRule { feature, event_types: list(&rule.event_type), event_names: list(&rule.event_name) })
@@ -85,7 +85,7 @@ fn ensure_funnel(holds: bool, name: &str, error: impl FnOnce() -> String) -> Res
 fn check_funnel(funnel: &raw::Funnel) -> Result<Funnel, ConfigError> {
     let name = &funnel.name;
     let ensure = |holds: bool, error: &str| ensure_funnel(holds, name, || error.to_owned());
-    ensure(is_feature_name(name), "name must have 1 to 128 characters, no control characters, and not be blank")?;
+    ensure(is_feature_name(name), "name must have 1 to 128 characters, no control characters, and must not be blank")?;
     let scope = match funnel.scope.as_deref() {
         None | Some("user") => Scope::User,
         Some("session") => Scope::Session,
@@ -118,11 +118,11 @@ fn check_funnel(funnel: &raw::Funnel) -> Result<Funnel, ConfigError> {
 
 fn check_step(step: &raw::FunnelStep) -> Result<Step, String> {
     if !is_feature_name(&step.name) {
-        return Err("name must have 1 to 128 characters, no control characters, and not be blank".into());
+        return Err("name must have 1 to 128 characters, no control characters, and must not be blank".into());
     }
     for (key, given) in [("event_type", &step.event_type), ("event_name", &step.event_name)] {
         if names_nothing(given) {
-            return Err(format!("{key} must name something; leave it out to take any"));
+            return Err(format!("{key} must name something; leave it out to match any"));
         }
     }
     let condition = |(at, condition): (usize, &raw::Condition)| {

@@ -61,7 +61,7 @@ fn mistakes_are_named() {
         ("[stream", "TOML"),
         ("[[features]]\nfeature = ''", "rule 1"),
         ("[[features]]\nfeature = 'a'\n[[features]]\nfeature = '$.context.x'", "rule 2"),
-        ("[[features]]\nfeature = '$.properties.a..b'", "with dots between"),
+        ("[[features]]\nfeature = '$.properties.a..b'", "separated by dots"),
         ("[[features]]\nfeature = 'a'\nevent_name = []", "event_name must name something"),
         ("[[features]]\nevent_name = 'a'", "feature"),
         ("[[features]]\nfeature = 'a'\nevent = 'b'", "event"),

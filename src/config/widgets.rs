@@ -1,4 +1,4 @@
-//! Widgets in the configuration, checked.
+//! Checks the widgets in the configuration.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -37,7 +37,7 @@ fn check_widget(widget: &raw::Widget, funnels: &BTreeSet<&str>) -> Result<Widget
     let ensure = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
     ensure(is_key(&widget.id), "id must be 1 to 128 letters, digits, _ or -")?;
     let is_short = |title: &String| title.chars().nth(MAX_TITLE_CHARS).is_none();
-    ensure(widget.title.as_ref().is_none_or(is_short), "title must have 256 characters at most")?;
+    ensure(widget.title.as_ref().is_none_or(is_short), "title must have at most 256 characters")?;
     let period = dashboard::period_of(widget.period.as_deref().unwrap_or("1h"));
     let period = period.ok_or("period must be 1h, 1d, 7d (the ISO week) or 1mo")?;
     let max_rate = widget.max_rate.map_or(DEFAULT_MAX_RATE, |max_rate| max_rate.0);

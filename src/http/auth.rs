@@ -1,4 +1,5 @@
-//! Who may look: whoever has the token, or, where there is none, this machine.
+//! Access control. If `http.token` is set, the page and the metrics need the token. If not, the metrics are open, and
+//! the page opens only under a name of this machine.
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -10,20 +11,20 @@ const COOKIE_NAME: &str = "streamgauge";
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AccessDenied {
-    /// It brings no token, or another one.
+    /// It has no token, or a wrong token.
     NoToken,
-    /// It names another host than this machine: a page elsewhere may have sent it.
+    /// Its `Host` header does not name this machine: a page of another site may have sent it.
     ForeignHost,
 }
 
-/// What requests are held against.
+/// Checks requests against the token, if one is set.
 #[derive(Debug, Clone)]
 pub(super) struct Guard(Option<Token>);
 
 #[derive(Debug, Clone)]
 struct Token {
     token: String,
-    /// A hash: any token is a cookie's text then.
+    /// A hash of the token, because a token may contain characters that a cookie may not.
     cookie: String,
 }
 
@@ -36,13 +37,14 @@ impl Guard {
         }))
     }
 
-    /// For programs: a bearer token, where there is one.
+    /// Whether a program may read the metrics: it must send the bearer token, if a token is set.
     pub(super) fn admits_program(&self, headers: &HeaderMap) -> bool {
         self.0.as_ref().is_none_or(|token| token.is_borne_by(headers))
     }
 
-    /// For browsers too: the token as a bearer's or as a cookie; without one, nothing but names of this machine, so that
-    /// a name that leads here by a trick of DNS does not open what others store.
+    /// Checks a request for the page or its data. If a token is set, the request must carry it, as a bearer token or
+    /// as the cookie. If none is set, the `Host` header must name this machine. This stops DNS rebinding: another
+    /// site cannot read the data under its own name.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), AccessDenied> {
         let Some(token) = &self.0 else {
             return if is_local(headers.get(HOST)) { Ok(()) } else { Err(AccessDenied::ForeignHost) };
@@ -54,7 +56,7 @@ impl Guard {
         if has_cookie || token.is_borne_by(headers) { Ok(()) } else { Err(AccessDenied::NoToken) }
     }
 
-    /// The cookie for whoever brings the token.
+    /// Returns the cookie if the sent token is right.
     pub(super) fn cookie_for(&self, sent: &str) -> Option<String> {
         let token = self.0.as_ref().filter(|token| is_same(sent, &token.token))?;
         Some(format!("{COOKIE_NAME}={}; HttpOnly; SameSite=Strict; Path=/; Max-Age=2592000", token.cookie))
@@ -68,19 +70,20 @@ impl Token {
     }
 }
 
-/// The answer to a program that brings no token.
+/// Returns the response to a request without the token.
 pub(super) fn unauthorized() -> Response {
     let challenge = [(WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, challenge, "http.token is needed as a bearer token\n").into_response()
+    (StatusCode::UNAUTHORIZED, challenge, "send http.token as a bearer token\n").into_response()
 }
 
-/// Compares all bytes whatever differs, so that the time taken tells nothing of the token.
+/// Compares all bytes, even after a difference, so that the time does not reveal the token.
 fn is_same(sent: &str, expected: &str) -> bool {
     let differences = sent.bytes().zip(expected.bytes()).fold(0, |sum, (left, right)| sum | (left ^ right));
     sent.len() == expected.len() && differences == 0
 }
 
-/// Whether a host, with or without its port, is this machine. A client that names none is no browser.
+/// Whether a host, with or without its port, is this machine. A client that sends no host is not a browser, and
+/// passes.
 fn is_local(host: Option<&HeaderValue>) -> bool {
     let Some(host) = host else { return true };
     let host = host.to_str().unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Whether the worker can do its work.
+//! The readiness of the worker: is the database open, and is NATS connected?
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Whether the worker can do its work.
+/// The readiness of the worker: it is ready if the database is migrated and NATS is connected.
 #[derive(Debug, Default)]
 pub struct Health {
     is_migrated: AtomicBool,
@@ -11,12 +11,12 @@ pub struct Health {
 }
 
 impl Health {
-    /// The database is open and migrated.
+    /// Records that the database is open and migrated.
     pub fn set_migrated(&self) {
         self.is_migrated.store(true, Ordering::Relaxed);
     }
 
-    /// NATS was reached once. From here on the flag tells whether it is reached.
+    /// Records that NATS was connected once. From now on the flag tells whether NATS is connected.
     pub fn set_connection(&self, is_connected: Arc<AtomicBool>) {
         let _ = self.is_connected.set(is_connected);
     }

@@ -1,4 +1,4 @@
-//! Connections, so many at most, none of them silent for long.
+//! Limits HTTP connections: their number, and how long a connection may be silent.
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
@@ -13,12 +13,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Well below the descriptors that a process has by default, which database and NATS need too. Others wait.
+/// Largest number of open connections; further connections wait. The number is well below the default limit of file
+/// descriptors, because the database and NATS need descriptors too.
 pub(super) const MAX_CONNECTIONS: usize = 512;
-/// An open page is told something every few seconds: a connection that is silent for so long is of nobody.
+/// Longest silence of a connection. An open page receives data every few seconds, so a longer silence means that
+/// nobody uses the connection.
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(60);
 
-/// A listener that takes so many connections.
+/// A listener that accepts at most [`MAX_CONNECTIONS`] connections at a time.
 pub(super) struct Limited {
     listener: TcpListener,
     places: Arc<Semaphore>,
@@ -35,7 +37,7 @@ impl Listener for Limited {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
-        // It is never closed.
+        // The semaphore is never closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         (LimitedConnection { stream, silence: Box::pin(sleep(MAX_SILENCE)), _place: place }, address)
@@ -46,16 +48,17 @@ impl Listener for Limited {
     }
 }
 
-/// A connection, and its place.
+/// A connection, which holds one of the places until it is dropped.
 pub(super) struct LimitedConnection {
     stream: TcpStream,
-    /// Ready when nothing was read or written for too long.
+    /// Ready if nothing was read or written for [`MAX_SILENCE`].
     silence: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl LimitedConnection {
-    /// What a read or write came to; an error once the silence is too long.
+    /// Returns the result of a read or write, and restarts the silence timer. Returns an error if the silence is too
+    /// long.
     fn heard<T>(&mut self, context: &mut Context<'_>, result: Poll<Result<T>>) -> Poll<Result<T>> {
         if result.is_ready() {
             self.silence.as_mut().reset(Instant::now() + MAX_SILENCE);

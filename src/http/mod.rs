@@ -1,4 +1,4 @@
-//! Health, version, metrics and the live page over HTTP.
+//! Serves health, version, metrics and the live page over HTTP.
 
 mod auth;
 mod health;
@@ -18,7 +18,8 @@ pub use served::Served;
 
 use self::limited::Limited;
 
-/// `/livez`, `/readyz` and `/version` for all; `/metrics`, the page and what it reads for those who may look.
+/// Routes all requests. `/livez`, `/readyz` and `/version` are open to everybody; `/metrics`, the page and its data
+/// are guarded.
 pub fn router(served: Served) -> Router {
     Router::new()
         .route("/livez", get(probes::livez))

@@ -1,4 +1,4 @@
-//! What programs ask: `/livez`, `/readyz`, `/version` and `/metrics`.
+//! Answers the requests of programs: `/livez`, `/readyz`, `/version` and `/metrics`.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::health::Health;
 use super::page::live::LivePage;
 use crate::telemetry::Telemetry;
 
-/// `/livez`
+/// `/livez`: always 200 while the process serves HTTP.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `/readyz`: 503 with the reason while the worker cannot do its work.
+/// `/readyz`: 200, or 503 with the reason while the worker is not ready.
 pub(super) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     match health.why_not_ready() {
         None => "ok\n".into_response(),
@@ -24,13 +24,13 @@ pub(super) async fn readyz(State(health): State<Arc<Health>>) -> Response {
     }
 }
 
-/// `/version`
+/// `/version`: name and version as JSON.
 pub(super) async fn version() -> impl IntoResponse {
     let body = serde_json::json!({"name": "streamgauge", "version": env!("CARGO_PKG_VERSION")});
     ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }
 
-/// `/metrics`, in Prometheus' text format.
+/// `/metrics`: the metrics in the OpenMetrics text format of Prometheus.
 pub(super) async fn metrics(
     State(guard): State<Guard>,
     State(page): State<Arc<LivePage>>,
@@ -40,7 +40,7 @@ pub(super) async fn metrics(
     if !guard.admits_program(&headers) {
         return unauthorized();
     }
-    // Where the database cannot be read, they are as they were.
+    // If the database cannot be read, the gauges of its ledgers keep their old values.
     if let Some(Ok(status)) = page.status().await {
         telemetry.ledgers(&status);
     }

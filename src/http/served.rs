@@ -1,4 +1,4 @@
-//! What handlers share.
+//! The state that all HTTP handlers share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::health::Health;
 use super::page::live::LivePage;
 use crate::telemetry::Telemetry;
 
-/// What a worker tells over HTTP.
+/// The parts of a worker that the HTTP handlers read.
 #[derive(Debug, Clone)]
 pub struct Served {
     health: Arc<Health>,
@@ -21,7 +21,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// What a worker tells, to those who have the token where there is one.
+    /// Collects the parts. If a token is given, metrics and page need it.
     pub fn new(
         health: Arc<Health>,
         telemetry: Arc<Telemetry>,
@@ -33,7 +33,7 @@ impl Served {
     }
 }
 
-/// Lets a handler ask for a part by its type.
+/// Lets a handler extract a part by its type.
 macro_rules! parts {
     ($($field:ident: $part:ty),* $(,)?) => {$(
         impl FromRef<Served> for $part {

@@ -1,20 +1,20 @@
-//! A message that was found to be in order.
+//! A message that passed validation.
 
 use super::rejection::Rejection;
 use crate::model::{AnalyticsEvent, Metric, SessionMessage};
 
-/// A message that is accepted where its id is new, and its time permits.
+/// A valid message. The store accepts it if its id is new and its timestamp is acceptable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accepted<T> {
-    /// The row.
+    /// The record to store.
     pub record: T,
-    /// What the server supplied to it.
+    /// The fields that the server supplied.
     pub supplied: Supplied,
-    /// What speaks against its timestamp. Counts only where the id is new.
+    /// Why the timestamp is not acceptable, or `None` if it is. Counts only if the id is new.
     pub untimely: Option<Rejection>,
 }
 
-/// An accepted message of any kind.
+/// A valid message of any kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// An event.
@@ -25,41 +25,41 @@ pub enum Message {
     Session(Box<Accepted<SessionMessage>>),
 }
 
-/// Which fields the server supplied because the message left them out. They play no part in comparing copies.
+/// The fields that the server supplied because the message left them out. [`compare`](super::compare) ignores them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Supplied(u8);
 
 impl Supplied {
-    /// The id, from the message's place in the stream.
+    /// The id, made from the message's place in the stream.
     pub const ID: Supplied = Supplied(1);
-    /// The timestamp, from `recv`.
+    /// The timestamp, copied from `recv`.
     pub const TIMESTAMP: Supplied = Supplied(2);
-    /// The event_type, from the subject.
+    /// The event_type, taken from the subject.
     pub const EVENT_TYPE: Supplied = Supplied(4);
-    /// The metric_type, `gauge`.
+    /// The metric_type, which is then `gauge`.
     pub const METRIC_TYPE: Supplied = Supplied(8);
 
-    /// As the database stores it.
+    /// Returns the bits that the database stores.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// From what the database stores.
+    /// Reads the bits that the database stores.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
 
-    /// Whether all of `other` are among these.
+    /// Returns whether this set contains all fields of `other`.
     pub const fn contains(self, other: Supplied) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// What either side was supplied with.
+    /// Returns the fields of both sets.
     pub const fn union(self, other: Supplied) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// These and, when it holds, `other`.
+    /// Returns this set, with the fields of `other` added if `when` is true.
     pub(super) const fn with(self, other: Supplied, when: bool) -> Self {
         if when { self.union(other) } else { self }
     }

@@ -1,86 +1,81 @@
-//! What one transaction takes: judged messages in stream order, the gaps between them, and where it began.
+//! The batch that a transaction writes: judged messages in stream order, the gaps between them, and the start position.
 //!
-//! Architecture invariant: a batch knows nothing of NATS, of time, or of SQL.
+//! Architecture invariant: a batch does not depend on NATS, on the clock, or on SQL.
 
 use std::time::Duration;
 
 use super::verdict::Verdict;
 use crate::position::{Gap, GapReason, Position};
 
-/// Bytes that a message takes beside what it took on the wire, for the limit.
+/// Bytes that the size limit counts for each message, in addition to its size on the wire.
 const OVERHEAD_BYTES: usize = 256;
 
-/// How much a batch takes.
+/// The limits of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
-    /// Number of messages.
+    /// The maximum number of messages.
     pub max_messages: usize,
-    /// Bytes of payloads.
+    /// The maximum size in bytes: each message's size on the wire, plus a fixed overhead per message.
     pub max_bytes: usize,
-    /// How long to wait for a batch to fill, under backlog.
+    /// How long a batch may wait to fill, under backlog.
     pub max_delay: Duration,
 }
 
-/// Messages that are written together.
+/// Messages that one transaction writes together.
 #[derive(Debug)]
 pub struct Batch {
-    /// The position that the first message follows: what the transaction compares with.
+    /// The position before the first message. The transaction compares this position with the database's.
     pub after: Position,
     /// The messages, in stream order.
     pub verdicts: Vec<Verdict>,
-    /// Sequences between them that the stream does not hold.
+    /// The sequences between the messages that the stream does not hold.
     pub gaps: Vec<Gap>,
-    /// Whether they were not delivered, but are stored rows which stand for messages.
-    pub is_of_rows: bool,
     size_bytes: usize,
     end: Position,
 }
 
 impl Batch {
-    /// An empty batch after a position.
+    /// Makes an empty batch that begins after a position.
     pub fn after(position: Position) -> Self {
         let (end, after) = (position.clone(), position);
-        Self { after, verdicts: Vec::new(), gaps: Vec::new(), is_of_rows: false, size_bytes: 0, end }
+        Self { after, verdicts: Vec::new(), gaps: Vec::new(), size_bytes: 0, end }
     }
 
-    /// The stored rows of all messages from one position to another.
-    pub fn of_rows(after: Position, verdicts: Vec<Verdict>, end: Position) -> Self {
-        Self { after, verdicts, gaps: Vec::new(), is_of_rows: true, size_bytes: 0, end }
-    }
-
-    /// The position once this batch is written.
+    /// Returns the position that the database has after this batch is written.
     pub fn end(&self) -> Position {
         self.end.clone()
     }
 
-    /// The last sequence of that position.
+    /// Returns the last sequence of [`Batch::end`].
     pub fn end_seq(&self) -> u64 {
         self.end.last_seq
     }
 
-    /// Messages that the stream no longer held.
+    /// Returns the number of messages in the gaps.
     pub fn missing(&self) -> u64 {
         self.gaps.iter().map(|gap| gap.last_seq - gap.first_seq + 1).sum()
     }
 
-    /// Whether nothing is in it.
+    /// Returns whether the batch has no messages.
     pub fn is_empty(&self) -> bool {
         self.verdicts.is_empty()
     }
 
-    /// Whether it has reached a limit.
+    /// Returns whether the batch has reached its limit of messages or of bytes.
     pub fn is_full(&self, limits: BatchLimits) -> bool {
         self.verdicts.len() >= limits.max_messages || self.size_bytes >= limits.max_bytes
     }
 
-    /// Tells gaps that the stream's limits or a purge made, before its first sequence, from messages that were deleted.
+    /// Marks the gaps that end before the stream's first sequence: the stream's limits or a purge made these gaps.
+    /// Any other gap stays marked as deleted messages.
     pub fn reason_gaps(&mut self, stream_first_seq: u64) {
         for gap in self.gaps.iter_mut().filter(|gap| gap.last_seq < stream_first_seq) {
             gap.reason = GapReason::ExpiredOrPurged;
         }
     }
 
-    /// Adds the next message of the stream. Where sequences are missing before it, the stream does not hold them.
+    /// Adds the next message of the stream. Records a gap if sequences are missing before this message: the stream
+    /// does not hold them.
     pub fn push(&mut self, verdict: Verdict) {
         let previous_seq = self.end.last_seq;
         let seq = verdict.delivery.stream_sequence;

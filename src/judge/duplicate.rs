@@ -1,4 +1,4 @@
-//! Whether a message whose id is known is a copy of the stored one, or another message. Pure.
+//! Compares a message that has a known id with the stored record: a copy, or a conflict. Pure.
 
 use serde::Serialize;
 
@@ -6,15 +6,15 @@ use super::accepted::{Accepted, Supplied};
 use super::rejection::{Reason, Rejection};
 use crate::model::{AnalyticsEvent, Kind, Metric, SessionMessage, Timestamp};
 
-/// A record that can stand in the raw tables.
+/// A record of a raw table.
 pub trait Record: Clone + PartialEq + Serialize {
-    /// Its kind: ids are unique within it.
+    /// The record's kind. Ids are unique within a kind.
     const KIND: Kind;
 
-    /// Its id.
+    /// Returns the record's id.
     fn id(&self) -> &str;
 
-    /// Blanks the fields that the server supplied to it or to the record that it is compared with.
+    /// Blanks the fields in `supplied`, so that two records can be compared without these fields.
     fn blank(&mut self, supplied: Supplied);
 }
 
@@ -66,16 +66,16 @@ impl Record for SessionMessage {
     }
 }
 
-/// Compares a message with the stored one of the same id. Fields that the server supplied to either play no part.
+/// Compares a message with the stored record of the same id. Ignores fields that the server supplied to either.
 ///
 /// # Errors
-/// `duplicate_conflict` with the names of the fields that differ.
+/// `duplicate_conflict`, with the names of the fields that differ.
 pub fn compare<R: Record>(stored: &R, stored_supplied: Supplied, copy: &Accepted<R>) -> Result<(), Rejection> {
     let supplied = stored_supplied.union(copy.supplied);
     let (mut left, mut right) = (stored.clone(), copy.record.clone());
     left.blank(supplied);
     right.blank(supplied);
-    // A timestamp that cannot be read is not the stored one, which can.
+    // A timestamp that cannot be parsed differs from the stored timestamp, which could be parsed.
     let unreadable = |rejection: &Rejection| rejection.reason == Reason::InvalidTimestamp;
     let timestamp_differs = !supplied.contains(Supplied::TIMESTAMP) && copy.untimely.as_ref().is_some_and(unreadable);
     if left == right && !timestamp_differs {
@@ -86,7 +86,7 @@ pub fn compare<R: Record>(stored: &R, stored_supplied: Supplied, copy: &Accepted
         fields.push("timestamp".into());
     }
     let error = format!(
-        "{} has id {} already with other content: {} differ; send new content under a new id",
+        "in {}, id {} is already stored with other content: {} differ; send new content under a new id",
         R::KIND,
         stored.id(),
         fields.join(", ")
@@ -94,9 +94,9 @@ pub fn compare<R: Record>(stored: &R, stored_supplied: Supplied, copy: &Accepted
     Err(Rejection::field(Reason::DuplicateConflict, "id", error))
 }
 
-/// The verdict on a copy of a stored record that some other program wrote, in a form that cannot be compared.
+/// Returns the rejection of a message whose id is stored in an unreadable row, which another program wrote.
 pub fn unreadable<R: Record>(id: &str, error: &dyn std::fmt::Display) -> Rejection {
-    let error = format!("{} has id {id} already, in a row that cannot be compared: {error}", R::KIND);
+    let error = format!("in {}, id {id} is already stored, in a row that cannot be compared: {error}", R::KIND);
     Rejection::field(Reason::DuplicateConflict, "id", error)
 }
 

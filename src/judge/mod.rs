@@ -1,14 +1,14 @@
-//! Subject and bytes to a verdict: route, decode, validate. The same live and on replay.
+//! Judges a message from its subject and bytes: route, decode, validate. Live and on replay, the code is the same.
 //!
 //! ```text
-//! Delivery -> subject     which kind of message, or unknown_subject
+//! Delivery -> subject     the kind of message, or unknown_subject
 //!          -> decode      bytes -> fields of the right types, or a rejection
 //!          -> validate    limits and rules, or a rejection
-//!          -> Verdict     -> Batch: what one transaction takes
+//!          -> Verdict     -> Batch: the messages that are written together
 //! ```
-//! Whether an id is new is known to the store alone. There [`compare`] tells a copy from a conflict.
+//! Only the store knows whether an id is new. For a known id, [`compare`] tells a copy from a conflict.
 //!
-//! Architecture invariant: nothing here knows of NATS, of SQL, of the clock, or of the configuration.
+//! Architecture invariant: this module does not depend on NATS, on SQL, on the clock, or on the configuration.
 
 mod accepted;
 mod batch;

@@ -1,11 +1,12 @@
-//! Why a message is not accepted: one variant a rule.
+//! Why a message is rejected: one variant per rule.
 
 use std::fmt;
 
 /// The rule that a message breaks.
 ///
-/// The order of the variants is the order of checking: a message that breaks several rules is rejected for the least.
-/// Rules from [`Reason::DuplicateConflict`] on are applied by the writer, since they count only where the id is new.
+/// The order of the variants is the order of checking. A message that breaks several rules gets the first reason in
+/// this order. The writer applies the rules from [`Reason::DuplicateConflict`] on, because only the store knows
+/// whether an id is new. The rules for timestamps count only if the id is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The subject is none of `analytics.events`, `analytics.metrics`, `analytics.sessions`, with any suffix.
@@ -14,41 +15,42 @@ pub enum Reason {
     PayloadTooLarge,
     /// The payload is not UTF-8.
     InvalidUtf8,
-    /// The payload is not JSON, holds a number that no f64 holds, or nests past 128 levels.
+    /// The payload is not JSON, or holds a number that no f64 can hold. Or the payload, or the JSON in a string
+    /// field, nests deeper than 128 levels.
     InvalidJson,
     /// The payload is JSON, but not an object.
     NotAnObject,
     /// A required field is absent, null or "".
     MissingField,
-    /// A field has a value of another type.
+    /// A field has a value of the wrong type.
     InvalidType,
-    /// An identify event without a user_id, a session message without a session_id.
+    /// An identify event has no user_id, or a session message has no session_id.
     NoIdentity,
     /// The id is too long, or not printable ASCII.
     InvalidId,
-    /// A user_id, session_id or anonymous_id that is a placeholder, such as "null".
+    /// A user_id, session_id or anonymous_id is a placeholder, such as "null".
     DisallowedIdentity,
-    /// A name with characters that are not allowed, or blank.
+    /// A name has characters that are not allowed, or is blank.
     InvalidName,
-    /// A name that is too long.
+    /// A name is too long.
     NameTooLong,
-    /// A metric_type that there is not.
+    /// The metric_type is unknown.
     UnknownMetricType,
-    /// A session message's kind that there is not.
+    /// The kind of a session message is unknown.
     UnknownSessionKind,
-    /// A value beyond ±1e300, or a negative timer.
+    /// A metric's value is beyond ±1e300, or a timer's value is negative.
     ValueOutOfRange,
-    /// A counter with a negative value.
+    /// A counter's value is negative.
     NegativeCounter,
-    /// Too many keys in an object, elements in an array, or tags.
+    /// An object has too many keys, an array has too many elements, or a metric has too many tags.
     TooManyProperties,
     /// Properties or context nest too deep.
     TooDeep,
-    /// A string that is too long, or tags that are too long together.
+    /// A string is too long, or all tags together are too long.
     StringTooLong,
-    /// A string with U+0000, which SQLite's tools cut off there.
+    /// A string contains U+0000. SQLite's tools cut a string off at that character.
     NullCharacter,
-    /// The id is known, with other content.
+    /// The id is already stored with other content.
     DuplicateConflict,
     /// The timestamp is not RFC 3339 with an offset, or out of range.
     InvalidTimestamp,
@@ -87,7 +89,7 @@ impl Reason {
         Reason::TimestampTooOld,
     ];
 
-    /// The stable code, as it stands in the ledger and in the dead letter's subject.
+    /// Returns the stable code that the ledger and the dead letter's subject contain.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::UnknownSubject => "unknown_subject",
@@ -124,45 +126,45 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A verdict against a message: the rule, the field's path, and a sentence for people.
+/// Why a message is rejected: the rule, the field's path, and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// The rule.
     pub reason: Reason,
-    /// The field's path, such as `properties.cart[3].price`; none where it is the message as a whole.
+    /// The field's path, such as `properties.cart[3].price`. `None` if the message as a whole breaks the rule.
     pub field: Option<String>,
-    /// What is wrong and what would be right.
+    /// What is wrong, and often what is allowed.
     pub error: String,
 }
 
 impl Rejection {
-    /// A verdict on a field.
+    /// Makes the rejection for a field.
     pub fn field(reason: Reason, field: impl Into<String>, error: impl Into<String>) -> Self {
         Self { reason, field: Some(field.into()), error: error.into() }
     }
 
-    /// A verdict on the message as a whole.
+    /// Makes the rejection for the message as a whole.
     pub fn message(reason: Reason, error: impl Into<String>) -> Self {
         Self { reason, field: None, error: error.into() }
     }
 }
 
-/// Collects what is wrong with a message, and keeps the first in the order of checking.
+/// Collects the rules that a message breaks, and keeps the first one in the order of checking.
 #[derive(Debug, Default)]
 pub struct Findings {
     first: Option<Rejection>,
 }
 
 impl Findings {
-    /// Adds a finding, unless an earlier reason, or this one, was found before. Texts are made only if they are kept:
-    /// a hostile message may break a rule at ten thousand places.
+    /// Adds a finding, unless this reason or an earlier reason was found before. Makes the texts only for a finding
+    /// that is kept: a hostile message may break a rule at ten thousand places.
     pub fn add(&mut self, reason: Reason, field: impl fmt::Display, error: impl FnOnce() -> String) {
         if self.first.as_ref().is_none_or(|first| reason < first.reason) {
             self.first = Some(Rejection::field(reason, field.to_string(), error()));
         }
     }
 
-    /// What was found first, if anything.
+    /// Returns the kept finding as an error, or `Ok` if there is none.
     pub fn into_result(self) -> Result<(), Rejection> {
         self.first.map_or(Ok(()), Err)
     }

@@ -1,17 +1,17 @@
-//! Subjects: what they say of a message, and where a dead letter goes.
+//! Subjects: of messages that are read, and of dead letters.
 
 use crate::model::Kind;
 
-/// What a subject says of the message on it.
+/// The parts of a message's subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route<'a> {
     /// The kind of message.
     pub kind: Kind,
-    /// The first token after the kind, which names the event's type where the message does not.
+    /// The first token after the kind. It is the event's type if the message has no type.
     pub suffix: Option<&'a str>,
 }
 
-/// Reads `<prefix>.<kind>[.<suffix>...]`; none where the subject is something else.
+/// Parses `<prefix>.<kind>[.<suffix>...]`. Returns `None` for any other subject.
 pub fn route<'a>(prefix: &str, subject: &'a str) -> Option<Route<'a>> {
     let rest = subject.strip_prefix(prefix)?.strip_prefix('.')?;
     let mut tokens = rest.split('.');
@@ -19,22 +19,23 @@ pub fn route<'a>(prefix: &str, subject: &'a str) -> Option<Route<'a>> {
     Some(Route { kind, suffix: tokens.next().filter(|token| !token.is_empty()) })
 }
 
-/// `<prefix>.>`, which the stream reads.
+/// Returns `<prefix>.>`, the subjects of the ingest stream.
 pub fn ingest(prefix: &str) -> String {
     format!("{prefix}.>")
 }
 
-/// `<prefix>.<kind>`, which producers publish to.
+/// Returns `<prefix>.<kind>`, the subject that producers publish to.
 pub fn publish(prefix: &str, kind: Kind) -> String {
     format!("{prefix}.{kind}")
 }
 
-/// `dlq.<prefix>.>`, which the stream of dead letters reads.
+/// Returns `dlq.<prefix>.>`, the subjects of the dead-letter stream.
 pub fn dead_letters(prefix: &str) -> String {
     format!("dlq.{prefix}.>")
 }
 
-/// `dlq.<prefix>.<kind>.<reason>`; the kind of a message on an unknown subject is `unknown`.
+/// Returns `dlq.<prefix>.<kind>.<reason>`, the subject of a dead letter. If the message came on an unknown subject,
+/// its kind is `unknown`.
 pub fn dead_letter(prefix: &str, kind: &str, reason: &str) -> String {
     format!("dlq.{prefix}.{kind}.{reason}")
 }

@@ -1,4 +1,4 @@
-//! Every rule of `SEMANTICS` section 8 at its edge: just met, just passed.
+//! Tests every rule of `SEMANTICS` section 8 at its limit: a value at the limit, and a value just past it.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn merge(message: &mut Value, fields: Value) {
     }
 }
 
-/// The reason and field of a rejection; `None` if it was accepted, its time included.
+/// Returns the reason and field of a rejection. `None` if the message and its timestamp are valid.
 fn verdict<T>(outcome: Result<Accepted<T>, Rejection>) -> Option<(Reason, String)> {
     let rejection = match outcome {
         Ok(judged) => judged.untimely?,
@@ -74,7 +74,7 @@ fn rejected(reason: Reason, field: &str) -> Option<(Reason, String)> {
     Some((reason, field.to_owned()))
 }
 
-/// `levels` objects, one in another.
+/// Returns `levels` objects, each inside the next.
 fn nested(levels: usize) -> Value {
     (1..levels).fold(json!({}), |inner, _| json!({ "k": inner }))
 }
@@ -237,7 +237,7 @@ fn properties_context_and_tags() {
             rejected(StringTooLong, &format!("tags.{}", "k".repeat(65))),
         ),
         (verdict(metric(json!({"tags": {"k": "v".repeat(257)}}))), rejected(StringTooLong, "tags.k")),
-        // 16 tags of "kNN":"v..." have 16 * (9 + bytes) + 1 bytes together.
+        // 16 tags of "kNN":"v..." together have 16 * (9 + bytes) + 1 bytes.
         (verdict(metric(json!({"tags": tags(16, 115)}))), None),
         (verdict(metric(json!({"tags": tags(16, 116)}))), rejected(StringTooLong, "tags")),
         (verdict(metric(json!({"tags": {"k": "\u{0}"}}))), rejected(NullCharacter, "tags.k")),
@@ -305,7 +305,7 @@ fn what_a_message_leaves_out_the_server_supplies() {
     assert_eq!(*timestamp, Timestamp::from_nanos(RECV_NS));
     let all = Supplied::ID.union(Supplied::TIMESTAMP).union(Supplied::EVENT_TYPE);
     assert_eq!(judged.supplied, all);
-    // A function of stream, epoch, sequence and kind: fixed for ever, since a replay must make it again.
+    // The id depends only on stream, epoch, sequence and kind. This id must never change: a replay makes it again.
     assert_eq!(id, "5478cb36-606f-5e4d-855f-66af95559e6c");
 
     let Ok(Message::Metric(judged)) = outcome_of("analytics.metrics", r#"{"name":"n","value":-5e-324}"#) else {

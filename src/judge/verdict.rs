@@ -1,4 +1,4 @@
-//! What a message is judged by, and the verdict on it.
+//! The judge of messages, and the verdict on a message.
 
 use super::accepted::Message;
 use super::decode::decode;
@@ -9,7 +9,7 @@ use super::validate::{Limits, Origin, validate};
 use crate::model::Kind;
 use crate::position::Position;
 
-/// What messages of any stream are judged by.
+/// The settings that messages of any stream are judged by.
 #[derive(Debug, Clone)]
 pub struct Criteria {
     /// `stream.prefix`
@@ -19,14 +19,14 @@ pub struct Criteria {
 }
 
 impl Criteria {
-    /// The judge of messages that come after a position: in its stream, and in its epoch.
+    /// Makes the judge for messages after a position, in the position's stream and epoch.
     pub fn judge_at(&self, position: &Position) -> Judge {
         let (stream, epoch) = (position.stream.clone(), position.epoch);
         Judge { prefix: self.prefix.clone(), stream, epoch, limits: self.limits.clone() }
     }
 }
 
-/// What messages of one epoch of a stream are judged by.
+/// Judges the messages of one epoch of a stream.
 #[derive(Debug, Clone)]
 pub struct Judge {
     /// `stream.prefix`
@@ -39,14 +39,14 @@ pub struct Judge {
     pub limits: Limits,
 }
 
-/// A message and what was found about it. The store decides what becomes of it, since it knows which ids are new.
+/// A message and its outcome. The store makes the final decision, because only the store knows which ids are new.
 #[derive(Debug, Clone)]
 pub struct Verdict {
-    /// The message as it was delivered, for the ledger.
+    /// The message as the stream delivered it, for the ledger.
     pub delivery: Delivery,
-    /// What its subject says it is; none where the subject is unknown.
+    /// The kind that the subject names. `None` if the subject is unknown.
     pub kind: Option<Kind>,
-    /// What it is, or why it is not accepted.
+    /// The valid message, or why it is rejected.
     pub outcome: Result<Message, Rejection>,
 }
 
@@ -73,6 +73,6 @@ impl Judge {
 
     fn unknown_subject(&self) -> String {
         let prefix = &self.prefix;
-        format!("the subject is none of {prefix}.events, {prefix}.metrics, {prefix}.sessions, with any suffix")
+        format!("the subject must be {prefix}.events, {prefix}.metrics or {prefix}.sessions, with any suffix")
     }
 }

@@ -6,19 +6,19 @@ use sqlx::FromRow;
 
 use super::{JsonObject, Timestamp};
 
-/// The length of a rollup's period; all in UTC, weeks from Monday.
+/// The length of a rollup's period. Periods are in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "TEXT")]
 #[sqlx(rename_all = "snake_case")]
 pub enum PeriodType {
-    /// An hour.
+    /// One hour.
     Hourly,
-    /// A day.
+    /// One day.
     Daily,
-    /// An ISO week, from Monday 00:00.
+    /// One ISO week, from Monday 00:00.
     Weekly,
-    /// A calendar month.
+    /// One calendar month.
     Monthly,
 }
 
@@ -26,7 +26,7 @@ impl PeriodType {
     /// All types, the shortest first.
     pub const ALL: [PeriodType; 4] = [PeriodType::Hourly, PeriodType::Daily, PeriodType::Weekly, PeriodType::Monthly];
 
-    /// The name in the database.
+    /// Returns the name in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             PeriodType::Hourly => "hourly",
@@ -50,7 +50,7 @@ pub struct MetricAggregate {
     pub period_type: PeriodType,
     /// Number of samples.
     pub count: i64,
-    /// The exact sum, rounded once.
+    /// The exact sum, rounded once to an f64.
     pub sum: f64,
     /// The least sample.
     pub min: f64,
@@ -58,13 +58,13 @@ pub struct MetricAggregate {
     pub max: f64,
     /// `sum / count`.
     pub avg: f64,
-    /// The median by nearest rank; none for counters.
+    /// The median by nearest rank. `None` for counters.
     pub p50: Option<f64>,
-    /// The 90th percentile.
+    /// The 90th percentile. `None` for counters.
     pub p90: Option<f64>,
-    /// The 99th percentile.
+    /// The 99th percentile. `None` for counters.
     pub p99: Option<f64>,
-    /// The tags, `{}` where there are none.
+    /// The tags. `{}` if there are none.
     pub tags: Option<JsonObject>,
 }
 
@@ -81,7 +81,7 @@ pub struct UserActivity {
     pub session_count: i64,
     /// Events of that day.
     pub event_count: i64,
-    /// What those sessions lasted together, in milliseconds.
+    /// The total duration of those sessions, in milliseconds.
     pub total_duration_ms: i64,
     /// The first event or session start of that day.
     pub first_seen_at: Timestamp,
@@ -106,7 +106,7 @@ pub struct FeatureUsage {
     pub unique_users: i64,
     /// Mean duration in milliseconds, over usages that have one.
     pub avg_duration_ms: Option<f64>,
-    /// Share of successes, from 0 to 1, over usages that tell.
+    /// Share of successes, from 0 to 1, over usages that say whether they succeeded.
     pub success_rate: Option<f64>,
 }
 
@@ -117,14 +117,14 @@ pub struct DashboardMetric {
     pub id: String,
     /// The widget.
     pub widget_id: String,
-    /// The number's name within it.
+    /// The number's name within the widget.
     pub metric_key: String,
     /// The number in the current period.
     pub value: f64,
-    /// The number in the whole period before.
+    /// The number in the whole previous period.
     pub previous_value: Option<f64>,
-    /// By how much it changed, in percent.
+    /// The change from `previous_value` to `value`, in percent.
     pub change_percent: Option<f64>,
-    /// The watermark, floored to the minute.
+    /// The watermark T, floored to the minute.
     pub updated_at: Timestamp,
 }

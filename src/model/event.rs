@@ -8,26 +8,26 @@ use super::{JsonObject, Timestamp};
 /// A row of `analytics_events`, and the message on `analytics.events` that becomes it.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, Deserialize)]
 pub struct AnalyticsEvent {
-    /// 1 to 128 printable ASCII characters; the first accepted event with an id wins.
+    /// 1 to 128 printable ASCII characters. The first accepted event with an id is stored.
     pub id: String,
-    /// What sort of event this is: `track`, `page`, `identify`, `feature` or the producer's own.
+    /// The type of the event: `track`, `page`, `identify`, `feature`, or the producer's own type.
     pub event_type: String,
     /// What happened.
     pub event_name: String,
-    /// When it happened, by the producer's clock.
+    /// When the event happened, by the producer's clock.
     pub timestamp: Timestamp,
-    /// The session that the producer says it belongs to.
+    /// The session that the event belongs to, according to the producer.
     pub session_id: Option<String>,
-    /// Who did it, where that is known.
+    /// The user, if known.
     pub user_id: Option<String>,
-    /// What is particular to this event.
+    /// Data that is specific to this event.
     pub properties: Option<JsonObject>,
-    /// Where it happened: device, browser, place.
+    /// Where the event happened: device, browser, place.
     pub context: Option<JsonObject>,
-    /// The page it happened on.
+    /// The page that the event happened on.
     pub page_url: Option<String>,
-    /// The page that led there.
+    /// The page that led to `page_url`.
     pub referrer: Option<String>,
-    /// Who did it before they were known: a device's or a browser's own id.
+    /// An id that stands for the user before the user is known, such as the id of a device or browser.
     pub anonymous_id: Option<String>,
 }

@@ -6,33 +6,34 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A JSON object as canonical text: keys sorted by their bytes, compact, integers of up to 64 bits as they are, other
-/// numbers as the shortest text that reads back as the same f64.
+/// A JSON object as canonical text. The text is compact, and its keys are sorted by their bytes. Integers of up to 64
+/// bits stay as they are. Any other number is the shortest text that reads back as the same f64.
 ///
-/// It serialises as a string that holds the object, as the specification's structs do; the wire takes both forms.
+/// It serialises as a string that holds the object, like the specification's structs. On the wire, messages may use
+/// the string or the object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
 #[serde(try_from = "String", into = "String")]
 #[sqlx(transparent)]
 pub struct JsonObject(String);
 
 impl JsonObject {
-    /// The text.
+    /// Returns the canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Text that was stored, and so is canonical.
+    /// Wraps stored text, which is already canonical.
     pub(crate) fn from_stored(text: String) -> Self {
         Self(text)
     }
 
-    /// How many of what.
+    /// Makes an object of counts by name.
     pub(crate) fn of_counts(counts: &BTreeMap<String, u64>) -> Self {
-        // Sorted, and writing into a string cannot fail.
+        // A BTreeMap is sorted, and writing it into a string cannot fail.
         Self(serde_json::to_string(counts).unwrap_or_default())
     }
 
-    /// The object, parsed.
+    /// Parses the text.
     pub fn to_map(&self) -> Map<String, Value> {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
@@ -40,7 +41,7 @@ impl JsonObject {
 
 impl From<&Map<String, Value>> for JsonObject {
     fn from(map: &Map<String, Value>) -> Self {
-        // serde_json's map is a BTreeMap: sorted. Writing one into a string cannot fail.
+        // serde_json's map is a BTreeMap, so it is sorted. Writing it into a string cannot fail.
         Self(serde_json::to_string(map).unwrap_or_default())
     }
 }

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 
 use super::{JsonObject, Timestamp};
 
-/// What a metric's value is.
+/// The meaning of a metric's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "TEXT")]
@@ -15,7 +15,7 @@ use super::{JsonObject, Timestamp};
 pub enum MetricType {
     /// An increment, not negative.
     Counter,
-    /// A sample of something that goes up and down. What a metric is that does not say its type.
+    /// A sample of something that goes up and down. The default if a message has no metric_type.
     #[default]
     Gauge,
     /// A sample of a distribution.
@@ -28,7 +28,7 @@ impl MetricType {
     /// All types.
     pub const ALL: [MetricType; 4] = [MetricType::Counter, MetricType::Gauge, MetricType::Histogram, MetricType::Timer];
 
-    /// The name on the wire and in the database.
+    /// Returns the name on the wire and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             MetricType::Counter => "counter",
@@ -50,18 +50,18 @@ impl FromStr for MetricType {
 /// A row of `metrics`, and the message on `analytics.metrics` that becomes it.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, Deserialize)]
 pub struct Metric {
-    /// 1 to 128 printable ASCII characters; the first accepted metric with an id wins.
+    /// 1 to 128 printable ASCII characters. The first accepted metric with an id is stored.
     pub id: String,
     /// A dotted name, such as `api.request.duration`.
     pub name: String,
-    /// What the value is.
+    /// The meaning of the value.
     pub metric_type: MetricType,
-    /// The value, |value| <= 1e300; neither -0.0 nor subnormal once it is stored.
+    /// The value, with |value| <= 1e300. A stored value is neither -0.0 nor subnormal.
     pub value: f64,
-    /// When it was measured, by the producer's clock.
+    /// When the value was measured, by the producer's clock.
     pub timestamp: Timestamp,
-    /// Dimensions, strings to strings. Stored as `{}` where there are none, never NULL.
+    /// Dimensions: an object with strings as values. Stored as `{}` if there are none, never as NULL.
     pub tags: Option<JsonObject>,
-    /// The value's unit; informational.
+    /// The value's unit, for information only.
     pub unit: Option<String>,
 }

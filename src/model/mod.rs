@@ -1,8 +1,7 @@
-//! The types of the specification, their builders, and what a session message is.
+//! The types of the specification, their builders, and the session message.
 //!
-//! Names are the specification's. Field types are stronger where that removes a class of error: a [`Timestamp`] has
-//! one text form and sorts as text, a [`JsonObject`] is an object in canonical form and nothing else, and closed sets
-//! are enums.
+//! Names are the specification's. Some field types are stricter, to remove a class of errors. A [`Timestamp`] has one
+//! text form and sorts as text. A [`JsonObject`] is always an object in canonical form. Closed sets are enums.
 
 mod aggregate;
 mod builder;
@@ -21,10 +20,10 @@ pub use metric::{Metric, MetricType};
 pub use session::{AnalyticsSession, SessionKind, SessionMessage};
 pub use timestamp::{Timestamp, TimestampError};
 
-/// What a message is about: the token after the prefix in its subject.
+/// The kind of a message: the token after the prefix in its subject.
 ///
-/// The order is the order of `SEMANTICS`' tie-break: at equal times an event comes before a metric, a metric before a
-/// session message.
+/// The order of the variants is the tie-break of `SEMANTICS`. At equal times, an event comes before a metric, and a
+/// metric before a session message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// `analytics.events`
@@ -39,7 +38,7 @@ impl Kind {
     /// All kinds, in tie-break order.
     pub const ALL: [Kind; 3] = [Kind::Event, Kind::Metric, Kind::Session];
 
-    /// The subject token, which is also the prefix of `Nats-Msg-Id` and a part of ids that the server supplies.
+    /// Returns the subject token. `Nats-Msg-Id` begins with this token. Ids that the server supplies depend on it too.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Event => "events",
@@ -48,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// The kind that a subject token names, if it is one.
+    /// Returns the kind that a subject token names, or `None` if it names no kind.
     pub fn from_token(token: &str) -> Option<Self> {
         Kind::ALL.into_iter().find(|kind| kind.as_str() == token)
     }

@@ -1,21 +1,22 @@
-//! Ids of what brings none: UUIDv5 over its natural key, the same on every machine and every replay.
+//! Ids for records that come without an id: a UUIDv5 over the natural key. Every machine and every replay makes the
+//! same id.
 
 use uuid::Uuid;
 
-/// Of this program alone, made once at random.
+/// The namespace of this program's ids. It was made once, at random.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7a1c_94d0_0f6e_4f0b_9c55_5f3a_d1b0_e2c7);
 
-/// The id for a natural key.
+/// Returns the id for a natural key, as text.
 pub fn of(key: &str) -> String {
     uuid(key).to_string()
 }
 
-/// The UUID for a natural key.
+/// Returns the UUID for a natural key.
 pub fn uuid(key: &str) -> Uuid {
     within(NAMESPACE, key)
 }
 
-/// The UUID for a key that is natural within something that has a UUID itself.
+/// Returns the UUID for a key that is unique within a namespace, such as the events of one actor.
 pub fn within(namespace: Uuid, key: &str) -> Uuid {
     Uuid::new_v5(&namespace, key.as_bytes())
 }

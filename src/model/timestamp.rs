@@ -11,60 +11,60 @@ use sqlx::sqlite::{Sqlite, SqliteArgumentsBuffer, SqliteTypeInfo, SqliteValueRef
 
 use crate::clock;
 
-/// 0000-01-01T00:00:00.000Z and 9999-12-31T23:59:59.999Z: between them a year has four digits, so text sorts as time.
+/// 0000-01-01T00:00:00.000Z and 9999-12-31T23:59:59.999Z. Between them a year has four digits: text sorts as time.
 const MIN_MS: i64 = -62_167_219_200_000;
 const MAX_MS: i64 = 253_402_300_799_999;
-/// 1971-01-01T00:00:00.000Z. Earlier times on the wire are unset or broken clocks.
+/// 1971-01-01T00:00:00.000Z. An earlier time on the wire comes from a clock that is unset or broken.
 const MIN_WIRE_MS: i64 = 31_536_000_000;
 
 /// A moment in UTC, in whole milliseconds since the Unix epoch, in the years 0000 to 9999.
 ///
-/// Its text form is `YYYY-MM-DDTHH:MM:SS.mmmZ`, always 24 characters, so text sorts as time. This is the form in
-/// SQLite and in JSON.
+/// Its text form is `YYYY-MM-DDTHH:MM:SS.mmmZ`, always 24 characters, so text sorts as time. SQLite and JSON hold
+/// this form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// Why a text is not a timestamp that Streamgauge accepts.
+/// Why Streamgauge does not accept a text as a timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
-    /// Not RFC 3339, or without an offset.
+    /// The text is not RFC 3339, or has no offset.
     #[error("is not RFC 3339 with an offset, such as 2026-01-31T12:00:00.000Z")]
     NotRfc3339,
-    /// Second 60, which has no place on the UTC scale that SQLite and chrono use.
+    /// The time has second 60, which does not exist on the UTC scale of SQLite and chrono.
     #[error("has second 60; use second 59 or the following second 00")]
     LeapSecond,
-    /// Outside the years 1971 to 9999 in UTC.
+    /// The time is outside the years 1971 to 9999 in UTC.
     #[error("is outside the years 1971 to 9999")]
     YearOutOfRange,
 }
 
 impl Timestamp {
-    /// The wall clock's time. A builder's default; rules never ask for it.
+    /// Returns the wall clock's time. Builders use it as the default. Rules never use it.
     pub fn now() -> Self {
         Self::from_millis(clock::now_ms())
     }
 
-    /// The moment `ms` milliseconds after the Unix epoch, clamped to the years 0000 to 9999.
+    /// Returns the moment `ms` milliseconds after the Unix epoch, clamped to the years 0000 to 9999.
     pub fn from_millis(ms: i64) -> Self {
         Self(ms.clamp(MIN_MS, MAX_MS))
     }
 
-    /// The moment `ns` nanoseconds after the Unix epoch, floored to milliseconds.
+    /// Returns the moment `ns` nanoseconds after the Unix epoch, floored to milliseconds.
     pub fn from_nanos(ns: i64) -> Self {
         Self::from_millis(ns.div_euclid(1_000_000))
     }
 
-    /// Milliseconds since the Unix epoch; negative before 1970.
+    /// Returns the milliseconds since the Unix epoch. Negative before 1970.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Reads RFC 3339 with an offset, converts it to UTC and floors it to milliseconds.
+    /// Parses RFC 3339 with an offset, converts the time to UTC and floors it to milliseconds.
     ///
     /// # Errors
-    /// Where the text is something else, names second 60, or lies outside the years 1971 to 9999.
+    /// If the text is not RFC 3339 with an offset, has second 60, or is outside the years 1971 to 9999.
     pub fn parse(text: &str) -> Result<Self, TimestampError> {
-        // chrono also takes U+2212 for a minus sign.
+        // chrono also accepts U+2212 as a minus sign.
         let parsed = DateTime::parse_from_rfc3339(text).ok().filter(|_| text.is_ascii());
         let parsed = parsed.ok_or(TimestampError::NotRfc3339)?;
         // chrono represents second 60 as second 59 with more than 10^9 nanoseconds.
@@ -78,8 +78,8 @@ impl Timestamp {
         Ok(Self(ms))
     }
 
-    /// Reads the text form that [`Display`](fmt::Display) writes. Unlike [`Timestamp::parse`] it takes any year: a
-    /// `recv` that stands in for a timestamp is what the server's clock said.
+    /// Parses the text form that [`Display`](fmt::Display) writes. Unlike [`Timestamp::parse`], it accepts any year:
+    /// a stored timestamp may be a `recv`, which is whatever the server's clock showed.
     pub(crate) fn from_stored(text: &str) -> Option<Self> {
         DateTime::parse_from_rfc3339(text).ok().map(|parsed| Self::from(parsed.to_utc()))
     }

@@ -1,8 +1,8 @@
-//! Waits between tries.
+//! Waiting times between tries.
 
 use std::time::Duration;
 
-/// Waits between tries: twice as long each time, from 100 ms to 5 s.
+/// Doubles the wait from try to try, from 100 ms up to 5 s.
 #[derive(Debug, Default)]
 pub struct Backoff {
     tries: u32,
@@ -17,7 +17,7 @@ impl Backoff {
         self.tries = 0;
     }
 
-    /// How long to wait before the next try.
+    /// Returns how long to wait before the next try.
     pub fn next_delay(&mut self) -> Duration {
         let delay = Self::FIRST.saturating_mul(1_u32.checked_shl(self.tries).unwrap_or(u32::MAX));
         self.tries = (self.tries + 1).min(16);

@@ -1,5 +1,5 @@
-//! The claim of one process on the durable consumer: it puts the consumer where the database stands, and notices when
-//! somebody else does so too.
+//! The claim of one process on the durable consumer. The claim resets the consumer to the position in the database,
+//! and notices when another process resets it too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,16 +12,17 @@ use super::consumer::{self, Instance};
 use super::error::NatsError;
 use crate::config;
 
-/// Resets that nobody here sent, within the window: then two readers fight.
+/// A reset that this process did not send is foreign. So many foreign resets within the window mean that two readers
+/// fight over the consumer.
 const MAX_FOREIGN_RESETS: usize = 3;
 const FOREIGN_RESETS_WINDOW: Duration = Duration::from_secs(60);
 
 const _: () = assert!(
     FOREIGN_RESETS_WINDOW.as_secs() > Backoff::MAX.as_secs() * MAX_FOREIGN_RESETS as u64,
-    "resets that come as seldom as tries would never be enough"
+    "foreign resets at the longest backoff must still reach the maximum within the window"
 );
 
-/// A claim on the durable consumer.
+/// A claim on the durable consumer, with the resets that this process has seen and sent.
 #[derive(Debug)]
 pub(super) struct ConsumerClaim {
     instance: Instance,
@@ -31,9 +32,9 @@ pub(super) struct ConsumerClaim {
 
 /// Who reset the consumer.
 pub(super) enum ResetBy {
-    /// This process: a reset that was not answered took effect late.
+    /// This process: its reset was not answered, and took effect late.
     Us,
-    /// Somebody else.
+    /// Another process.
     Others,
 }
 
@@ -42,7 +43,7 @@ impl ConsumerClaim {
         Self { instance, foreign_resets: VecDeque::new(), unanswered_resets: 0 }
     }
 
-    /// Claims the consumer, and puts it before a sequence.
+    /// Claims the consumer, and resets it so that it delivers `seq` first.
     pub(super) async fn take_over(
         &mut self,
         stream: &Stream,
@@ -52,7 +53,7 @@ impl ConsumerClaim {
     ) -> Result<PullConsumer, NatsError> {
         self.ensure_uncontested(stream, config).await?;
         let mut consumer = consumer::claim(stream, config, max_ack_pending, &self.instance).await?;
-        // Without an answer it may take effect all the same, later.
+        // Without an answer, the reset may still take effect later.
         self.unanswered_resets += 1;
         let reset = consumer.reset(Some(seq)).await;
         reset.map_err(|error| NatsError::request(format!("cannot reset the consumer to sequence {seq}"), error))?;
@@ -69,7 +70,7 @@ impl ConsumerClaim {
         Err(consumer::contested(config, other.as_ref()))
     }
 
-    /// The consumer was seen to be reset.
+    /// Records that the consumer was reset. Returns who reset it.
     pub(super) fn saw_reset(&mut self) -> ResetBy {
         if self.unanswered_resets > 0 {
             self.unanswered_resets -= 1;

@@ -1,4 +1,4 @@
-//! The connection: options from the configuration, and its state for whoever asks.
+//! The connection to NATS: its options from the configuration, and its state for other parts of the program.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -12,19 +12,19 @@ use super::backoff::Backoff;
 use super::error::NatsError;
 use crate::config;
 
-/// The first nats-server that can reset a consumer.
+/// The first version of nats-server that can reset a consumer.
 const MIN_SERVER_VERSION: (u64, u64) = (2, 14);
 /// How long a request to JetStream may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A client that is dead says so at once; one that reconnects takes its time.
+/// How long to wait for a flush to fail. A dead client fails at once; a client that reconnects takes longer.
 const DEAD_CLIENT_PATIENCE: Duration = Duration::from_millis(100);
-/// Messages that may wait for their acks.
+/// How many messages may wait for their acks at once.
 pub(super) const MAX_ACK_INFLIGHT: u32 = 16_384;
-/// A refusal is logged once in so long: there may be one for every message.
+/// Refusals are logged at most once in this time: there may be one for every message.
 const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// A connection that reconnects by itself.
+/// A connection to NATS that reconnects by itself.
 #[derive(Debug, Clone)]
 pub struct Connection {
     config: config::Nats,
@@ -32,7 +32,7 @@ pub struct Connection {
     state: Arc<ConnectionState>,
 }
 
-/// The client of now; another one after [`Connection::revive_if_dead`].
+/// The current client. [`Connection::revive_if_dead`] replaces a dead one.
 #[derive(Debug)]
 struct LiveClient {
     client: Client,
@@ -47,7 +47,7 @@ struct ConnectionState {
     refusal: Mutex<Option<ServerRefusal>>,
 }
 
-/// What the server refused last.
+/// The server's last refusal.
 #[derive(Debug)]
 struct ServerRefusal {
     what: String,
@@ -64,64 +64,64 @@ impl Connection {
         self.live.read().unwrap_or_else(PoisonError::into_inner).jetstream.clone()
     }
 
-    /// Makes a new client where the old one's background task has ended: a header that it cannot parse makes async-nats
-    /// 0.51 panic there, and every request fails from then on.
+    /// Makes a new client if the background task of the old one has ended. async-nats 0.51 panics in that task on a
+    /// header that it cannot parse; from then on every request fails.
     ///
     /// # Errors
-    /// Where the server cannot be reached.
+    /// If the new client cannot connect.
     pub(super) async fn revive_if_dead(&self) -> Result<(), NatsError> {
         let flushed = tokio::time::timeout(DEAD_CLIENT_PATIENCE, self.client().flush()).await;
         if !matches!(flushed, Ok(Err(_))) {
             return Ok(());
         }
-        tracing::warn!("the NATS client has died; connecting anew");
+        tracing::warn!("the NATS client has died; connecting again");
         self.state.is_connected.store(false, Ordering::Relaxed);
         let live = open(&self.config, &self.state).await?;
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
         Ok(())
     }
 
-    /// Whether the server is reached now.
+    /// Whether the client is connected now.
     pub fn is_connected(&self) -> bool {
         self.state.is_connected.load(Ordering::Relaxed)
     }
 
-    /// The flag that tells whether the server is reached, for those who know nothing of NATS.
+    /// Returns a flag that is true while the client is connected, for modules that do not know NATS.
     pub fn connected_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.state.is_connected)
     }
 
-    /// How often the connection was made; changes when it is made again.
+    /// Returns a counter of connects. It changes when the client connects again.
     pub(super) fn connects(&self) -> watch::Receiver<u64> {
         self.state.connects.subscribe()
     }
 
-    /// Changes when the connection is lost. What was asked for, or on its way, and had not arrived by then, will not.
+    /// Returns a counter of lost connections. Answers and messages that were in flight at a loss will never arrive.
     pub(super) fn losses(&self) -> watch::Receiver<u64> {
         self.state.losses.subscribe()
     }
 
-    /// What the server refused last, if that was so long ago at most.
+    /// Returns the server's last refusal if it is not older than `age`.
     pub(super) fn refusal_within(&self, age: Duration) -> Option<String> {
         let refusal = self.state.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         refusal.as_ref().filter(|refused| refused.at.elapsed() <= age).map(|refused| refused.what.clone())
     }
 
-    /// Bytes that a message may have, body and headers.
+    /// Returns the largest message that the server takes, in bytes, body and headers together.
     pub fn max_payload_bytes(&self) -> usize {
         self.client().server_info().max_payload
     }
 
-    /// Sends what is buffered, for as long as `patience`.
+    /// Sends the buffered messages. Gives up after `patience`.
     pub async fn flush(&self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.client().flush()).await;
     }
 }
 
-/// Connects, and tries again for as long as the server cannot be reached.
+/// Connects. Tries again while the server cannot be reached.
 ///
 /// # Errors
-/// Where trying again cannot help: credentials, TLS, addresses, a server that is too old.
+/// If another try cannot help: wrong credentials, TLS or address, or a server that is too old.
 pub async fn connect(config: &config::Nats) -> Result<Connection, NatsError> {
     let mut backoff = Backoff::default();
     loop {
@@ -137,10 +137,10 @@ pub async fn connect(config: &config::Nats) -> Result<Connection, NatsError> {
     }
 }
 
-/// Connects, or not.
+/// Tries once to connect.
 ///
 /// # Errors
-/// [`NatsError::Unreachable`] where the server cannot be reached.
+/// [`NatsError::Unreachable`] if the server cannot be reached; otherwise the errors of [`connect`].
 pub async fn connect_once(config: &config::Nats) -> Result<Connection, NatsError> {
     let state = Arc::new(ConnectionState::default());
     let live = open(config, &state).await?;
@@ -173,7 +173,7 @@ fn urls(config: &config::Nats) -> impl Iterator<Item = &str> {
     config.url.split(',').map(str::trim).filter(|url| !url.is_empty())
 }
 
-/// What stands before the @ of a URL: user and password, or a token. async-nats passes over it.
+/// Returns user and password, or a token, from before the `@` of a URL. async-nats itself ignores them.
 fn secrets_of(url: &str) -> Option<(String, Option<String>)> {
     let address: ServerAddr = url.parse().ok()?;
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -241,12 +241,12 @@ fn on_refusal(state: &ConnectionState, what: String) {
     let at = Instant::now();
     let was_logged = refusal.as_ref().map(|refused| refused.logged_at).filter(|at| at.elapsed() < REFUSAL_LOG_EVERY);
     if was_logged.is_none() {
-        tracing::warn!("NATS refuses something, perhaps for want of a permission: {what}");
+        tracing::warn!("the NATS server refused something; a permission may be missing: {what}");
     }
     *refusal = Some(ServerRefusal { what, at, logged_at: was_logged.unwrap_or(at) });
 }
 
-/// A seed, or the first line with one in the file that is named.
+/// Returns `nkey` if it is a seed, else the first seed in the file that it names.
 fn read_seed(nkey: &str) -> Result<String, NatsError> {
     if nkey.starts_with("SU") {
         return Ok(nkey.to_owned());
@@ -254,7 +254,7 @@ fn read_seed(nkey: &str) -> Result<String, NatsError> {
     let text = std::fs::read_to_string(nkey)
         .map_err(|error| unusable("nats.nkey", &nkey, &format!("cannot be read: {error}")))?;
     let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
-    seed.map(str::to_owned).ok_or_else(|| unusable("nats.nkey", &nkey, "holds no user seed (SU...)"))
+    seed.map(str::to_owned).ok_or_else(|| unusable("nats.nkey", &nkey, "contains no user seed (SU...)"))
 }
 
 fn unusable(key: &'static str, path: &dyn std::fmt::Display, reason: &str) -> NatsError {
@@ -271,7 +271,7 @@ fn check_version(version: &str) -> Result<(), NatsError> {
     Err(NatsError::ServerTooOld { version: version.to_owned(), needed: format!("{major}.{minor}") })
 }
 
-/// A URL list without user and password, for messages.
+/// Hides user, password and token in a list of URLs, for messages to people.
 pub(crate) fn without_secrets(urls: &str) -> String {
     let hide = |url: &str| match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}***{}", &url[..scheme + 3], &url[at..]),

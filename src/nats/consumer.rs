@@ -1,7 +1,8 @@
-//! The durable consumer: made, checked, and claimed. One process reads through it at a time.
+//! Creates, checks and claims the durable consumer. One process at a time reads through it.
 //!
-//! The consumer is a cursor that is put where the database stands; it is not trusted with a position. Two readers
-//! would take messages from each other, so each leaves its name in the consumer's metadata.
+//! The consumer is only a cursor. Every start resets it to the position in the database; its own position is not
+//! trusted. Two readers would take messages from each other, so each reader writes its name into the consumer's
+//! metadata.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,25 +17,27 @@ use super::error::NatsError;
 use super::lookup::{Found, consumer_info, find};
 use crate::{clock, config};
 
-/// How long a pull request waits for messages. A reader that died leaves one behind for so long at most.
+/// How long a pull request waits for messages. A dead reader's pull request remains on the server for at most this
+/// time.
 pub(super) const PULL_EXPIRY: Duration = Duration::from_secs(5);
-/// Redelivery is of no use to a reader that positions itself; it must be longer than any commit.
+/// When the server redelivers. This reader resets the consumer itself and has no use for redelivery, so this wait
+/// must be longer than any commit.
 const ACK_WAIT: Duration = Duration::from_secs(60);
-/// How often to look whether another reader is still there.
+/// How often to check whether another reader is still active.
 const POLL: Duration = Duration::from_millis(250);
-/// How many looks in a row must find it gone.
+/// How many checks in a row must find that reader inactive.
 const QUIET_POLLS: u32 = 2;
 
 const _: () = {
-    assert!(PULL_EXPIRY.as_millis() < ACK_WAIT.as_millis(), "a pull would outlive the wait for its acks");
-    assert!(POLL.as_millis() * QUIET_POLLS as u128 <= PULL_EXPIRY.as_millis(), "a reader's pull would not be seen");
+    assert!(PULL_EXPIRY.as_millis() < ACK_WAIT.as_millis(), "a pull must end before the wait for its acks");
+    assert!(POLL.as_millis() * QUIET_POLLS as u128 <= PULL_EXPIRY.as_millis(), "quiet checks must fit into one pull");
 };
 
 const INSTANCE_KEY: &str = "streamgauge_instance";
 const HOST_KEY: &str = "streamgauge_host";
 const DATABASE_KEY: &str = "streamgauge_database";
 
-/// Who reads: made anew at each start.
+/// Identifies a reader. Every start of a process makes a new one.
 #[derive(Debug, Clone)]
 pub struct Instance {
     id: String,
@@ -43,7 +46,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// This process, for a database.
+    /// Makes the instance of this process, which fills `database`.
     pub fn new(database: &Path) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = Some(host.trim().to_owned()).filter(|host| !host.is_empty());
@@ -59,7 +62,7 @@ impl Instance {
         entries.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect()
     }
 
-    /// The reader that a consumer names, if it is another one.
+    /// Returns the reader that the consumer's metadata names, if it is not this one.
     fn other(&self, info: &Info) -> Option<Instance> {
         let get = |key: &str| info.config.metadata.get(key).cloned();
         let id = get(INSTANCE_KEY).filter(|id| *id != self.id)?;
@@ -70,14 +73,15 @@ impl Instance {
 
 impl std::fmt::Display for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the streamgauge on host {} with database {} (instance {})", self.host, self.database, self.id)
+        write!(f, "streamgauge on host {} with database {} (instance {})", self.host, self.database, self.id)
     }
 }
 
-/// Makes the consumer ours: creates it, or takes it over from a reader that is gone.
+/// Claims the consumer for `instance`: creates it, or takes it over from a reader that is gone.
 ///
 /// # Errors
-/// [`NatsError::ConsumerInUse`] or [`NatsError::UnfitConsumer`].
+/// [`NatsError::ConsumerInUse`] if another reader is active; [`NatsError::UnfitConsumer`] if the settings do not fit;
+/// [`NatsError::Request`] if a request fails.
 pub(super) async fn claim(
     stream: &Stream,
     config: &config::Stream,
@@ -107,19 +111,20 @@ pub(super) async fn claim(
     stream.update_consumer(wanted).await.map_err(|error| NatsError::request(what, error))
 }
 
-/// Names the other reader of the consumer, if the consumer names one.
+/// Returns the other reader of the consumer, if the lookup succeeds and the metadata names one.
 pub(super) async fn other_reader(stream: &Stream, name: &str, instance: &Instance) -> Option<Instance> {
     let info = consumer_info(stream, name).await.ok()??;
     instance.other(&info)
 }
 
-/// What the server says of a consumer through which nothing comes.
+/// Returns the server's view of a consumer that brings no message. Returns `None` if there is no consumer or no
+/// answer.
 pub(super) async fn look(connection: &Connection, stream: &str, consumer: &str) -> Option<Info> {
     let Ok(Found::Stream(stream)) = find(&connection.jetstream(), stream).await else { return None };
     consumer_info(&stream, consumer).await.ok()?
 }
 
-/// Makes sure that sequences which the consumer left out are gone from the stream, and not filtered away. Returns the
+/// Makes sure that skipped sequences are gone from the stream, and not filtered out by the consumer. Returns the
 /// stream's first sequence.
 pub(super) async fn vouch_for_gaps(connection: &Connection, config: &config::Stream) -> Result<u64, NatsError> {
     let gone = |what: String| NatsError::missing_yet(what, ", though it was being read");
@@ -135,7 +140,7 @@ pub(super) async fn vouch_for_gaps(connection: &Connection, config: &config::Str
 fn check(info: &Info) -> Result<(), NatsError> {
     let config = &info.config;
     let wrong = if config.deliver_subject.is_some() {
-        "it pushes"
+        "it is a push consumer"
     } else if config.ack_policy != AckPolicy::All {
         "its ack policy is not `all`"
     } else if config.deliver_policy != DeliverPolicy::All {
@@ -143,7 +148,7 @@ fn check(info: &Info) -> Result<(), NatsError> {
     } else if !config.filter_subject.is_empty() || !config.filter_subjects.is_empty() {
         "it filters subjects"
     } else if config.headers_only {
-        "it leaves payloads out"
+        "it delivers headers without payloads"
     } else {
         return Ok(());
     };
@@ -151,7 +156,8 @@ fn check(info: &Info) -> Result<(), NatsError> {
     Err(NatsError::UnfitConsumer { consumer, stream, why: wrong })
 }
 
-/// Waits one pull expiry for another reader to be gone: no pull waits, and nothing is delivered.
+/// Waits up to about one pull expiry until the other reader is gone: no pull request waits, and nothing is delivered
+/// or acknowledged. Fails if that reader stays active.
 async fn wait_until_gone(stream: &Stream, first: Info, other: &Instance) -> Result<(), NatsError> {
     let name = first.name.clone();
     let since = Instant::now();
@@ -177,8 +183,8 @@ fn in_use(info: &Info, other: &Instance) -> NatsError {
     NatsError::ConsumerInUse { consumer, stream, other: other.to_string() }
 }
 
-/// What to tell when resets come that nobody here sent.
+/// Returns the error for repeated resets that this process did not send.
 pub(super) fn contested(config: &config::Stream, other: Option<&Instance>) -> NatsError {
-    let other = other.map_or_else(|| "somebody else".to_owned(), Instance::to_string);
+    let other = other.map_or_else(|| "another process".to_owned(), Instance::to_string);
     NatsError::ConsumerContested { consumer: config.consumer.clone(), stream: config.name.clone(), other }
 }

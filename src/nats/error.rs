@@ -1,8 +1,8 @@
-//! What can go wrong with NATS, and whether trying again can help.
+//! Errors of NATS, and whether another try can help.
 
 use crate::position::StreamRefusal;
 
-/// What went wrong with NATS.
+/// An error of NATS.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// No server answers at the address.
@@ -10,79 +10,79 @@ pub enum NatsError {
     Unreachable {
         /// The address, without secrets.
         url: String,
-        /// What the client said.
+        /// The reason that the client gave.
         reason: String,
     },
-    /// The server does not let this client in, or the address is none.
+    /// The server does not admit this client, or the address is invalid.
     #[error("cannot connect to NATS at {url}: {reason}")]
     NotAdmitted {
         /// The address, without secrets.
         url: String,
-        /// What the client said.
+        /// The reason that the client gave.
         reason: String,
     },
-    /// The server cannot do what is needed.
-    #[error("nats-server {version} is too old: {needed} or later is needed, which can reset a consumer")]
+    /// The server is too old to reset a consumer.
+    #[error("nats-server {version} is too old: streamgauge needs {needed} or later, which can reset a consumer")]
     ServerTooOld {
         /// The server's version.
         version: String,
-        /// The first version that will do.
+        /// The first version that is new enough.
         needed: String,
     },
     /// A file with credentials cannot be used.
     #[error("{key} {path}: {reason}")]
     Credentials {
-        /// The key of the configuration that names it.
+        /// The configuration key that names the file.
         key: &'static str,
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// Why the file cannot be used.
         reason: String,
     },
-    /// The connection was lost while something was being done.
+    /// The connection was lost before the work was done.
     #[error("the connection was lost")]
     ConnectionLost,
-    /// The server did not do what was asked, or did not answer.
+    /// The server refused a request, or did not answer.
     #[error("{request}: {reason}")]
     Request {
-        /// What was asked, such as "cannot create stream ANALYTICS".
+        /// The request that failed, such as "cannot create stream ANALYTICS".
         request: String,
-        /// What the server, or the client, said.
+        /// The reason that the server or the client gave.
         reason: String,
     },
-    /// A stream, a consumer or a bucket is not there.
+    /// A stream, a consumer or a bucket does not exist.
     #[error("{what} does not exist{hint}")]
     Missing {
-        /// What, such as "stream ANALYTICS".
+        /// The missing thing, such as "stream ANALYTICS".
         what: String,
-        /// What to do, with the punctuation before it; empty where there is nothing to do.
+        /// A hint for the operator, with the punctuation before it; empty if there is none.
         hint: String,
-        /// Whether it may come by itself.
+        /// Whether the missing thing may appear by itself.
         may_come: bool,
     },
-    /// The stream was deleted and made anew while it was being read.
+    /// The stream was deleted and created again while it was being read.
     #[error("stream {stream} was recreated while it was being read")]
     Recreated {
         /// The stream.
         stream: String,
     },
-    /// The consumer is of another sort than is needed.
+    /// The settings of the consumer do not fit.
     #[error(
-        "consumer {consumer} of stream {stream} is not one that streamgauge can read through: {why}; delete it, or name \
-         another with stream.consumer"
+        "streamgauge cannot read through consumer {consumer} of stream {stream}: {why}; delete the consumer, or name \
+         another one with stream.consumer"
     )]
     UnfitConsumer {
         /// The consumer.
         consumer: String,
         /// Its stream.
         stream: String,
-        /// What is wrong with it.
+        /// The setting that does not fit.
         why: &'static str,
     },
     /// Another process reads through the consumer.
     #[error(
-        "consumer {consumer} of stream {stream} is being read by {other}: stop that one, or give this one a consumer of \
-         its own with stream.consumer"
+        "consumer {consumer} of stream {stream} is being read by {other}: stop that process, or give this \
+         worker its own consumer with stream.consumer"
     )]
     ConsumerInUse {
         /// The consumer.
@@ -92,27 +92,27 @@ pub enum NatsError {
         /// The other reader.
         other: String,
     },
-    /// Others reset the consumer again and again.
+    /// Other processes reset the consumer again and again.
     #[error(
-        "consumer {consumer} of stream {stream} was reset by others again and again; {other} uses it too: stop that one, \
-         or give this one a consumer of its own with stream.consumer"
+        "consumer {consumer} of stream {stream} was reset by others again and again; {other} uses it too: stop that \
+         process, or give this worker its own consumer with stream.consumer"
     )]
     ConsumerContested {
         /// The consumer.
         consumer: String,
         /// Its stream.
         stream: String,
-        /// The other reader, as far as it is known.
+        /// The other reader, if it is known.
         other: String,
     },
-    /// The stream is not the one that was read.
+    /// The stream cannot be read from the position in the database.
     #[error(transparent)]
     Refused(#[from] StreamRefusal),
 }
 
 impl NatsError {
-    /// Whether it may pass by itself: the server restarts, a leader changes, a request times out. Anything else passes only
-    /// if somebody does something.
+    /// Whether the error may pass by itself: the server restarts, a leader changes, a request times out. Any other
+    /// error needs action by somebody.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::ConnectionLost | Self::Request { .. } | Self::Recreated { .. } => true,
@@ -131,7 +131,7 @@ impl NatsError {
         Self::Request { request: request.into(), reason: reason.to_string() }
     }
 
-    /// Something is missing that may come by itself.
+    /// Makes a [`NatsError::Missing`] for a thing that may appear by itself.
     pub(super) fn missing_yet(what: impl Into<String>, hint: &str) -> Self {
         Self::Missing { what: what.into(), hint: hint.to_owned(), may_come: true }
     }

@@ -1,7 +1,7 @@
-//! Reads single messages by the API that answers in JSON.
+//! Reads single messages through the API that answers in JSON.
 //!
-//! It is slow, but it brings any message: the server stores some that async-nats cannot parse as a delivery (headers or
-//! subjects that are not what the protocol says), and some that are larger than a pull may ask for.
+//! This API is slow, but it returns any message. Some stored messages cannot be delivered through a pull: async-nats
+//! cannot parse them (their headers or subjects break the protocol), or they are larger than a pull may ask for.
 
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
@@ -28,7 +28,7 @@ struct StoredMessage {
     time: chrono::DateTime<chrono::Utc>,
 }
 
-/// The message at a sequence; none where it was deleted.
+/// Returns the message at a sequence, or `None` if it was deleted.
 pub(super) async fn at(
     jetstream: &jetstream::Context,
     stream: &str,
@@ -37,7 +37,7 @@ pub(super) async fn at(
     get(jetstream, stream, &json!({ "seq": sequence })).await
 }
 
-/// The first message at or after a sequence; none where the stream ends before.
+/// Returns the first message at or after a sequence, or `None` if the stream ends before it.
 pub(super) async fn from(
     jetstream: &jetstream::Context,
     stream: &str,
@@ -46,7 +46,7 @@ pub(super) async fn from(
     get(jetstream, stream, &json!({ "seq": sequence, "next_by_subj": ">" })).await
 }
 
-/// The last message on a subject; none where there is none.
+/// Returns the last message on a subject, or `None` if the subject has no message.
 pub(super) async fn last_of(
     jetstream: &jetstream::Context,
     stream: &str,
@@ -61,7 +61,7 @@ async fn get(
     request: &serde_json::Value,
 ) -> Result<Option<Delivery>, NatsError> {
     let api = format!("STREAM.MSG.GET.{stream}");
-    let what = format!("cannot read a message by $JS.API.{api}; is the permission missing?");
+    let what = format!("cannot read a message with $JS.API.{api} (is the permission missing?)");
     let response: Response<MessageResponse> =
         jetstream.request(api, request).await.map_err(|error| NatsError::request(&what, error))?;
     let message = match response {
@@ -75,7 +75,7 @@ async fn get(
         size_bytes: payload.len(),
         payload: payload.into(),
         stream_sequence: message.seq,
-        // Out of range from the year 2262 on.
+        // Nanoseconds are out of range from the year 2262 on.
         recv_ns: message.time.timestamp_nanos_opt().unwrap_or(i64::MAX),
     }))
 }

@@ -1,11 +1,11 @@
-//! Everything that speaks NATS: the only folder that names `async_nats`.
+//! All code that uses NATS. No other folder names `async_nats`.
 //!
 //! ```text
-//! source      reads the stream: consumer claims it, fetch reads single messages
-//! outbox      dead letters, and the numbers of widgets, to NATS
-//! publisher   messages of producers
-//! viewer      numbers of widgets, as a subscriber has them
-//! connect     the connection; lookup and stream: what is there, and what is made
+//! source      reads the stream in order; claim and consumer own the durable consumer, fetch reads single messages
+//! outbox      publishes dead letters and the numbers of widgets
+//! publisher   publishes the messages of producers
+//! viewer      follows the numbers of widgets, as a subscriber
+//! connect     makes the connection; lookup finds streams and consumers, stream creates streams
 //! ```
 
 mod backoff;

@@ -1,4 +1,4 @@
-//! Consumers of replays: they forget themselves, and need no acks.
+//! Temporary consumers for replays. The server deletes them when they are inactive, and they need no acks.
 
 use std::time::Duration;
 
@@ -12,17 +12,18 @@ use super::error::NatsError;
 use crate::clock;
 use crate::model::Timestamp;
 
-/// What the name of a consumer for a replay begins with.
+/// Prefix of the names of replay consumers.
 const REPLAY_PREFIX: &str = "streamgauge-replay-";
-/// How long such a consumer outlives its reader.
+/// How long a replay consumer outlives its reader.
 const REPLAY_INACTIVE: Duration = Duration::from_secs(30);
 
-/// Makes a consumer that begins at a sequence.
+/// Creates a consumer that begins at `start_seq`.
 pub(super) async fn create_at(stream: &Stream, start_seq: u64) -> Result<PullConsumer, NatsError> {
     create(stream, DeliverPolicy::ByStartSequence { start_sequence: start_seq }).await
 }
 
-/// The first sequence that the stream received at or after a time.
+/// Returns the sequence of the first message that the stream received at or after `time`. Returns `None` if there is
+/// no such message.
 pub(super) async fn first_seq_at(stream: &Stream, time: Timestamp) -> Result<Option<u64>, NatsError> {
     let failed = |error: String| NatsError::request("cannot find a message by its time", error);
     let nanos = i128::from(time.as_millis()) * 1_000_000;
@@ -48,5 +49,5 @@ async fn create(stream: &Stream, deliver_policy: DeliverPolicy) -> Result<PullCo
         num_replicas: 1,
         ..Config::default()
     };
-    stream.create_consumer(wanted).await.map_err(|error| NatsError::request("cannot create a consumer", error))
+    stream.create_consumer(wanted).await.map_err(|error| NatsError::request("cannot create a replay consumer", error))
 }

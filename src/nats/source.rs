@@ -1,8 +1,9 @@
-//! The source: messages of the stream in order, none left out, from where the database stands.
+//! Reads the messages of the stream in order, without omissions, from the position in the database.
 //!
-//! A watermark of acks alone loses messages: after a reconnect a pull brings the next new ones, and acknowledging them
-//! acknowledges those that were on their way when the connection broke. So the consumer is reset to the database's
-//! position at every start, and from there its sequences must be 1, 2, 3, ...; any break means to start again.
+//! Acks alone would lose messages. After a reconnect, a pull brings the next new messages. Their ack also
+//! acknowledges the messages that were in flight when the connection broke. So every start resets the consumer to the
+//! position in the database. From there the consumer sequences must be 1, 2, 3, ...; after any break, reading starts
+//! again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,42 +27,43 @@ use crate::position::{Position, StreamRefusal, StreamState};
 use crate::store::{CommitReceipt, MAX_BATCHES};
 
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// A stream that is missing for so long was deleted; before, a leader may be changing.
+/// A stream that is missing for longer was deleted. Until then, a leader may be changing.
 const MISSING_PATIENCE: Duration = Duration::from_secs(5);
 
 const _: () = assert!(HEARTBEAT.as_millis() * 2 < PULL_EXPIRY.as_millis(), "the server refuses a longer heartbeat");
-/// Why reading stopped. All are mended by starting again.
+
+/// Why reading stopped. The remedy is always to start again.
 #[derive(Debug, thiserror::Error)]
 pub enum Interrupted {
     /// The connection, the server or the consumer failed.
     #[error("reading stopped: {0}")]
     Failed(String),
     /// Messages were lost between server and client.
-    #[error("messages were lost on the way: consumer sequence {found} came where {expected} was due")]
+    #[error("messages were lost between server and client: consumer sequence {found} arrived instead of {expected}")]
     Lost {
-        /// What came.
+        /// The consumer sequence that arrived.
         found: u64,
-        /// What was due.
+        /// The consumer sequence that was due.
         expected: u64,
     },
-    /// Somebody else reset the consumer.
-    #[error("the consumer was reset by somebody else")]
+    /// Another process reset the consumer.
+    #[error("another process reset the consumer")]
     ForeignReset,
 }
 
-/// Why nothing comes.
+/// Why no message arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
-    /// There is nothing, as far as can be told.
+    /// No message waits, as far as is known.
     Quiet,
-    /// The consumer has delivered messages that did not arrive. Where they were the stream's last, no later one tells,
-    /// and the server's heartbeats go on.
+    /// The consumer has delivered messages that did not arrive. If they were the stream's last, no later message
+    /// reveals the loss, and the server's heartbeats continue.
     TailLost,
-    /// There are messages that are not delivered, such as one that is larger than a pull may be.
+    /// Messages wait but are not delivered, for example a message that is larger than a pull may be.
     Stalled,
 }
 
-/// Reads the stream.
+/// Reads the stream through one consumer, and acknowledges what is committed.
 #[derive(Debug)]
 pub struct Source {
     connection: Connection,
@@ -73,26 +75,27 @@ pub struct Source {
     pull: Option<Pull>,
 }
 
-/// Through which consumer the stream is read.
+/// The consumer through which the stream is read.
 #[derive(Debug)]
 enum Through {
-    /// The durable one of the configuration: it is claimed, and acknowledged to.
+    /// The durable consumer of the configuration. It is claimed, and it gets acks.
     Durable(ConsumerClaim),
-    /// One of a replay's own, made anew at each start. It needs no acks, and leaves the durable one alone.
+    /// A temporary consumer of a replay, created at each start. It needs no acks, and does not touch the durable
+    /// consumer.
     Ephemeral,
 }
 
-/// One pull, from one reset on.
+/// One pull. It begins when the consumer is reset or created.
 struct Pull {
     consumer: String,
-    /// None once it is stopped.
+    /// `None` after the pull was stopped.
     messages: Option<pull::Stream>,
     connects: u64,
     next_consumer_seq: u64,
     last_stream_seq: u64,
     pending: u64,
     last_reply: Option<Subject>,
-    /// Replies to batches that are being written: the batch's last sequence, and where its ack goes.
+    /// Batches that are being written: the last sequence of each batch, and the subject for its ack.
     unacked: VecDeque<(u64, Subject)>,
 }
 
@@ -103,12 +106,13 @@ impl std::fmt::Debug for Pull {
 }
 
 impl Source {
-    /// A source that asks for as much at once as a batch takes.
+    /// Makes a source that reads through the durable consumer. One pull asks for as much as a batch takes.
     pub fn live(connection: Connection, config: config::Stream, batch: BatchLimits, instance: Instance) -> Self {
         Self::through(Through::Durable(ConsumerClaim::of(instance)), connection, config, batch)
     }
 
-    /// A source that reads what a database has read before, beside whoever reads now.
+    /// Makes a source for a replay, which reads earlier messages again beside the live reader. It never creates the
+    /// stream.
     pub fn replay(connection: Connection, config: config::Stream, batch: BatchLimits) -> Self {
         Self::through(Through::Ephemeral, connection, config::Stream { create: false, ..config }, batch)
     }
@@ -117,10 +121,11 @@ impl Source {
         Self { batch, is_paused: false, connection, config, through, missing_since: None, pull: None }
     }
 
-    /// What the stream says of itself. A stream that is missing is made, unless it has been read before.
+    /// Returns the state of the stream. Creates a missing stream if `stream.create` is true. A missing stream that
+    /// the database has read before is created only if `new_epoch` is true.
     ///
     /// # Errors
-    /// Where it cannot be asked, or is gone.
+    /// If the lookup fails, or the stream is missing and may not be created.
     pub async fn stream_state(
         &mut self,
         position: Option<&Position>,
@@ -153,10 +158,11 @@ impl Source {
         stream::create_ingest(&self.connection.jetstream(), &self.config).await
     }
 
-    /// Claims the consumer, puts it after `position`, and begins to pull.
+    /// Claims the consumer, resets it to the sequence after `position`, and begins to pull. A replay creates its own
+    /// consumer there instead.
     ///
     /// # Errors
-    /// Where that fails, or another reader is there.
+    /// If a request fails, another reader is active, or the stream is not the one of `position`.
     pub async fn start(&mut self, position: &Position) -> Result<(), NatsError> {
         self.pull = None;
         let stream = self
@@ -169,20 +175,21 @@ impl Source {
         let next_seq = position.last_seq + 1;
         let consumer = match &mut self.through {
             Through::Durable(claim) => {
-                // What a transaction takes, and what is read meanwhile.
+                // The batches of a transaction, and those that are read meanwhile.
                 let batches = MAX_BATCHES + 3;
                 let max_ack_pending = i64::try_from(self.batch.max_messages.saturating_mul(batches));
                 claim.take_over(&stream, &self.config, max_ack_pending.unwrap_or(i64::MAX), next_seq).await?
             }
             Through::Ephemeral => replay_consumer::create_at(&stream, next_seq).await?,
         };
-        // The consumer may have been made in a stream that took the place of the one whose position this is.
+        // The stream may have been recreated: then the consumer belongs to the new stream, and the position to the
+        // old one.
         let info =
             stream.get_info().await.map_err(|error| NatsError::request("cannot read the stream's state", error))?;
         if nanos(info.created) != position.stream_created_ns {
             return Err(NatsError::Recreated { stream: self.config.name.clone() });
         }
-        // A pull by bytes never brings a message that is larger than the pull.
+        // A pull with a byte limit never brings a message that is larger than the limit.
         let max_message_bytes = self.connection.max_payload_bytes() * 2;
         let messages = consumer
             .stream()
@@ -206,22 +213,22 @@ impl Source {
         Ok(())
     }
 
-    /// Changes when the connection is lost, and with it what was on its way.
+    /// Returns a counter that changes when the connection is lost. Messages in flight are then lost too.
     pub fn connection_losses(&self) -> watch::Receiver<u64> {
         self.connection.losses()
     }
 
-    /// Changes when the connection is there again.
+    /// Returns a counter that changes when the connection is back.
     pub fn connection_returns(&self) -> watch::Receiver<u64> {
         self.connection.connects()
     }
 
-    /// The next message. Safe to drop before it is ready.
+    /// Returns the next message. The future may be dropped before it is ready: no message is lost.
     ///
     /// # Errors
-    /// [`Interrupted`]: what was delivered before is whole; go on with [`Source::start`].
+    /// [`Interrupted`]: the messages delivered before it are complete. Continue with [`Source::start`].
     pub async fn next(&mut self) -> Result<Delivery, Interrupted> {
-        let not_started = || Interrupted::Failed("not started".into());
+        let not_started = || Interrupted::Failed("the source was not started".into());
         let pull = self.pull.as_mut().ok_or_else(not_started)?;
         let messages = pull.messages.as_mut().ok_or_else(not_started)?;
         loop {
@@ -242,7 +249,7 @@ impl Source {
             }
             pull.next_consumer_seq += 1;
             pull.pending = info.pending;
-            // Redelivered after ack_wait: it was read before.
+            // The server redelivered this message after ack_wait. It was read before.
             if info.stream_sequence <= pull.last_stream_seq {
                 continue;
             }
@@ -254,7 +261,7 @@ impl Source {
         }
     }
 
-    /// Stops the pull. Left alone it would pull again by itself when the connection is back. What was delivered can
+    /// Stops the pull, which would otherwise continue by itself when the connection is back. Delivered messages can
     /// still be acknowledged.
     pub fn stop_pulling(&mut self) {
         if let Some(pull) = &mut self.pull {
@@ -262,7 +269,7 @@ impl Source {
         }
     }
 
-    /// Looked at when nothing comes: why that may be.
+    /// Finds out why no message arrives. Logs when the consumer was paused or resumed.
     pub async fn silence(&mut self) -> Silence {
         let Some(pull) = &self.pull else { return Silence::Quiet };
         let Some(info) = consumer::look(&self.connection, &self.config.name, &pull.consumer).await else {
@@ -282,20 +289,21 @@ impl Source {
         }
     }
 
-    /// Reads the next message after a position by itself, whatever keeps it from being delivered.
+    /// Reads the single next message after `position` without the consumer, so it also returns a message that cannot
+    /// be delivered. Returns `None` at the end of the stream.
     ///
     /// # Errors
-    /// Where it cannot be asked for.
+    /// If the request fails.
     pub async fn fetch_after(&mut self, position: &Position) -> Result<Option<Delivery>, NatsError> {
         fetch::from(&self.connection.jetstream(), &self.config.name, position.last_seq + 1).await
     }
 
-    /// Makes sure that sequences which were not delivered are gone from the stream, and tells how they went.
+    /// Makes sure that undelivered sequences are gone from the stream, and sets the reason of the batch's gaps.
     ///
     /// # Errors
-    /// Where they may not be gone; what was read around them is not to be kept.
+    /// If they may still be in the stream. Then the batch must not be kept.
     pub async fn vouch_for(&self, batch: &mut Batch) -> Result<(), NatsError> {
-        // In a replay the stored rows stand for them.
+        // In a replay, the stored rows stand for these messages.
         if matches!(self.through, Through::Ephemeral) {
             return Ok(());
         }
@@ -303,10 +311,10 @@ impl Source {
         Ok(())
     }
 
-    /// Makes a new client where the old one has died.
+    /// Makes a new client if the old one has died.
     ///
     /// # Errors
-    /// Where the server cannot be reached.
+    /// If the new client cannot connect.
     pub async fn revive(&mut self) -> Result<(), NatsError> {
         self.connection.revive_if_dead().await
     }
@@ -314,24 +322,24 @@ impl Source {
     fn why_reset(&mut self) -> Interrupted {
         match &mut self.through {
             Through::Durable(claim) => match claim.saw_reset() {
-                ResetBy::Us => Interrupted::Failed("a reset that was not answered took effect late".into()),
+                ResetBy::Us => Interrupted::Failed("an earlier reset without an answer took effect late".into()),
                 ResetBy::Others => Interrupted::ForeignReset,
             },
             Through::Ephemeral => Interrupted::ForeignReset,
         }
     }
 
-    /// Whether the stream holds more than was delivered when the last message was.
+    /// Whether the stream held more messages when the last one was delivered.
     pub fn has_backlog(&self) -> bool {
         self.pull.as_ref().is_some_and(|pull| pull.pending > 0)
     }
 
-    /// Messages in the stream after the last one delivered, as of then.
+    /// Returns how many messages the stream held after the last delivered one, as of that delivery.
     pub fn pending(&self) -> u64 {
         self.pull.as_ref().map_or(0, |pull| pull.pending)
     }
 
-    /// Remembers that what was delivered so far is about to be committed together.
+    /// Remembers that the messages delivered so far end a batch that is about to be committed.
     pub fn mark_batch(&mut self) {
         if let Some(pull) = &mut self.pull
             && let Some(reply) = pull.last_reply.take()
@@ -341,8 +349,8 @@ impl Source {
         }
     }
 
-    /// Acknowledges what is committed, once, for the last message. An ack that is lost does no harm: the position is in
-    /// the database.
+    /// Sends one ack for all committed messages, on the last of them. A lost ack does no harm: the position is in the
+    /// database.
     pub async fn ack(&mut self, receipt: &CommitReceipt) {
         let Some(pull) = &mut self.pull else { return };
         let committed_seq = receipt.position().last_seq;

@@ -1,4 +1,4 @@
-//! The two streams: made where they are missing.
+//! Creates the ingest stream and the stream of dead letters if they are missing.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::lookup::{Found, find};
 use crate::config;
 use crate::judge::subject;
 
-/// How long the stream of dead letters recognises a row that is published again after a crash.
+/// How long the stream of dead letters recognises a dead letter that is published again after a crash.
 const DEAD_LETTER_DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
 
-/// Makes the stream that messages are read from.
+/// Creates the ingest stream, from which messages are read.
 pub(super) async fn create_ingest(
     jetstream: &jetstream::Context,
     config: &config::Stream,
@@ -31,7 +31,7 @@ pub(super) async fn create_ingest(
     create(jetstream, wanted).await
 }
 
-/// Makes the stream of dead letters where it is missing.
+/// Creates the stream of dead letters if it is missing and `stream.create` is true.
 pub(super) async fn ensure_dead_letters(connection: &Connection, config: &config::Stream) -> Result<(), NatsError> {
     match find(&connection.jetstream(), &config.dlq).await? {
         Found::Stream(_) => Ok(()),
@@ -62,7 +62,7 @@ fn common(config: &config::Stream) -> Config {
     }
 }
 
-/// The server refuses a duplicate window that is longer than messages live.
+/// Limits the duplicate window to `max_age`: the server refuses a window that is longer than messages live.
 fn within(window: Duration, max_age: Option<Duration>) -> Duration {
     max_age.map_or(window, |max_age| window.min(max_age))
 }

@@ -1,4 +1,4 @@
-//! Live numbers, as a subscriber has them: the last value of each, then every change.
+//! Follows live numbers as a subscriber: first the last value of each number, then every change.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::error::NatsError;
 use super::outbox::bucket;
 use crate::config;
 
-/// The status of an answer that would be too large.
+/// The server's status instead of an answer that would be too large.
 const TOO_MANY: u16 = 413;
 
 /// A number as it is published.
@@ -32,39 +32,39 @@ pub struct LiveNumber {
     pub as_of: std::collections::BTreeMap<String, u64>,
 }
 
-/// What a viewer learns.
+/// One piece of news for a viewer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
-    /// A number.
+    /// The value of a number.
     Number(LiveNumber),
-    /// A number that the configuration does not have any more: its widget and key.
+    /// The configuration no longer has this number: its widget and its key.
     Gone(String, String),
 }
 
-/// How long after the bucket was read older messages may still come, which were on their way meanwhile.
+/// How long after a read of the bucket older messages may still arrive. They were in flight during the read.
 const OVERLAP: Duration = Duration::from_secs(5);
 
-/// Follows all numbers.
+/// Follows the numbers of all widgets.
 #[derive(Debug)]
 pub struct Viewer {
     connection: Connection,
     prefix: String,
     bucket: String,
     changes: Subscriber,
-    /// Changes when the connection was made again: then messages may have been missed.
+    /// Changes when the connection is made again. Messages may have been missed before that.
     connects: watch::Receiver<u64>,
-    /// What the bucket held, the last first.
+    /// The values that the bucket held, the last one first: [`Viewer::next`] takes them from the end.
     held: Vec<(String, u64, Bytes)>,
     held_at: Instant,
-    /// The last revision of each key that was told.
+    /// The last reported revision of each key.
     revisions: HashMap<String, u64>,
 }
 
 impl Viewer {
-    /// Subscribes first, then reads what the bucket holds: nothing is missed in between.
+    /// Subscribes first, then reads the bucket: no change in between is missed.
     ///
     /// # Errors
-    /// Where the server does not answer, or the bucket holds more than it hands out at once.
+    /// If the server does not answer, or the bucket holds more numbers than the server returns at once.
     pub async fn open(connection: &Connection, config: &config::Dashboard) -> Result<Self, NatsError> {
         let mut connects = connection.connects();
         connects.mark_unchanged();
@@ -95,9 +95,9 @@ impl Viewer {
             let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
             let Some(answer) = answer.map_err(failed)? else { break };
             match answer.status.map(|status| status.as_u16()) {
-                // More keys than the server hands out at once.
+                // The bucket holds more keys than the server returns at once.
                 Some(TOO_MANY) => return Err(failed("the bucket holds more than 1,024 numbers; use `nats kv watch`")),
-                // 204 ends the answers; 404, or nobody to answer, says that there is nothing yet.
+                // 204 ends the answers. 404, or no responder, means that there are no numbers yet.
                 Some(_) => break,
                 None => {}
             }
@@ -111,10 +111,10 @@ impl Viewer {
         Ok(())
     }
 
-    /// What comes next; none when the connection is closed for good.
+    /// Returns the next piece of news, or `None` when the connection is closed for good.
     ///
     /// # Errors
-    /// Where the bucket cannot be read again after the connection was lost.
+    /// If the bucket cannot be read again after the connection was lost.
     pub async fn next(&mut self) -> Result<Option<Seen>, NatsError> {
         loop {
             if let Some((subject, revision, body)) = self.held.pop() {
@@ -136,7 +136,7 @@ impl Viewer {
             };
             let Some(change) = change else { return Ok(None) };
             let key = change.subject.strip_prefix(&self.prefix).unwrap_or_default();
-            // What has no revision is not republished from the bucket.
+            // A message without a revision was not republished from the bucket.
             let Some((_, revision)) = origin(change.headers.as_ref()) else { continue };
             let is_older = self.revisions.get(key).is_some_and(|told| revision <= *told);
             if is_older && self.held_at.elapsed() < OVERLAP {
@@ -149,14 +149,14 @@ impl Viewer {
     }
 }
 
-/// What a body says of a key.
+/// Reads a body as news of a key. An empty body means that the number is gone.
 fn tell(key: &str, body: &[u8]) -> Option<Seen> {
     let (widget_id, metric_key) = key.split_once('.')?;
     let (widget_id, metric_key) = (widget_id.to_owned(), metric_key.to_owned());
     if body.is_empty() {
         return Some(Seen::Gone(widget_id, metric_key));
     }
-    // Whoever put it: it is the number of this key.
+    // The key names the number, whoever put the body there.
     let number: LiveNumber = serde_json::from_slice(body).ok()?;
     Some(Seen::Number(LiveNumber { widget_id, metric_key, ..number }))
 }
@@ -165,7 +165,7 @@ fn failed(error: impl std::fmt::Display) -> NatsError {
     NatsError::request("cannot follow the dashboards", error)
 }
 
-/// The subject and the revision that the server says a message has in the bucket.
+/// Returns a message's subject and revision in the bucket, from the headers that the server added.
 fn origin(headers: Option<&HeaderMap>) -> Option<(String, u64)> {
     let headers = headers?;
     let subject = headers.get("Nats-Subject")?.to_string();

@@ -1,4 +1,4 @@
-//! Before reading: where the database stands, and whether the stream is still the one that it was filled from.
+//! Before reading: finds the position in the database, and checks that the stream is still the one that filled it.
 
 use super::Pipeline;
 use super::ended::PipelineError;
@@ -7,7 +7,8 @@ use crate::nats::NatsError;
 use crate::position::{Position, Standing, stand};
 
 impl Pipeline {
-    /// Finds out where the database stands, whether the stream is still the same, and begins to read after it.
+    /// Finds the position in the database, checks that the stream is still the same, and starts to read after the
+    /// position. Returns the position.
     pub(super) async fn bind(&mut self, trouble: &mut Trouble) -> Result<Position, PipelineError> {
         self.source.revive().await?;
         let last = self.writer.run(|writer| writer.position()).await?;
@@ -25,7 +26,7 @@ impl Pipeline {
                 self.writer.run(move |writer| writer.begin_epoch(&state.name, state.created_ns, first_seq)).await?
             }
         };
-        // A writer's job outlives the round that asked for it: its rejections may not have been told of.
+        // A writer's job outlives the round that asked for it, so its rejected messages may not be announced yet.
         self.mode.tell_of_rejections(position.last_seq);
         if let Some(count) = trouble.single_messages() {
             let read = self.read_singly(&position, count).await?;

@@ -1,15 +1,15 @@
-//! How a round of reading ends, and what is done then.
+//! How a round of reading ends, and how the pipeline continues.
 
 use crate::nats::NatsError;
 use crate::store::StoreError;
 
-/// What ends the pipeline.
+/// An error that ends the pipeline, or at least a round.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// NATS, for good.
+    /// An error of NATS. It ends the pipeline only if it cannot pass by itself.
     #[error(transparent)]
     Nats(#[from] NatsError),
-    /// The database.
+    /// An error of the database.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -17,27 +17,27 @@ pub enum PipelineError {
 /// Why a round of reading ended.
 pub(super) enum Ended {
     Stopped,
-    /// A replay has read what there is.
+    /// A replay has read all its messages.
     Reached,
     Interrupted(String),
-    /// There are messages, but they are not delivered.
+    /// Messages wait, but are not delivered.
     Stalled,
 }
 
-/// Why another round begins; none where the pipeline is done. Nothing is lost in any case: what was committed is in the
-/// database, and the next round reads the rest again.
+/// Returns why another round begins, or `None` if the pipeline is done. Nothing is lost in any case: committed
+/// messages are in the database, and the next round reads the rest again.
 ///
 /// | a round ended with | the pipeline |
 /// |---|---|
 /// | the stop, or the last message of a replay | is done |
 /// | an interruption, or messages that are not delivered | begins another round |
 /// | an error of NATS that passes by itself | begins another round |
-/// | a position that somebody else moved, a damaged table that is frozen now | begins another round |
-/// | another process's write lock, at the stop | is done: the batch is left in the stream |
-/// | any other error | ends with it |
+/// | a position that another program moved, or a damaged table whose group is frozen now | begins another round |
+/// | another process's write lock, at the stop | is done: the batch stays in the stream |
+/// | any other error | ends with this error |
 ///
 /// # Errors
-/// Where going on needs somebody to do something.
+/// If the pipeline can continue only after somebody acts.
 pub(super) fn why_again(
     ended: Result<Ended, PipelineError>,
     is_stopping: bool,
@@ -45,7 +45,7 @@ pub(super) fn why_again(
     match ended {
         Ok(Ended::Stopped | Ended::Reached) => Ok(None),
         Ok(Ended::Interrupted(why)) => Ok(Some(why)),
-        Ok(Ended::Stalled) => Ok(Some("messages are there, but not delivered".into())),
+        Ok(Ended::Stalled) => Ok(Some("messages wait in the stream, but are not delivered".into())),
         Err(PipelineError::Nats(error)) if error.is_transient() => Ok(Some(error.to_string())),
         Err(PipelineError::Store(error @ (StoreError::PositionMoved | StoreError::Frozen { .. }))) => {
             Ok(Some(error.to_string()))

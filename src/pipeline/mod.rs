@@ -1,13 +1,13 @@
-//! The way of a message, on one screen: read, judge, batch, commit, then acknowledge, then publish.
+//! The path of a message, on one screen: read, judge, batch, commit, then acknowledge, then publish.
 //!
 //! ```text
-//! bind      where the database stands, and whether the stream is still the same
-//! read      Source::next -> Judge::judge -> Batch, while the writer's thread writes the batch before
-//! write     Writer::commit_all -> CommitReceipt -> Source::ack -> those who publish
-//! recover   where nothing comes: messages are read singly, or the round begins again
+//! bind      finds the position in the database, and checks that the stream is still the same
+//! read      Source::next -> Judge::judge -> Batch, while the writer's thread writes the previous batch
+//! write     Writer::commit_all -> CommitReceipt -> Source::ack -> the outboxes
+//! recover   if no message arrives: reads messages one by one, or begins another round
 //! ```
-//! Where the process dies, the database is at some commit. The next start reads again what was not committed; what was not
-//! acknowledged is acknowledged by the next ack, or by the next reset.
+//! If the process dies, the database is at its last commit. The next start reads the uncommitted messages again. The
+//! next ack, or the next reset, acknowledges committed messages that have no ack yet.
 
 mod bind;
 mod ended;
@@ -35,31 +35,31 @@ use round::{Round, room};
 pub use ended::PipelineError;
 pub use mode::Mode;
 
-/// How often an idle worker looks whether the stream is still the one it reads.
+/// How often an idle worker checks that the stream is still the one that it reads.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
-/// From the stream to the database.
+/// Brings messages from the stream to the database.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Where messages come from.
+    /// The source of the messages.
     pub source: Source,
-    /// Where they go.
+    /// The writer of the database.
     pub writer: WriterThread,
-    /// What they are judged by.
+    /// The criteria that judge the messages.
     pub criteria: Criteria,
-    /// How much a batch takes.
+    /// The limits of a batch.
     pub batch: BatchLimits,
-    /// What they are read for.
+    /// The database that the messages fill: live or shadow.
     pub mode: Mode,
     /// Metrics.
     pub telemetry: Arc<Telemetry>,
 }
 
 impl Pipeline {
-    /// Runs until `stop`, then finishes what was read.
+    /// Runs until `stop`, or until a replay is done; then commits the messages that were read.
     ///
     /// # Errors
-    /// Where going on needs somebody to do something. Nothing is lost.
+    /// If the pipeline can continue only after somebody acts. Nothing is lost.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), PipelineError> {
         let mut backoff = Backoff::default();
         let mut trouble = Trouble::none();
@@ -80,7 +80,7 @@ impl Pipeline {
         }
     }
 
-    /// Binds and reads, until something breaks or `stop`.
+    /// Binds, then reads until `stop`, or until something fails.
     async fn round(&mut self, trouble: &mut Trouble, stop: &CancellationToken) -> Result<Ended, PipelineError> {
         let mut losses = self.source.connection_losses();
         let position = tokio::select! {
@@ -93,7 +93,7 @@ impl Pipeline {
         Ok(ended)
     }
 
-    /// Reads, judges and commits until something breaks or `stop`. Tells whether anything was committed.
+    /// Reads, judges and commits until `stop`, or until something fails. Also returns whether anything was committed.
     async fn read(
         &mut self,
         position: Position,
@@ -132,7 +132,8 @@ impl Pipeline {
                     }
                     idle.reset();
                 }
-                // After what had arrived. What had not will not, and if it was the last, no later message would tell.
+                // Handled after the messages that have arrived. Messages in flight are lost. If they were the
+                // stream's last, no later message reveals the loss.
                 _ = losses.changed() => break Ended::Interrupted("the connection was lost".into()),
                 () = tokio::time::sleep_until(due), if round.can_write() => {}
                 _ = idle.tick(), if round.is_idle() => {

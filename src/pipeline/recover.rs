@@ -1,4 +1,4 @@
-//! When reading brings nothing: what is wrong with the stream, and when to read messages singly instead.
+//! For rounds that bring no message: finds out what is wrong with the stream, and when to read messages one by one.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::judge::Batch;
 use crate::nats::{NatsError, Silence};
 use crate::position::{Position, Standing, stand};
 
-/// Rounds in a row that brought nothing before the next messages are read singly: one of them may be such that its
-/// delivery ends the connection, or never comes.
+/// After so many rounds in a row without a commit, the next messages are read one by one. The delivery of one of them
+/// may break the connection, or may never come.
 const MAX_FRUITLESS_ROUNDS: u32 = 3;
-/// Where that helped, one such round is enough for so long: such messages seldom come alone.
+/// If that helped, one such round is enough during this time: such messages seldom come alone.
 const SUSPICION: Duration = Duration::from_secs(60);
-/// How many messages are then read singly; twice as many each time under suspicion, up to the maximum.
+/// How many messages are then read one by one. Under suspicion the number doubles each time, up to the maximum.
 const MIN_SINGLE_MESSAGES: usize = 8;
 const MAX_SINGLE_MESSAGES: usize = 1024;
 
 const _: () = assert!(MIN_SINGLE_MESSAGES <= MAX_SINGLE_MESSAGES);
 
-/// Rounds in a row that brought nothing, and what is done about them.
+/// Counts rounds in a row without a commit, and decides how many messages to read one by one.
 pub(super) struct Trouble {
     fruitless_rounds: u32,
     single_messages: usize,
@@ -38,7 +38,7 @@ impl Trouble {
         self.suspicious_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// How many messages to read singly before the next pull; none where pulls bring them.
+    /// Returns how many messages to read one by one before the next pull, or `None` if pulls bring messages.
     pub(super) fn single_messages(&self) -> Option<usize> {
         let enough = if self.is_suspicious() { 1 } else { MAX_FRUITLESS_ROUNDS };
         (self.fruitless_rounds >= enough).then_some(self.single_messages)
@@ -53,7 +53,7 @@ impl Trouble {
         }
     }
 
-    /// A round has ended. An idle stream brings nothing, and nothing is wrong with that.
+    /// Records how a round ended. An idle stream brings no message, and nothing is wrong with that.
     pub(super) fn after_round(&mut self, ended: &Ended, has_committed: bool, has_backlog: bool) {
         if has_committed {
             self.has_progress = true;
@@ -63,33 +63,33 @@ impl Trouble {
             }
         }
         match ended {
-            // There are messages, but they are not delivered: the next ones are read singly at once.
+            // Messages wait but are not delivered: the next round begins with single reads.
             Ended::Stalled => self.fruitless_rounds = MAX_FRUITLESS_ROUNDS,
             Ended::Interrupted(_) if has_backlog => self.fruitless_rounds += 1,
             Ended::Stopped | Ended::Reached | Ended::Interrupted(_) => {}
         }
     }
 
-    /// Whether anything was committed since this was last asked.
+    /// Returns whether anything was committed since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.has_progress)
     }
 }
 
 impl Pipeline {
-    /// Reads the next messages one by one, past whatever keeps them from being delivered, and commits them together.
-    /// None where there are none, or they cannot be read so either.
+    /// Reads the next messages one by one, without the consumer that does not deliver them, and commits them
+    /// together. Returns `None` if there are no messages, or if single reads fail for now too.
     pub(super) async fn read_singly(
         &mut self,
         after: &Position,
         count: usize,
     ) -> Result<Option<Position>, PipelineError> {
-        tracing::warn!(after = after.last_seq, count, "reading messages one by one, since they are not delivered");
+        tracing::warn!(after = after.last_seq, count, "reading messages one by one, because they are not delivered");
         let batch = match self.fetch_batch(after, count).await {
             Ok(batch) if batch.is_empty() => return Ok(None),
             Ok(batch) => batch,
             Err(error) if error.is_transient() => {
-                tracing::warn!("they cannot be read one by one: {error}");
+                tracing::warn!("cannot read messages one by one: {error}");
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -109,19 +109,19 @@ impl Pipeline {
             }
             batch.push(judge.judge(delivery));
         }
-        // Only now is it known that they came from the stream that was read before.
+        // Only this check shows that the messages came from the stream that was read before.
         let state = self.source.stream_state(Some(after), false).await?;
         stand(Some(after), &state, false)?;
         batch.reason_gaps(state.first_seq);
         Ok(batch)
     }
 
-    /// Looked at when idle: a purge, a rollback, a recreated stream, or a tail that was lost brings no message that
-    /// would tell.
+    /// Checks an idle stream, and returns why the round must end, if it must. A purge, a rollback, a recreated stream
+    /// or a lost tail brings no message that would reveal it.
     pub(super) async fn why_idle(&mut self, position: &Position) -> Option<Ended> {
         let interrupted = |why: &str| Some(Ended::Interrupted(why.to_owned()));
         match self.source.silence().await {
-            Silence::TailLost => return interrupted("the last messages were lost on the way"),
+            Silence::TailLost => return interrupted("the last messages were lost between server and client"),
             Silence::Stalled => return Some(Ended::Stalled),
             Silence::Quiet => {}
         }

@@ -16,24 +16,24 @@ use crate::store::{CommitReceipt, StoreError};
 
 pub(super) struct Round {
     pub(super) batch: Batch,
-    /// When the first message came into the batch.
+    /// When the first message was added to the batch.
     pub(super) began: Instant,
     pub(super) write: Option<Write>,
-    /// Batches that were handed to a transaction which had closed already: the next one begins with them.
+    /// Batches that were handed to a transaction but not included in it. The next transaction begins with them.
     pub(super) left_over: VecDeque<Batch>,
     pub(super) has_committed: bool,
 }
 
-/// A transaction.
+/// A transaction that is being written.
 pub(super) struct Write {
     pub(super) began: Instant,
-    /// Where it takes more batches; none where it is to end with those that it has.
+    /// Takes more batches for the transaction. `None` if the transaction must end with the batches that it has.
     pub(super) feed: Option<Sender<Batch>>,
     pub(super) committed: BoxFuture<'static, Result<WriteResult, StoreError>>,
 }
 
-/// The commit, and the batches that it did not include: first those left over from the previous transaction, then late
-/// arrivals.
+/// The commit, and the batches that it did not include: first those left over from the previous transaction, then
+/// late arrivals.
 pub(super) type WriteResult = (CommitReceipt, VecDeque<Batch>, Receiver<Batch>);
 
 impl Round {
@@ -57,13 +57,14 @@ impl Round {
         self.write.is_none() && !self.can_write()
     }
 
-    /// The writer takes what is there when it is free; only under backlog does it wait for the batch to fill.
+    /// Whether to begin a transaction. A free writer takes a batch at once. Only under backlog does the writer wait
+    /// for the batch to fill, for `max_delay` at most.
     pub(super) fn is_due(&self, limits: BatchLimits, has_backlog: bool) -> bool {
         let is_filled = self.batch.is_full(limits) || self.began.elapsed() >= limits.max_delay;
         self.can_write() && (!self.left_over.is_empty() || !has_backlog || is_filled)
     }
 
-    /// Ends the transaction with what it has.
+    /// Lets the transaction end with the batches that it has.
     pub(super) fn close_feed(&mut self) {
         if let Some(write) = &mut self.write {
             write.feed = None;
@@ -74,7 +75,7 @@ impl Round {
         self.write.as_ref()?.feed.clone()
     }
 
-    /// Ready when the write is; never where there is none.
+    /// Waits for the end of the transaction; forever if there is none.
     pub(super) async fn written(&mut self) -> Result<WriteResult, StoreError> {
         match &mut self.write {
             Some(write) => (&mut write.committed).await,
@@ -83,7 +84,7 @@ impl Round {
     }
 }
 
-/// Ready when the transaction takes another batch; never where it takes none.
+/// Waits until the transaction takes another batch; forever if it takes none.
 pub(super) async fn room(feed: Option<Sender<Batch>>) -> OwnedPermit<Batch> {
     if let Some(feed) = feed
         && let Ok(permit) = feed.reserve_owned().await
@@ -94,7 +95,8 @@ pub(super) async fn room(feed: Option<Sender<Batch>>) -> OwnedPermit<Batch> {
 }
 
 impl Pipeline {
-    /// Takes a message, and those that have arrived behind it: a turn of the loop for each costs as much as to judge it.
+    /// Judges a message, and the messages that have arrived after it. One turn of the loop for each message would
+    /// cost as much as its judgement. Returns how the round ends, if it ends.
     pub(super) fn take_arrived(
         &mut self,
         round: &mut Round,
@@ -115,7 +117,7 @@ impl Pipeline {
         None
     }
 
-    /// Whether so many messages wait that larger transactions are worth waiting for.
+    /// Whether so many messages wait that a larger transaction is worth the wait.
     pub(super) fn has_backlog(&self) -> bool {
         self.source.pending() >= self.mode.least_backlog(self.batch.max_messages)
     }

@@ -1,4 +1,4 @@
-//! Batches to the writer, and what happens after their commit.
+//! Hands batches to the writer; after their commit, acknowledges them and tells the outboxes.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::nats::NatsError;
 use crate::store::CommitReceipt;
 
 impl Pipeline {
-    /// Takes the batch to be handed to the writer. One around sequences that may still be in the stream is dropped instead.
+    /// Takes the batch for the writer, and begins the next one. If sequences in its gaps may still be in the stream,
+    /// drops the batch and returns the error.
     pub(super) async fn take_batch(&mut self, round: &mut Round) -> Result<Batch, NatsError> {
         if !round.batch.gaps.is_empty()
             && let Err(error) = self.source.vouch_for(&mut round.batch).await
@@ -47,7 +48,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Commits what was read: it is whole, whatever broke after it.
+    /// Commits the messages that were read. They are complete, whatever failed after them.
     pub(super) async fn finish(&mut self, round: &mut Round) -> Result<(), PipelineError> {
         round.close_feed();
         while !round.is_idle() {
@@ -61,7 +62,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// After a commit, and only then: acknowledge, and tell those who publish.
+    /// Runs after a commit, and only then: acknowledges the messages, and tells the outboxes.
     pub(super) async fn committed(&mut self, round: &mut Round, (committed, left_over, mut more): WriteResult) {
         let took = round.write.take().map(|write| write.began.elapsed()).unwrap_or_default();
         round.left_over = left_over;

@@ -1,4 +1,5 @@
-//! Rebuilds the whole database: a shadow from the stream, installed in its place while the worker goes on.
+//! Rebuilds the whole database: fills a shadow database from the stream, and installs it while the worker keeps
+//! running.
 
 use std::path::Path;
 
@@ -11,15 +12,15 @@ use crate::store::{
     self, Asker, Lock, Request, RequestOutcome, StoreError, ensure_nothing_lost, ensure_nothing_undone,
 };
 
-/// The disk holds the database, its shadow, and the shadow's pages on their way into the database's log: so often as large
-/// as the database.
+/// Disk space that a rebuild needs, as a multiple of the size of the database. The disk holds three copies: the
+/// database, its shadow, and the shadow's pages in the database's write-ahead log.
 const DISK_FACTOR: u64 = 3;
 
-/// Rebuilds the database from the stream and installs the result. Where it dies, the next call goes on.
+/// Rebuilds the database from the stream and installs the result. If the process dies, the next call continues.
 ///
 /// # Errors
-/// Where the stream, the database or the shadow cannot be read or written, or rows would be lost; then the database is as
-/// it was.
+/// Fails if the stream, the database or the shadow cannot be read or written, or if rows would be lost. The database
+/// is then unchanged.
 pub async fn rebuild_database(
     config: &Config,
     stop: &CancellationToken,
@@ -35,13 +36,13 @@ pub async fn rebuild_database(
     replay.follow_closely(None, stop, tell).await?;
     let (built, database) = (file.clone(), live.clone());
     let check = move || ensure_nothing_lost(&built, &database);
-    // Beside the making of indexes.
+    // Runs while the indexes are created.
     let checking = tokio::spawn(store::blocking(check.clone()));
     replay.finish(stop).await?;
-    // What came meanwhile.
+    // Takes in the messages that arrived while the indexes were created.
     replay.follow_closely(None, stop, tell).await?;
     let checked = checking.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    // It may have been a dead letter that was applied just then.
+    // Checks once more: the missing row may be a dead letter that was applied during the first check.
     let lost = if checked.is_err() { store::blocking(check).await } else { checked };
     replay.close().await?;
     if let Err(error) = lost {
@@ -56,7 +57,9 @@ pub async fn rebuild_database(
     Ok(outcome)
 }
 
-/// A worker has its own rules: a shadow by other rules could not take its place. Without a worker, nothing may be undone.
+/// Ensures that the rules of this command fit the database. If a worker runs, its rules must have made the same
+/// groups: a shadow by other rules cannot be installed. Without a worker, these rules must not undo any existing
+/// group or number.
 async fn ensure_same_rules(config: &Config, live: &Path) -> Result<(), RebuildError> {
     match Lock::try_acquire(live, "rebuild") {
         Err(StoreError::Locked { .. }) => ensure_made_by(config, live).await,

@@ -1,4 +1,4 @@
-//! Rebuilds into a file of its own, and leaves the database as it is.
+//! Rebuilds into a separate file, and leaves the database unchanged.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -12,10 +12,10 @@ use crate::model::Timestamp;
 use crate::nats::{self, Connection};
 use crate::store::{self, BuiltFrom, Lock, Reader, StoreError};
 
-/// The disk holds the file and the write-ahead log beside it: so often as large as the database.
+/// Disk space that the file and its write-ahead log need, as a multiple of the size of the database.
 const DISK_FACTOR: u64 = 2;
 
-/// Where to stop.
+/// Where the rebuild stops.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
     /// After this sequence of the stream.
@@ -31,15 +31,17 @@ impl FromStr for Until {
         if let Ok(seq) = text.parse() {
             return Ok(Self::Sequence(seq));
         }
-        let time = text.parse().map_err(|error| format!("{text:?} is no sequence, and as a time it {error}"))?;
+        let time = text.parse().map_err(|error| format!("{text:?} is not a sequence, and as a time it {error}"))?;
         Ok(Self::Time(time))
     }
 }
 
-/// Rebuilds the database into a file. Returns the sequence that it stands at. Where it dies, the next call goes on.
+/// Rebuilds the database into a file. Returns the last sequence in the file. If the process dies, the next call
+/// continues.
 ///
 /// # Errors
-/// Where the file is there and is no unfinished rebuild, or the stream, the database or the file cannot be read or written.
+/// Fails if the file exists and is not an unfinished rebuild. Fails if the stream, the database or the file cannot be
+/// read or written.
 pub async fn rebuild_into_file(
     config: Config,
     file: &Path,
@@ -74,7 +76,7 @@ pub async fn rebuild_into_file(
     Ok(seq)
 }
 
-/// A rebuild that was killed may have come further.
+/// Ensures that the file has not passed the end. An earlier rebuild that was killed may have had a later end.
 async fn ensure_not_beyond(replay: &Replay, end: Option<ReplayEnd>, file: &Path) -> Result<(), RebuildError> {
     let position = replay.writer().run(|writer| writer.position()).await?;
     let stands = position.map(|position| ReplayEnd { epoch: position.epoch, seq: position.last_seq });
@@ -84,6 +86,7 @@ async fn ensure_not_beyond(replay: &Replay, end: Option<ReplayEnd>, file: &Path)
     }
 }
 
+/// Returns where the rebuild stops; `None` if it follows the live database to its current position.
 async fn end_of(
     until: Option<Until>,
     live: Option<&Path>,

@@ -1,4 +1,5 @@
-//! Rebuilds groups of derived tables beside the worker that goes on writing: the one owner of `store::ShadowGroups`.
+//! Rebuilds groups of derived tables while the worker keeps writing. In a worker, only this module fills
+//! `store::ShadowGroups`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,34 +14,35 @@ use crate::store::{
     StoreError, WriterThread,
 };
 
-/// How long to wait after a failure, say of the disk.
+/// Pause after a failure, for example of the disk.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// How long where the disk is full.
+/// Pause if the disk is full.
 const RETRY_WHEN_FULL_AFTER: Duration = Duration::from_secs(60);
-/// Where ingestion is faster, it has to wait: before this many messages less are left, the builder takes turns with it on
-/// the writer's thread, and each time takes in half of what is left.
+/// Largest number of messages that may be left when the groups are installed. If ingestion is faster than the
+/// rebuild, more are left. The rebuild then takes turns with ingestion on the writer's thread, and each turn takes in
+/// half of the rest.
 const MAX_BEHIND: u64 = 100_000;
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Rebuilds the groups that are wanted, whenever any are.
+/// Rebuilds groups of derived tables whenever a rebuild is wanted.
 #[derive(Debug)]
 pub struct GroupRebuilder {
-    /// The rebuild that is wanted.
+    /// The rebuild that is wanted; `None` if no rebuild is wanted.
     pub rebuilds: watch::Receiver<Option<GroupRebuild>>,
     /// The database.
     pub database: PathBuf,
-    /// Who installs the result.
+    /// Installs the result.
     pub writer: WriterThread,
 }
 
 impl GroupRebuilder {
-    /// Runs until `stop`. A rebuild that is not finished goes on at the next start.
+    /// Runs until `stop`. An unfinished rebuild continues at the next start.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let wanted = self.rebuilds.borrow_and_update().clone();
             let result = match wanted {
                 Some(rebuild) => self.rebuild(rebuild, &stop).await,
-                // Nothing any more: a file that was begun is of no use.
+                // No rebuild is wanted any more: removes an unfinished shadow file.
                 None => store::discard_shadow_groups(&self.database),
             };
             let is_full = result.as_ref().is_err_and(StoreError::is_full);
@@ -51,7 +53,7 @@ impl GroupRebuilder {
             }
             let retry_after = if is_full { RETRY_WHEN_FULL_AFTER } else { RETRY_AFTER };
             if let Err(error) = &result {
-                tracing::warn!(retry_in_s = retry_after.as_secs(), "derived tables cannot be rebuilt: {error}");
+                tracing::warn!(retry_in_s = retry_after.as_secs(), "cannot rebuild derived tables: {error}");
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -61,7 +63,7 @@ impl GroupRebuilder {
         }
     }
 
-    /// Fills a shadow, until another rebuild is wanted, and has it installed.
+    /// Fills a shadow file and has the writer install it. Returns early if another rebuild is wanted, or at `stop`.
     async fn rebuild(&self, rebuild: GroupRebuild, stop: &CancellationToken) -> Result<(), StoreError> {
         let groups = rebuild.names().join(" ");
         tracing::info!(groups, "rebuilding derived tables from raw rows");
@@ -95,16 +97,18 @@ impl GroupRebuilder {
     }
 }
 
+/// Takes in half of the messages that are left, on the writer's thread. Ingestion waits meanwhile.
 fn catch_up_by_half(mut shadow: ShadowGroups) -> Result<ShadowGroups, StoreError> {
     let began = shadow.messages_behind()?;
     while shadow.messages_behind()? > began.map(|behind| behind / 2) && shadow.step(STEP_MESSAGES)? {}
     Ok(shadow)
 }
 
-/// Rebuilds groups of derived tables from raw rows, all where none are named: by the worker, or without one by this process.
+/// Rebuilds groups of derived tables from raw rows; all groups if none are named. The running worker does it; without
+/// a worker, this process does it.
 ///
 /// # Errors
-/// Where the disk has no room, or the holder of the database fails.
+/// Fails if the disk has no room, or if the process that holds the database fails.
 pub async fn rebuild_groups(
     config: &Config,
     groups: Vec<String>,

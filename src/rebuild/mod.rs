@@ -1,13 +1,14 @@
-//! Rebuilds: the database is made once more from what it has accepted, to replace it, to compare it, or as another file.
+//! Rebuilds: make the database again from its accepted log, to install the result, to compare it, or to keep it as a
+//! file.
 //!
 //! ```text
-//! groups     groups of derived tables, from raw rows, beside the worker
-//! replay     accepted messages through the pipeline into a shadow: from the stream, or from stored rows
-//! database   a shadow of the whole database, installed in its place
-//! file       a shadow that becomes a file of its own
-//! verify     a shadow that the database is compared with
+//! groups     rebuilds groups of derived tables from raw rows, while the worker keeps writing
+//! replay     sends accepted messages, from the stream or from stored rows, through the pipeline into a shadow
+//! database   fills a shadow of the whole database, and installs it
+//! file       fills a shadow that becomes a separate file
+//! verify     fills a shadow, and compares the database with it
 //! ```
-//! A replay does not judge again: what the ledger lists was not accepted, anything else was.
+//! A replay does not judge messages again: the ledger lists the messages that were not accepted, and all others were.
 
 mod database;
 mod file;
@@ -34,7 +35,7 @@ pub use verify::{Verified, verify, verify_sample};
 /// How long NATS may take to answer.
 const NATS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Called now and then with how many messages or rows are done, and of how many.
+/// Reports progress. Called now and then with the number of messages or rows that are done, and the total.
 pub type Tell<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// Why a rebuild did not succeed.
@@ -46,39 +47,39 @@ pub enum RebuildError {
     /// The database, or a shadow of it.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The holder of the database.
+    /// The process that holds the database refused or failed.
     #[error(transparent)]
     Ask(#[from] AskError),
     /// NATS does not answer.
-    #[error("NATS at {url} does not answer; `--from database` makes do with the stored rows")]
+    #[error("NATS at {url} does not answer; `--from database` needs only the stored rows")]
     NoAnswer {
         /// The address, without secrets.
         url: String,
     },
-    /// Other rules made the database, or groups of it are being rebuilt.
+    /// Other rules made the database, or some of its groups are being rebuilt.
     #[error(
-        "the database is being rebuilt, or was made by another configuration than this command has: {}; wait until \
-         `streamgauge status` shows nothing as rebuilding, or name the worker's configuration with --config",
+        "groups of the database are being rebuilt, or another configuration than this command's made them: {}; wait \
+         until `streamgauge status` shows no group as rebuilding, or name the worker's configuration with --config",
         .differing.join(", ")
     )]
     OtherRules {
-        /// The groups.
+        /// The names of these groups.
         differing: Vec<String>,
     },
-    /// The file to be made is there.
-    #[error("{path} is there already; name another file")]
+    /// The target file exists.
+    #[error("{path} exists already; name another file")]
     FileExists {
         /// The file.
         path: PathBuf,
     },
-    /// A rebuild that was killed has come further than this one is to go.
+    /// An earlier rebuild, which was killed, has passed the end of this one.
     #[error(
-        "{path} was begun for a later end, and stands at {seq} already; remove it with its -wal file, or name another"
+        "{path} was begun with a later end, and stands at {seq} already; remove it and its -wal file, or name another"
     )]
     BeyondEnd {
         /// The file.
         path: PathBuf,
-        /// Where it stands.
+        /// The last sequence in the file.
         seq: u64,
     },
     /// A file's path cannot be resolved.
@@ -86,11 +87,11 @@ pub enum RebuildError {
     Path {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The stop came first.
-    #[error("interrupted; the same command goes on from here")]
+    /// The stop came before the end.
+    #[error("interrupted; run the same command again to continue")]
     Interrupted,
 }
 
@@ -109,10 +110,10 @@ async fn connect(config: &Config) -> Result<Connection, RebuildError> {
     Ok(connected.map_err(no_answer)??)
 }
 
-/// Makes sure that the rules of this configuration made the database.
+/// Ensures that the rules of this configuration made the database.
 ///
 /// # Errors
-/// [`RebuildError::OtherRules`] names the groups that they did not make.
+/// [`RebuildError::OtherRules`] names the groups that other rules made, and the groups that are being rebuilt.
 pub async fn ensure_made_by(config: &Config, live: &Path) -> Result<(), RebuildError> {
     let reader = Reader::open(live).await?;
     let differing = reader.differing_groups(config.rules.clone().into()).await;

@@ -1,6 +1,7 @@
-//! A replay: messages that a database has accepted, through the same pipeline into a shadow, beside whoever writes.
+//! A replay: sends the messages that a database has accepted through the same pipeline into a shadow database. The
+//! live database can be written meanwhile.
 //!
-//! Where the process dies, the file is at some commit, and a replay for the same end goes on from there.
+//! If the process dies, the shadow file is at some commit. A replay with the same end continues from that commit.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +19,14 @@ use crate::position::{Position, stand};
 use crate::store::{self, BuiltFrom, Lock, Reader, StoreError, WriterThread};
 use crate::telemetry::Telemetry;
 
-/// What is judged at once. A transaction takes many of these, so it waits for them: each key's state is read and written
+/// Limits of a batch in a replay. A transaction waits for many batches: it reads and writes the state of each key
 /// once for all of them.
 const BATCH: BatchLimits = BatchLimits { max_messages: 10_000, max_bytes: 8 << 20, max_delay: Duration::from_secs(1) };
 
-/// Messages that may be left for the worker to take in while it waits.
+/// Messages that may be left when a replay stops following. The install takes them in while ingestion waits.
 const MAX_LEFT_MESSAGES: u64 = 2_000;
-/// Rounds after which the worker takes in what is left, however much: it writes faster than it is followed.
+/// Rounds after which a replay stops following, however many messages are left. The worker then writes faster than
+/// the replay follows, and the install takes in the rest.
 const MAX_ROUNDS: u32 = 20;
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
@@ -37,13 +39,13 @@ pub struct ReplayEnd {
     pub seq: u64,
 }
 
-/// A file that is being filled.
+/// A shadow database that is being filled.
 #[derive(Debug)]
 pub struct Replay {
     config: Config,
-    /// None where only the rows are read.
+    /// `None` if only stored rows are read.
     connection: Option<Connection>,
-    /// The live database; none where there is none.
+    /// The live database, if there is one.
     live: Option<Reader>,
     writer: WriterThread,
     thread: JoinHandle<()>,
@@ -53,11 +55,11 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Begins, or goes on with, a file that is filled with what the live database has accepted; with what the stream holds
-    /// where there is none.
+    /// Opens the file to fill: creates it, or continues an earlier replay. The file is filled with the accepted log
+    /// of the live database; without a live database, with the messages of the stream.
     ///
     /// # Errors
-    /// Where a file cannot be opened, or another replay is filling it.
+    /// Fails if a file cannot be opened, or if another replay fills the file.
     pub async fn open(
         config: Config,
         connection: Option<Connection>,
@@ -96,12 +98,12 @@ impl Replay {
         &self.writer
     }
 
-    /// How far it is.
+    /// How far the replay is.
     pub fn telemetry(&self) -> Arc<Telemetry> {
         Arc::clone(&self.telemetry)
     }
 
-    /// Closes the file. What was committed is in it, or in the log beside it.
+    /// Closes the file. Committed data is in the file or in its write-ahead log.
     pub async fn close(self) -> Result<(), StoreError> {
         let Self { writer, thread, lock, live, .. } = self;
         drop(writer);
@@ -111,10 +113,10 @@ impl Replay {
         Ok(())
     }
 
-    /// Follows the live database until the file is close to it, or at the end. Returns the sequence that it stands at.
+    /// Follows the live database until the file is close to it, or at the end. Returns the last sequence in the file.
     ///
     /// # Errors
-    /// As [`Replay::follow`]; [`RebuildError::Interrupted`] where the stop comes first.
+    /// Fails like [`Replay::follow`]; with [`RebuildError::Interrupted`] if the stop comes first.
     pub async fn follow_closely(
         &self,
         end: Option<ReplayEnd>,
@@ -145,7 +147,8 @@ impl Replay {
         Ok(seq)
     }
 
-    /// The last sequence that the live database has.
+    /// Returns the last sequence of the live database; `None` if there is no live database, or it has no position
+    /// yet.
     async fn live_seq(&self) -> Result<Option<u64>, StoreError> {
         match &self.live {
             Some(live) => Ok(live.position().await?.map(|position| position.last_seq)),
@@ -153,25 +156,25 @@ impl Replay {
         }
     }
 
-    /// Makes the indexes.
+    /// Creates the indexes, views and triggers that were postponed while the file was filled.
     ///
     /// # Errors
-    /// Where the file cannot be written, or the stop comes first.
+    /// Fails if the file cannot be written, or if the stop comes first.
     pub async fn finish(&self, stop: &CancellationToken) -> Result<(), RebuildError> {
         let mut made = 0;
         while self.writer.run(|writer| writer.make_postponed()).await? {
             made += 1;
             ensure_not_stopped(stop)?;
         }
-        tracing::debug!(made, "indexes are made");
+        tracing::debug!(made, "postponed indexes are created");
         Ok(())
     }
 
-    /// Fills the file up to where the live database stands, or up to an end before that. Returns where it stands; it is
-    /// not there yet where it was stopped.
+    /// Fills the file up to the position of the live database, or up to an earlier end. Returns the position of the
+    /// file. After a stop, this position can be before the end.
     ///
     /// # Errors
-    /// Where the stream is not the one that was read, or a file cannot be read or written.
+    /// Fails if the stream is not the one that the live database read, or if a file cannot be read or written.
     pub async fn follow(
         &self,
         end: Option<ReplayEnd>,
@@ -203,7 +206,7 @@ impl Replay {
         Ok(stands)
     }
 
-    /// With the stored rows, up to a sequence; and with what was applied late.
+    /// Fills the file from stored rows, up to a sequence. Also writes the dead letters that were applied late.
     async fn copy_stored_rows(
         &self,
         mut at: Position,
@@ -221,6 +224,7 @@ impl Replay {
         }
     }
 
+    /// Ensures that the stream is still the one that this epoch was read from.
     async fn ensure_same_stream(&self, epoch: &Position) -> Result<(), PipelineError> {
         let Some(mut source) = self.source() else { return Ok(()) };
         let state = source.stream_state(Some(epoch), false).await?;
@@ -228,17 +232,19 @@ impl Replay {
         Ok(())
     }
 
-    /// Limits are those of the configuration only where nothing says what was accepted.
+    /// Returns the criteria of the configuration. With a live database, no limits apply: its accepted log decides
+    /// instead.
     fn criteria(&self) -> Criteria {
         let criteria = self.config.criteria();
         if self.live.is_some() { Criteria { limits: Limits::NONE, ..criteria } } else { criteria }
     }
 
+    /// Returns the stream as a source; `None` if only stored rows are read.
     fn source(&self) -> Option<Source> {
         Some(Source::replay(self.connection.clone()?, self.config.stream.clone(), BATCH))
     }
 
-    /// With what the stream holds, up to a sequence.
+    /// Fills the file from the stream, up to a sequence. Returns the position of the file.
     async fn follow_stream(&self, upto: u64, stop: &CancellationToken) -> Result<Position, PipelineError> {
         if let Some(source) = self.source() {
             let pipeline = Pipeline {

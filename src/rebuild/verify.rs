@@ -1,4 +1,4 @@
-//! Whether a database is what its messages make: compared with a shadow, row by row, or in a sample.
+//! Verifies that a database equals a rebuild from its messages: compares all rows with a shadow, or a sample of them.
 
 use std::path::Path;
 
@@ -9,29 +9,29 @@ use super::{RebuildError, Tell, connect, ensure_made_by, ensure_not_stopped};
 use crate::config::Config;
 use crate::store::{self, BuiltFrom, Compared, Comparison, Lock, Reader};
 
-/// The disk holds the shadow and the write-ahead log beside it: so often as large as the database.
+/// Disk space that the shadow and its write-ahead log need, as a multiple of the size of the database.
 const DISK_FACTOR: u64 = 2;
 
-/// What was compared.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// How each table fared.
+    /// The result for each table.
     pub tables: Vec<Compared>,
-    /// Up to which sequence; none where a sample was compared.
+    /// The last sequence that was compared; `None` for a sample.
     pub as_of: Option<u64>,
 }
 
 impl Verified {
-    /// Whether no row differs.
+    /// Whether no compared row differs.
     pub fn is_equal(&self) -> bool {
         self.tables.iter().all(|table| table.difference.is_none())
     }
 }
 
-/// Checks so many users, and so many hours of metrics, chosen at random.
+/// Compares a random sample with a rebuild: up to `keys` users, and up to `keys` hours of metrics.
 ///
 /// # Errors
-/// Where other rules made the database, or it cannot be read.
+/// Fails if other rules made the database, or if the database cannot be read.
 pub async fn verify_sample(config: &Config, keys: u32) -> Result<Verified, RebuildError> {
     let live = &config.database_path;
     ensure_made_by(config, live).await?;
@@ -41,11 +41,11 @@ pub async fn verify_sample(config: &Config, keys: u32) -> Result<Verified, Rebui
     Ok(Verified { tables, as_of: None })
 }
 
-/// Fills a shadow and compares every row of the public tables, in read transactions that end before the write-ahead log
-/// grows.
+/// Fills a shadow and compares every row of the public tables. Each read transaction of the database is short, so
+/// that its write-ahead log does not grow.
 ///
 /// # Errors
-/// Where other rules made the database, or the stream, the database or the shadow cannot be read or written.
+/// Fails if other rules made the database, or if the stream, the database or the shadow cannot be read or written.
 pub async fn verify(
     config: &Config,
     built_from: BuiltFrom,
@@ -70,6 +70,7 @@ pub async fn verify(
     Ok(Verified { tables, as_of: Some(seq) })
 }
 
+/// Compares in rounds: holds a snapshot of the live database, brings the shadow to its position, then compares rows.
 async fn compare(
     replay: &Replay,
     live: &Path,
@@ -91,7 +92,8 @@ async fn compare(
         let database = live.to_owned();
         let is_done;
         (comparison, is_done) = store::blocking(move || {
-            // Where a dead letter was applied meanwhile, the shadow has it already.
+            // A dead letter that was applied after the snapshot may be in the shadow: then this round compares
+            // nothing.
             let is_done = comparison.is_at(&moment, &database)? && comparison.go_on()?;
             comparison.let_go()?;
             Ok((comparison, is_done))

@@ -1,4 +1,5 @@
-//! Asks for what only the holder of the database may do: the running worker, or, where none runs, this process.
+//! Sends requests that only the holder of the database may do. The holder is the running worker, or this process if
+//! no worker runs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,61 +15,64 @@ use super::writer::{Writer, open_writer};
 use crate::analytics::Rules;
 use crate::judge::Criteria;
 
-/// How often to look whether the holder is gone.
+/// How often to try the lock again, in case its holder has ended.
 const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_secs(1);
-/// How often to tell how far it is.
+/// How often to report progress.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-/// Things that a message names.
+/// How many names an error message lists.
 const MAX_NAMED: usize = 5;
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No worker runs, and these rules would take away what the worker's configuration defines.
+    /// No worker runs, and the rules of this command would undo what the worker's configuration defines.
     #[error(
-        "the database was made by another configuration than this command has, which would undo: {}; name the worker's \
-         configuration with --config, or, where this is the new one, start the worker with it first", named(.undone)
+        "the database was made with another configuration; the configuration of this command would undo: {}; name the \
+         worker's configuration with --config; if this configuration is the new one, start the worker with it first",
+        named(.undone)
     )]
     WouldUndo {
-        /// What they would take away, or make otherwise.
+        /// What the rules would remove or change.
         undone: Vec<String>,
     },
-    /// The holder of the database refused, or failed.
+    /// The holder of the database refused the request, or failed to do it.
     #[error("{0}")]
     Failed(String),
-    /// The stop came first.
-    #[error("interrupted; the worker, or the next one, goes on with it")]
+    /// The command was stopped before the request was done.
+    #[error("interrupted; the running worker or the next one continues the request")]
     Interrupted,
 }
 
-/// The first names of a list, and how many more there are.
+/// Joins the first names of a list, and says how many more there are.
 fn named(names: &[String]) -> String {
     let more = names.len().saturating_sub(MAX_NAMED);
     let first = names.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     if more > 0 { format!("{first} and {more} more") } else { first }
 }
 
-/// What this process works by where no worker runs.
+/// Sends requests to the holder of a database. If no worker runs, this process does them, with these rules and
+/// criteria.
 #[derive(Debug, Clone)]
 pub struct Asker<'a> {
     /// The database.
     pub database: &'a Path,
-    /// What the lock file says meanwhile.
+    /// The name of the command that the lock file shows while this process holds the lock.
     pub command: &'a str,
     /// The rules of derived tables.
     pub rules: &'a Rules,
-    /// What dead letters are judged by.
+    /// The criteria for judging dead letters again.
     pub criteria: &'a Criteria,
 }
 
 impl Asker<'_> {
-    /// Leaves a request and waits until it is done. Calls `tell` now and then.
+    /// Leaves a request in the database and waits until it is done. Calls `tell` every 200 ms meanwhile.
     ///
     /// # Errors
-    /// [`AskError`] says why it is not done. After an interruption the worker, or the next one, goes on with it.
+    /// [`AskError`] says why the request is not done. After an interruption, the running worker or the next one
+    /// continues the request.
     pub async fn ask(
         &self,
         request: &Request,
@@ -107,10 +111,11 @@ impl Asker<'_> {
         }
     }
 
-    /// Opens the database for writing, unless that would undo something.
+    /// Opens the database for writing, unless the rules of this command would undo something. In that case withdraws
+    /// the request, if it was left already.
     async fn open_writer(&self, lock: &Lock, pending: &mut Option<PendingRequest>) -> Result<Writer, AskError> {
         if let Err(error) = ensure_nothing_undone(self.database, self.rules).await {
-            // Nobody is to do later what was refused.
+            // A refused request must not be done later.
             if let Some(pending) = pending.take() {
                 blocking(move || pending.take_back()).await?;
             }
@@ -119,7 +124,7 @@ impl Asker<'_> {
         Ok(open_writer(lock, self.rules.clone()).await?)
     }
 
-    /// Leaves the request where it is not left yet, does it where this process is the writer, and looks for the outcome.
+    /// Leaves the request if it is not left yet, does it if this process is the writer, and looks for the outcome.
     async fn round(
         &self,
         pending: Option<PendingRequest>,
@@ -150,10 +155,10 @@ impl Asker<'_> {
     }
 }
 
-/// Makes sure that a writer with these rules would take away nothing that the worker's configuration defines.
+/// Checks that a writer with these rules would not remove or change what the worker's configuration defines.
 ///
 /// # Errors
-/// [`AskError::WouldUndo`] names what it would take away.
+/// [`AskError::WouldUndo`] names what the writer would remove or change.
 pub async fn ensure_nothing_undone(database: &Path, rules: &Rules) -> Result<(), AskError> {
     let reader = Reader::open(database).await?;
     let undone = reader.undone_by(rules.clone().into()).await;
@@ -166,7 +171,7 @@ pub async fn ensure_nothing_undone(database: &Path, rules: &Rules) -> Result<(),
 
 fn do_next_request(writer: &mut Writer, criteria: &Criteria) -> Result<bool, StoreError> {
     match writer.do_next_request(criteria) {
-        // What was damaged is left out from now on.
+        // The damaged groups are frozen now, so the next try leaves them out.
         Err(StoreError::Frozen { .. }) => Ok(true),
         result => result,
     }

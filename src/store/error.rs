@@ -1,18 +1,18 @@
-//! What can go wrong with a database, and what to do then. No SQL library's type stands in it.
+//! Errors of the database, and what to do about them. No type of a SQL library appears here.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Who holds the lock of a database, as the lock file says.
+/// The process that holds the lock of a database, as read from the lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Process id; 0 where the file does not say.
+    /// Process id; 0 if the lock file does not name a process.
     pub pid: u32,
-    /// `run`, or the command.
+    /// `run`, or the name of another command.
     pub command: String,
-    /// Since when.
+    /// When the process took the lock.
     pub since: String,
 }
 
@@ -25,33 +25,35 @@ impl fmt::Display for Holder {
     }
 }
 
-/// What went wrong with the database.
+/// Why the database could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds the lock.
-    #[error("{path} is in use by {holder}: one process writes to a database; stop that one, or use another database")]
+    #[error(
+        "{path} is in use by {holder}; only one process may write to a file: stop that process, or use another database"
+    )]
     Locked {
         /// The database.
         path: PathBuf,
-        /// Who holds it.
+        /// The process that holds the lock.
         holder: Holder,
     },
-    /// The lock file, or the database's folder, cannot be used.
+    /// A file or a folder cannot be read, written or removed.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// The file or the folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause, usually an error of the operating system.
         source: std::io::Error,
     },
-    /// The disk has no room for what is built aside.
-    #[error("{path}: {free_bytes} bytes are free on its disk, and {needed_bytes} are needed; make room")]
+    /// The disk has too little free space for a rebuild.
+    #[error("{path}: {needed_bytes} bytes are needed, but only {free_bytes} are free on its disk; free some space")]
     NoRoom {
         /// The file.
         path: PathBuf,
-        /// What is free.
+        /// Bytes that are free.
         free_bytes: u64,
-        /// What must stay free, for the database itself.
+        /// Bytes that must be free, for the rebuild or for the live database.
         needed_bytes: u64,
     },
     /// There is no database yet.
@@ -60,63 +62,68 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
-    /// The schema is not this program's.
-    #[error("{path} is not migrated ({error}); run `streamgauge migrate up`, or name the database that you mean")]
+    /// The database lacks migrations of this program.
+    #[error("{path} is not migrated ({error}); run `streamgauge migrate up`, or use another database")]
     NotMigrated {
         /// The database.
         path: PathBuf,
-        /// What was missing.
+        /// What is missing.
         error: String,
     },
     /// A migration failed.
     #[error("migration: {0}")]
     Migration(String),
-    /// Somebody else wrote: the position is not where the batch began.
-    #[error("the position in the database moved while a batch was made; reading goes on from there")]
+    /// Another program wrote: the position is no longer where the batch began.
+    #[error("the position in the database moved while a batch was collected; reading continues from the new position")]
     PositionMoved,
-    /// The write lock was not free before the stop.
-    #[error("another process holds SQLite's write lock; the batch was left in the stream")]
+    /// Another process held SQLite's write lock until this process had to stop.
+    #[error("another process holds SQLite's write lock; the batch stays in the stream")]
     Busy,
-    /// A derived table holds what this program does not write there. It is made anew from the raw rows.
-    #[error("{table}, key {key:?}: {why}; some other program has written to it")]
+    /// A derived table holds something that this program does not write there. The table is rebuilt from the raw
+    /// rows.
+    #[error("{table}, key {key:?}: {why}; another program has written to this table")]
     Damaged {
         /// The internal table.
         table: &'static str,
-        /// The key.
+        /// The key of the damaged row.
         key: String,
         /// What is wrong.
         why: String,
     },
-    /// A derived table was damaged; from now on its group stays as it is until it is made anew.
-    #[error("{damage}; {group} are made anew from raw rows")]
+    /// A derived table was damaged. Its group is frozen until it is rebuilt.
+    #[error("{damage}; {group}: this group is rebuilt from the raw rows")]
     Frozen {
-        /// The group.
+        /// The kind of the group.
         group: &'static str,
-        /// What was found.
+        /// The damage that was found.
         damage: String,
     },
-    /// A database that is built aside would not hold a row that this one holds.
-    #[error("{table}, id {id:?}: {why}; a rebuild would lose this row: delete it if it is of no use, or mend it")]
+    /// A shadow database would lack a row that the live database holds.
+    #[error(
+        "{table}, id {id:?}: {why}; a rebuild would lose this row: delete the row if you do not need it, or correct it"
+    )]
     WouldLose {
         /// The raw table.
         table: &'static str,
         /// The row's id.
         id: String,
-        /// Why.
+        /// Why a rebuild would lose the row.
         why: String,
     },
-    /// The database holds what comes of no message, and cannot be carried over.
-    #[error("the database has {what}, which a rebuild cannot carry over; `rebuild --from database` leaves it as it is")]
+    /// The database holds something that does not come from messages, and that a rebuild cannot carry over.
+    #[error(
+        "the database has {what}, which a rebuild cannot carry over; `rebuild --from database` leaves it unchanged"
+    )]
     CannotCarryOver {
-        /// What it has.
+        /// What cannot be carried over.
         what: String,
     },
-    /// A file is not what is to take the place of the database.
-    #[error("{path} cannot be put in: {why}; run `streamgauge rebuild` again")]
+    /// A file is not a complete shadow of this database.
+    #[error("{path} cannot be installed: {why}; run `streamgauge rebuild` again")]
     NotBuilt {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why the file cannot be installed.
         why: String,
     },
     /// SQLite refused a statement.
@@ -124,35 +131,35 @@ pub enum StoreError {
     Sqlite {
         /// What the failure means.
         failure: SqliteFailure,
-        /// What SQLite said.
+        /// SQLite's own message.
         message: String,
     },
     /// The writer's thread has ended.
     #[error("the writer has stopped")]
     WriterStopped,
-    /// The process ends, so nothing is read any more.
-    #[error("the database is not read any more: the process ends")]
+    /// The process is stopping, so it no longer reads the database.
+    #[error("the process is stopping, so it no longer reads the database")]
     Stopping,
 }
 
-/// What a failure of SQLite means for whoever goes on.
+/// The kind of an SQLite failure. Callers decide by it how to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SqliteFailure {
     /// The disk is full.
     DiskFull,
-    /// The file holds what SQLite cannot read.
+    /// SQLite cannot read the file: it is corrupt, or not a database.
     Unreadable,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl StoreError {
-    /// Whether a file holds what nobody can read.
+    /// Returns whether the error means that the contents of a file are damaged.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Sqlite { failure: SqliteFailure::Unreadable, .. })
     }
 
-    /// Whether the disk is full, or nearly.
+    /// Returns whether the disk is full or nearly full.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::NoRoom { .. } | Self::Sqlite { failure: SqliteFailure::DiskFull, .. })
     }

@@ -1,4 +1,4 @@
-//! Groups of derived tables that are rebuilt: frozen, rebuilt in a shadow file, installed.
+//! Rebuilds of groups of derived tables: freezes groups, rebuilds them in a shadow file, and installs the result.
 
 use std::time::Instant;
 
@@ -12,16 +12,16 @@ use crate::analytics::GroupSet;
 use crate::analytics::dashboard::Touched;
 
 impl Writer {
-    /// Brings rebuilt groups up to date and installs them, in one transaction that writes the rows that differ. None where
-    /// another rebuild is wanted now.
+    /// Brings rebuilt groups up to date and installs them. One transaction writes the rows that differ. Returns
+    /// `None` if this rebuild is no longer the wanted one.
     ///
     /// # Errors
-    /// Where the transaction fails; then nothing changed.
+    /// Fails if the transaction fails; nothing changed then.
     pub fn install_groups(&mut self, mut shadow: ShadowGroups) -> Result<Option<InstallReceipt>, StoreError> {
         let wanted = self.rebuild.borrow().clone();
         let Some(rebuild) = wanted.filter(|wanted| shadow.is_of(wanted)) else { return Ok(None) };
         let began = Instant::now();
-        // What was written since its last step. Nothing else is written meanwhile: whoever writes does it here.
+        // Add what was written since the last step. Nothing is written meanwhile, because only this thread writes.
         while shadow.step(shadow.step_messages())? {}
         let rows_that_differed = self.file.attached(shadow.path(), "shadow", |_| self.install_attached(&rebuild))?;
         let receipt = InstallReceipt { raw_rows: shadow.progress().rows, rows_that_differed, pause: began.elapsed() };
@@ -34,7 +34,7 @@ impl Writer {
             raw_rows = receipt.raw_rows,
             rows_that_differed,
             pause_ms = receipt.pause.as_millis(),
-            "derived tables are rebuilt"
+            "derived tables were rebuilt"
         );
         Ok(Some(receipt))
     }
@@ -44,7 +44,7 @@ impl Writer {
         let differed = tx.install_groups(rebuild)?;
         tx.thaw(rebuild)?;
         match tx.evaluate(&self.rules, &current_groups(&self.rules, None), &Touched::default()) {
-            // Of another number: the next commit that comes to it freezes it.
+            // The damage concerns another number. The next commit that evaluates that number freezes its group.
             Err(StoreError::Damaged { table, key, why }) => tracing::warn!("{table}, key {key:?}: {why}"),
             result => drop(result?),
         }
@@ -53,7 +53,7 @@ impl Writer {
         Ok(differed)
     }
 
-    /// Tells those who asked for a rebuild.
+    /// Answers the requests that wait for this rebuild.
     fn answer(&self, rebuild: &GroupRebuild, receipt: InstallReceipt) -> Result<(), StoreError> {
         for wanted in self.file.open_requests()? {
             if wanted.so_far.rebuild.as_ref() == Some(&rebuild.id) {
@@ -65,10 +65,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Rebuilds what is frozen, or is asked for, here and now.
+    /// Rebuilds and installs all groups that are frozen or requested, before it returns.
     ///
     /// # Errors
-    /// Where a file cannot be read or written.
+    /// Fails if a file cannot be read or written.
     pub fn rebuild_groups(&mut self) -> Result<(), StoreError> {
         loop {
             let Some(rebuild) = self.rebuild.borrow().clone() else { return Ok(()) };
@@ -76,11 +76,11 @@ impl Writer {
         }
     }
 
-    /// Freezes the groups of a damaged table, beside those that are frozen already.
+    /// Freezes the groups of a damaged table, together with the groups of the rebuild that is wanted already.
     pub(super) fn freeze(&mut self, damaged: GroupSet) -> Result<(), StoreError> {
         let groups = self.groups_in_rebuild().into_iter().chain(damaged).collect();
         let tx = self.file.begin()?;
-        // Should it be a definition that somebody took away.
+        // The damage may be a funnel definition that another program deleted.
         tx.define_funnels(&self.rules)?;
         let rebuild = tx.freeze(&self.rules, groups)?;
         tx.commit()?;

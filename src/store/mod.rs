@@ -1,15 +1,15 @@
-//! The store: one database that one process writes, and that anybody may read while it is written.
+//! The store: one database. One process writes to it; any process may read it at the same time.
 //!
 //! ```text
-//! WriterThread   owns the writer: its calls block, so they have a thread of their own
-//! Writer         rules and epochs (writer), batches (commit), what commands ask for (requests),
+//! WriterThread   runs the writer on a thread of its own, because SQLite's calls block
+//! Writer         rules and epochs (writer), batches (commit), requests of commands (requests),
 //!                rebuilds of groups (group_rebuilds), shadow databases (shadow)
-//! Asker          has the holder of the database do what a command asks for
-//! Tx             what a transaction may do to the tables (sqlite::write)
-//! Reader         what commands, the page and the outboxes read (sqlite::read)
+//! Asker          sends the request of a command to the process that holds the database
+//! Tx             the reads and writes of one transaction (sqlite::write)
+//! Reader         reads for commands, the page and the outboxes (sqlite::read)
 //! ```
-//! Only the writer begins and commits; table modules take its transaction. No signature above `sqlite` has a type of a SQL
-//! library in it.
+//! Only the writer begins and commits transactions; table modules receive its transaction. Above `sqlite`, no
+//! signature names a type of a SQL library.
 
 mod ask;
 mod commit;

@@ -1,18 +1,18 @@
-//! What is told after every commit, and the numbers that may have changed with it.
+//! The commit notice, sent after every commit, and the numbers of widgets that a commit may change.
 
 use std::sync::Arc;
 
 use crate::analytics::Rules;
 use crate::analytics::dashboard::Shown;
 
-/// What was committed so far, as far as those who publish need to know.
+/// Tells publishers what was committed so far.
 #[derive(Debug, Clone)]
 pub struct CommitNotice {
-    /// The rules of now, the widgets among them.
+    /// The current rules, which include the widgets.
     pub rules: Arc<Rules>,
-    /// Counts up with every commit.
+    /// Number of commits so far.
     pub commits: u64,
-    /// The last of them that changed a number of a widget.
+    /// The value of `commits` at the last commit that changed a number of a widget.
     pub shown: u64,
 }
 
@@ -33,25 +33,25 @@ impl CommitNotice {
 pub struct NumberKey {
     /// The widget.
     pub widget_id: String,
-    /// The number's name within it.
+    /// The name of the number within the widget.
     pub metric_key: String,
 }
 
 /// The last state of a number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Number {
-    /// Which.
+    /// The widget and the name of the number.
     pub key: NumberKey,
-    /// What it shows.
+    /// What the number shows.
     pub shown: Shown,
-    /// T when it changed, floored to the minute.
+    /// The watermark T when the number changed, floored to the minute.
     pub updated_at: String,
-    /// The stream.
+    /// The stream of the sequence `as_of`.
     pub stream: String,
-    /// The sequence up to which it was exact when it changed.
+    /// The sequence up to which the number was exact when it changed.
     pub as_of: u64,
-    /// Counts up with every change of any number.
+    /// Increases with every change of any number.
     pub change: i64,
-    /// The configuration does not have it any more.
+    /// Whether the number is gone from the configuration.
     pub is_gone: bool,
 }

@@ -1,4 +1,4 @@
-//! What a transaction leaves: how messages ended, where the database stands, and what it took.
+//! The results of a transaction: how messages ended, the new position, and how long each part took.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::judge::{Message, Verdict};
 use crate::model::Timestamp;
 use crate::position::Position;
 
-/// How the messages of a batch ended.
+/// How many messages of a batch ended in each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Events that became rows.
@@ -25,7 +25,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Messages that became rows.
+    /// Returns the number of messages that became rows.
     pub const fn stored(self) -> u64 {
         self.events + self.metrics + self.sessions
     }
@@ -42,21 +42,21 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// What writing the messages of a batch gave.
+/// The result of writing the messages of a batch.
 pub(super) struct RawWrite {
     pub(super) counts: Counts,
-    /// How each message ended.
+    /// How each message ended, in the order of the batch.
     pub(super) endings: Vec<Ending>,
 }
 
 /// How a message ended.
 ///
-/// | a message | ends as | and what is written |
+/// | a message | ends as | what is written |
 /// |---|---|---|
-/// | accepted, its id is new, and its time permits | `Stored` | a raw row |
+/// | accepted, its id is new, and its time is valid | `Stored` | a raw row |
 /// | accepted, its id is known, with the same content | `Duplicate` | nothing |
 /// | accepted, its id is known, with other content | `Rejected` | a row of the ledger: `duplicate_conflict` |
-/// | accepted, its id is new, its time does not permit | `Rejected` | a row of the ledger: `invalid_timestamp` and such |
+/// | accepted, its id is new, its time is not valid | `Rejected` | a row of the ledger: `invalid_timestamp` etc. |
 /// | not accepted | `Rejected` | a row of the ledger, with its reason |
 /// | in a replay, not accepted by the live database | `Rejected` | nothing: the ledger is carried over |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(super) enum Ending {
     Rejected,
 }
 
-/// The messages that became rows, and when the server received them.
+/// Returns the messages that became rows, each with the time at which the server received it.
 pub(super) fn stored<'a>(
     verdicts: &'a [Verdict],
     endings: &'a [Ending],
@@ -82,7 +82,8 @@ pub(super) fn stored<'a>(
     })
 }
 
-/// Proof that a batch is in the database. Only a commit makes one, and only with one can the source acknowledge.
+/// Proves that a batch is in the database. Only a commit creates a receipt, and only with a receipt can the source
+/// acknowledge messages.
 #[derive(Debug)]
 pub struct CommitReceipt {
     pub(super) position: Position,
@@ -91,34 +92,34 @@ pub struct CommitReceipt {
 }
 
 impl CommitReceipt {
-    /// Where the database stands now.
+    /// Returns the position after the commit.
     pub fn position(&self) -> &Position {
         &self.position
     }
 
-    /// How the messages ended.
+    /// Returns how many messages ended in each way.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// What writing took.
+    /// Returns how long each part of the transaction took.
     pub fn timings(&self) -> &Timings {
         &self.timings
     }
 }
 
-/// What it took to put in what was built aside.
+/// The result of installing rebuilt groups.
 #[derive(Debug, Clone, Copy)]
 pub struct InstallReceipt {
-    /// Raw rows that it was built from.
+    /// Raw rows that the groups were rebuilt from.
     pub raw_rows: u64,
-    /// Rows that went, came or changed.
+    /// Rows of public tables that were deleted, inserted or changed.
     pub rows_that_differed: usize,
     /// How long ingestion waited.
     pub pause: Duration,
 }
 
-/// What the parts of a transaction took, in their order, waiting left out.
+/// How long each part of a transaction took, in order. Time spent waiting is left out.
 #[derive(Debug, Clone)]
 pub struct Timings {
     since: Instant,
@@ -130,7 +131,8 @@ impl Timings {
         Self { since: Instant::now(), parts: Vec::new() }
     }
 
-    /// Ends a part, which began where the one before ended. A part may come more than once.
+    /// Ends a part, which began when the previous part ended. The times of a part that comes more than once are added
+    /// up.
     pub(super) fn lap(&mut self, part: &'static str) {
         let now = Instant::now();
         let took = now - std::mem::replace(&mut self.since, now);
@@ -140,13 +142,14 @@ impl Timings {
         }
     }
 
-    /// What passed since the last part is of none.
+    /// Leaves out the time since the last part: it belongs to no part.
     pub(super) fn skip(&mut self) {
         self.since = Instant::now();
     }
 
-    /// `raw` (raw rows, ledger, gaps), `facts` (the rules), each group of derived tables by its name, `commit` (SQLite's
-    /// own), and `checkpoint` (what the writer itself moves from the write-ahead log into the file).
+    /// Returns the parts: `raw` (raw rows, ledger, gaps), `facts` (the rules), each group of derived tables by its
+    /// name, `dashboards` (numbers of widgets), `commit` (SQLite's own), and `checkpoint` (what the writer itself
+    /// moves from the write-ahead log into the file).
     pub fn parts(&self) -> &[(&'static str, Duration)] {
         &self.parts
     }

@@ -1,4 +1,4 @@
-//! What other commands ask for: one bounded step at a time, between batches.
+//! Does the requests of other commands: one bounded step at a time, between batches.
 
 use std::path::Path;
 
@@ -13,26 +13,26 @@ use crate::clock;
 use crate::judge::{Criteria, Delivery};
 use crate::position::Position;
 
-/// Dead letters that one transaction judges again, and bytes of their payloads.
+/// How many dead letters one transaction judges again at most, and how many bytes of their payloads.
 const MAX_RETRIED: usize = 1_000;
 const MAX_RETRIED_BYTES: usize = 8 << 20;
 
 impl Writer {
-    /// Does the next step of what is asked for. Returns whether there is more to do now.
+    /// Does the next step of the open requests. Returns whether there may be more to do now.
     ///
     /// # Errors
-    /// Where a transaction fails; then nothing changed, and the step is done again when this is called next.
+    /// Fails if a transaction fails. Then nothing changed, and the next call does the step again.
     pub fn do_next_request(&mut self, criteria: &Criteria) -> Result<bool, StoreError> {
         for wanted in self.file.open_requests()? {
             let is_rebuilding = self.rebuild.borrow().is_some();
             match wanted.request.clone() {
-                // What is being made anew goes on by itself, and lets others by.
+                // A running rebuild goes on by itself. Other requests are done meanwhile.
                 Ok(Request::Rebuild { .. }) if is_rebuilding => continue,
                 Ok(Request::Rebuild { .. }) if wanted.is_begun => self.finish(&wanted, "done", &wanted.so_far)?,
                 Ok(Request::Rebuild { groups }) => self.begin_rebuild(&wanted, &groups)?,
                 Ok(Request::Retry(which)) => self.retry(&wanted, &which, criteria)?,
                 Ok(Request::Drop(which)) => self.drop_dead_letters(&wanted, &which)?,
-                // The process died just after.
+                // The process died just after it installed the shadow.
                 Ok(Request::Install { .. }) if wanted.so_far.is_in_place => {
                     self.finish(&wanted, "done", &wanted.so_far)?;
                 }
@@ -40,14 +40,14 @@ impl Writer {
                     Ok(outcome) => self.answer_all_for(&file, &outcome)?,
                     Err(error) => self.refuse(&wanted, error.to_string())?,
                 },
-                Err(error) => self.refuse(&wanted, format!("this worker does not know what was asked: {error}"))?,
+                Err(error) => self.refuse(&wanted, format!("this worker does not know this request: {error}"))?,
             }
             return Ok(true);
         }
         Ok(false)
     }
 
-    /// Tells all who asked for a file to be put in: one that was killed may have left its request.
+    /// Answers all requests to install a file. A command that was killed may have left such a request.
     fn answer_all_for(&self, put_in: &Path, outcome: &RequestOutcome) -> Result<(), StoreError> {
         for wanted in self.file.open_requests()? {
             if matches!(&wanted.request, Ok(Request::Install { file }) if file == put_in) {
@@ -70,7 +70,8 @@ impl Writer {
         tx.commit()
     }
 
-    /// Has groups made anew, by the builder that makes those whose rules have changed; they go on meanwhile.
+    /// Begins to rebuild the requested groups, in the same way as groups whose rules have changed. The groups keep
+    /// being updated meanwhile.
     fn begin_rebuild(&mut self, wanted: &OpenRequest, words: &[String]) -> Result<(), StoreError> {
         let groups = GroupName::meant_by(&self.rules, words);
         if groups.is_empty() {
@@ -89,11 +90,11 @@ impl Writer {
     }
 
     fn refuse(&self, wanted: &OpenRequest, error: String) -> Result<(), StoreError> {
-        tracing::warn!("a command asked for what cannot be done: {error}");
+        tracing::warn!("the request of a command cannot be done: {error}");
         self.finish(wanted, "failed", &RequestOutcome { error: Some(error), ..wanted.so_far.clone() })
     }
 
-    /// Marks the chosen dead letters, then judges them again, some with each call.
+    /// Marks the selected dead letters at the first call. Each call judges some of them again.
     fn retry(&mut self, wanted: &OpenRequest, which: &Selection, criteria: &Criteria) -> Result<(), StoreError> {
         if !wanted.is_begun {
             let tx = self.file.begin()?;
@@ -105,14 +106,14 @@ impl Writer {
         match self.file.marked_for_retry(&wanted.id, MAX_RETRIED, MAX_RETRIED_BYTES)? {
             Some((epoch, deliveries)) => match self.file.position_of(epoch)? {
                 Some(of) => self.unless_damaged(|writer| writer.judge_again(wanted, &of, &deliveries, criteria)),
-                None => self.refuse(wanted, format!("there is no epoch {epoch}, which dead letters are of")),
+                None => self.refuse(wanted, format!("dead letters belong to epoch {epoch}, which does not exist")),
             },
             None => self.finish(wanted, "done", &wanted.so_far),
         }
     }
 
-    /// Messages that were rejected, as if they had just come: with the subject, the sequence and the time of then. What
-    /// comes of them stands in the ledger in the same transaction, so each is applied once at most.
+    /// Judges rejected messages again, as if they had just come, with their original subject, sequence and time.
+    /// Records the outcome in the ledger in the same transaction, so each message is applied at most once.
     fn judge_again(
         &self,
         wanted: &OpenRequest,
@@ -126,7 +127,7 @@ impl Writer {
         let judge = criteria.judge_at(of_epoch);
         let verdicts: Vec<_> = deliveries.iter().map(|delivery| judge.judge(delivery.clone())).collect();
         let endings = tx.write_messages(epoch, &verdicts)?.endings;
-        // In a database that was put back, never a number that it had before.
+        // A database that was restored from a backup must never use a number again that it had before.
         let at = clock::now_ms().max(tx.last_retry()? + 1);
         let mut so_far = wanted.so_far.clone();
         for (delivery, ending) in deliveries.iter().zip(&endings) {

@@ -1,4 +1,4 @@
-//! The writer of a shadow database: it writes what a live database has accepted, and is installed in its place.
+//! The writer of a shadow database. It writes what a live database has accepted; then the shadow is installed.
 
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -19,35 +19,36 @@ use crate::analytics::Rules;
 use crate::judge::Batch;
 use crate::position::Position;
 
-/// Dead letters that were applied late, before their facts are applied.
+/// About how many late dead letters are written before their facts are applied.
 const MAX_LATE: usize = 10_000;
 
-/// Opens the shadow of a live database, whose lock the caller has. Goes on with it where it was begun for the same end.
-/// Blocks.
+/// Opens the shadow of a live database. The caller holds the lock of the shadow. Continues a shadow that was begun
+/// from the same database, rules and source; otherwise begins again. Blocks.
 ///
 /// # Errors
-/// Where a file cannot be read or written.
+/// Fails if a file cannot be read or written.
 pub fn open_shadow(lock: &Lock, live: &Path, rules: &Rules, built_from: BuiltFrom) -> Result<Writer, StoreError> {
     let log = AcceptedLog::open(live)?;
     let file = shadow_database::open_shadow(lock, live, rules, built_from)?;
     Writer::new(file, Role::Shadow(log), rules.clone())
 }
 
-/// Makes a database where there was none, to be filled from the stream alone. Goes on with it where it was begun and
-/// judged by the same criteria, which `judged_by` tells.
+/// Creates a database that is filled from the stream alone. Continues a file that was begun with the same rules and
+/// criteria; `judged_by` identifies the criteria.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// Fails if the file cannot be written.
 pub async fn create_shadow(lock: &Lock, rules: Rules, judged_by: &str) -> Result<Writer, StoreError> {
     let file = shadow_database::create_shadow(lock, rules.clone(), judged_by).await?;
     blocking(move || Writer::new(file, Role::FreshShadow, rules)).await
 }
 
 impl Writer {
-    /// Where a shadow stands in an epoch of the live database; begins it.
+    /// Returns the position of a shadow in an epoch of the live database. Begins the epoch if the shadow does not
+    /// have it.
     ///
     /// # Errors
-    /// Where the transaction fails.
+    /// Fails if the transaction fails.
     pub fn position_in(&mut self, epoch: &Position) -> Result<Position, StoreError> {
         if let Some(stands) = self.file.position_of(epoch.epoch)? {
             return Ok(stands);
@@ -59,11 +60,11 @@ impl Writer {
         Ok(begun)
     }
 
-    /// Goes on from `after` to a sequence, or as far as one transaction goes, with the stored rows alone. They are read on
-    /// a thread beside the writer's.
+    /// Copies the stored rows that follow `after`, up to a sequence or as far as one transaction goes. A thread
+    /// beside the writer's reads the rows. Returns the new position.
     ///
     /// # Errors
-    /// Where the transaction fails, or a row cannot be read; then nothing changed.
+    /// Fails if the transaction fails, or if a row cannot be read; nothing changed then.
     pub fn copy_stored_rows(&mut self, after: &Position, last_seq: u64) -> Result<Position, StoreError> {
         let Role::Shadow(log) = &self.role else { return Err(StoreError::PositionMoved) };
         let live = log.path().to_owned();
@@ -71,7 +72,8 @@ impl Writer {
             let (rows, read) = sync_channel(1);
             let reader =
                 scope.spawn(move || AcceptedLog::open(&live)?.read_stored_rows(after.clone(), last_seq, &rows));
-            // None but the reader's end closes it, so the first is there, or an error.
+            // The channel closes only when the reader ends. So a first part arrives, or the reader has ended with an
+            // error.
             let committed = read
                 .recv()
                 .map(|first| self.commit_parts(CommitPart::Rows(first), || read.recv().ok().map(CommitPart::Rows)));
@@ -84,10 +86,10 @@ impl Writer {
         })
     }
 
-    /// Brings a shadow up to its live database, from the stored rows: those that came since.
+    /// Brings a shadow up to date with its live database: copies the rows that were stored since.
     ///
     /// # Errors
-    /// Where a file cannot be read or written.
+    /// Fails if a file cannot be read or written.
     pub fn catch_up_from_rows(&mut self) -> Result<(), StoreError> {
         let epochs = self.role.accepted_log().map_or_else(|| Ok(Vec::new()), AcceptedLog::positions)?;
         for epoch in epochs {
@@ -103,10 +105,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the next index, view or trigger that a shadow has postponed. Returns whether there was any.
+    /// Creates the next index, view or trigger that a shadow has postponed. Returns whether there was one.
     ///
     /// # Errors
-    /// Where the transaction fails; then nothing changed.
+    /// Fails if the transaction fails; nothing changed then.
     pub fn make_postponed(&mut self) -> Result<bool, StoreError> {
         let tx = self.file.begin()?;
         let was_any = tx.make_postponed()?;
@@ -115,20 +117,20 @@ impl Writer {
         Ok(was_any)
     }
 
-    /// Makes a shadow a database of its own: with the ledger and the gaps of the live one, as far as it has come, where
-    /// there is one, and with nothing in it to be published.
+    /// Turns a shadow into a database of its own, with nothing left to publish. If there is a live database, copies
+    /// its ledger and its gaps up to the position of the shadow.
     ///
     /// # Errors
-    /// Where a file cannot be written.
+    /// Fails if a file cannot be written.
     pub fn make_standalone(&mut self, live: Option<&Path>) -> Result<(), StoreError> {
         make_standalone(&mut self.file, live)
     }
 
-    /// Installs a shadow in the place of this database: brings it up to date, carries over what messages do not make, and
-    /// copies its pages in one transaction. Readers see all of the old or all of the new.
+    /// Installs a shadow: brings it up to date, carries over what does not come from messages, and copies its pages
+    /// into this database in one transaction. Readers see all of the old contents or all of the new.
     pub(super) fn install_database(&mut self, file: &Path, wanted: &OpenRequest) -> Result<RequestOutcome, StoreError> {
         let began = Instant::now();
-        let lock = Lock::try_acquire(file, "rebuild, put in")?;
+        let lock = Lock::try_acquire(file, "rebuild (install)")?;
         let log = AcceptedLog::open(self.file.path())?;
         let shadow = shadow_database::open_complete_shadow(&lock, self.file.path(), &self.rules)?;
         let mut shadow = Self::new(shadow, Role::Shadow(log), (*self.rules).clone())?;
@@ -136,17 +138,17 @@ impl Writer {
         tracing::debug!(took_ms = began.elapsed().as_millis(), "the shadow is up to date");
         let in_place = RequestOutcome { is_in_place: true, ..wanted.so_far.clone() };
         install_database::carry_over(&shadow.file, &self.file, &wanted.id, &in_place)?;
-        tracing::debug!(took_ms = began.elapsed().as_millis(), "what messages do not make is carried over");
+        tracing::debug!(took_ms = began.elapsed().as_millis(), "what does not come from messages is carried over");
         install_database::install(&mut self.file, &shadow.file)?;
         self.set_rules((*self.rules).clone())?;
         drop(shadow);
         remove_database(file)?;
         let pause = began.elapsed();
-        tracing::info!(pause_ms = pause.as_millis(), "the database is rebuilt: the shadow is installed in its place");
+        tracing::info!(pause_ms = pause.as_millis(), "the database was rebuilt: the shadow is installed");
         Ok(wanted.so_far.after(pause))
     }
 
-    /// Writes dead letters that were applied late: after messages that the shadow has passed already.
+    /// Writes dead letters that the live database applied late: after the shadow had passed their sequences.
     pub(super) fn write_late_retries(&self, work: &mut Work<'_>, log: &AcceptedLog) -> Result<(), StoreError> {
         let Some(passed) = work.tx.position()? else { return Ok(()) };
         let (mut counts, mut timings) = (Counts::default(), Timings::begin());
@@ -164,8 +166,8 @@ impl Writer {
         }
     }
 
-    /// Writes the messages of a batch that were accepted, and the stored rows of those that are missing in it. Returns how
-    /// messages ended.
+    /// Writes the accepted messages of a batch. For accepted messages that the batch lacks, or that today's limits
+    /// reject, writes the stored rows. Returns how the messages of the batch ended.
     pub(super) fn write_accepted(
         &self,
         work: &mut Work<'_>,
@@ -176,7 +178,7 @@ impl Writer {
     ) -> Result<Vec<Ending>, StoreError> {
         let epoch = batch.after.epoch;
         let AcceptedParts { are_accepted, stand_ins } = AcceptedLog::accepted(batch, not_accepted);
-        // First: they were stored, so no other message was accepted with their ids before them.
+        // Stored rows first: since they were stored, no earlier message with the same id was accepted.
         for range in stand_ins {
             self.write_rows(work, log, epoch, range, &mut so_far.counts, &mut so_far.timings)?;
         }
@@ -187,7 +189,7 @@ impl Writer {
         Ok(endings)
     }
 
-    /// Writes stored rows of sequences.
+    /// Writes the stored rows of a range of sequences.
     fn write_rows(
         &self,
         work: &mut Work<'_>,
@@ -199,7 +201,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let mut chunks = 0;
         log.rows(epoch, range, |verdicts| {
-            // What is held of a range that may be of any length is bounded.
+            // A range may have any length. Apply its facts chunk by chunk, to bound the memory.
             chunks += 1;
             if chunks > 1 {
                 self.apply(work, timings)?;

@@ -1,4 +1,4 @@
-//! The writer's thread: SQLite's calls block, so they have a thread of their own.
+//! The writer's thread. SQLite's calls block, so they run on a thread of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use super::writer::Writer;
 
 type WriterJob = Box<dyn FnOnce(&mut Writer) + Send>;
 
-/// Jobs that wait: the pipeline has one at a time, the outbox another.
+/// How many jobs may wait. The pipeline has one job at a time, and the outbox has another.
 const MAX_QUEUED_JOBS: usize = 8;
 
 /// Handle of the thread that owns the [`Writer`]. The thread ends when the last handle is dropped.
@@ -26,7 +26,7 @@ impl WriterThread {
     /// Starts the thread. Join the second value after the last handle is dropped.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// Fails if the system cannot start a thread.
     pub fn start(mut writer: Writer) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, mut queue) = mpsc::channel::<WriterJob>(MAX_QUEUED_JOBS);
         let stop_waiting = writer.stop_waiting_flag();
@@ -46,7 +46,7 @@ impl WriterThread {
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.clone();
         let job: WriterJob = Box::new(move |writer| {
-            // Whoever asked may have gone: then nobody needs the answer.
+            // The caller may be gone; then nobody needs the answer.
             let _ = reply.send(job(writer));
         });
         Box::pin(async move {
@@ -55,7 +55,7 @@ impl WriterThread {
         })
     }
 
-    /// Makes jobs fail that wait for another process's write lock: the process is about to stop.
+    /// Makes jobs fail if they wait for another process's write lock. For a process that is about to stop.
     pub fn stop_waiting(&self) {
         self.stop_waiting.store(true, Ordering::Relaxed);
     }

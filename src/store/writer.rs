@@ -1,4 +1,4 @@
-//! The writer: the only process's only connection that writes, and the rules that derived tables follow.
+//! The writer: the only connection that writes to the database, and the rules that derived tables follow.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,41 +22,44 @@ use crate::analytics::dashboard::Touched;
 use crate::analytics::{GroupName, GroupSet, Rules};
 use crate::position::{Gap, Position};
 
-/// What the database of a writer is, and so where its messages come from.
+/// The kind of database that a writer fills. It decides which messages count.
 #[derive(Debug)]
 pub(super) enum Role {
-    /// The live database. Messages are judged as they come; what the stream does not hold any more is a gap.
+    /// The live database. Messages are judged as they come; messages that the stream no longer holds are a gap.
     Live,
-    /// A shadow that repeats what a live database has accepted. Its log decides which messages count, and stored rows stand
-    /// for messages that the stream does not hold any more.
+    /// A shadow of a live database. The accepted log decides which messages count. Stored rows stand in for messages
+    /// that the stream no longer holds.
     Shadow(AcceptedLog),
-    /// A shadow that is filled from the stream alone. Messages are judged, as live.
+    /// A shadow that is filled from the stream alone. Messages are judged, as in a live database.
     FreshShadow,
 }
 
-/// The one connection that writes. Dropped, it moves the write-ahead log into the file, as far as readers let it.
+/// The one connection that writes. When dropped, moves the write-ahead log of a live database into the file, as far
+/// as readers allow.
 #[derive(Debug)]
 pub struct Writer {
     pub(super) file: DatabaseFile,
     pub(super) role: Role,
     pub(super) rules: Arc<Rules>,
-    /// The rebuild of groups that is wanted: they are frozen, or replaced, once it is installed.
+    /// The wanted rebuild of groups, if any. Until it is installed, its groups are frozen, or they keep being
+    /// updated.
     pub(super) rebuild: watch::Sender<Option<GroupRebuild>>,
     pub(super) notices: watch::Sender<CommitNotice>,
 }
 
-/// Opens the file for writing, and migrates it. The lock proves that nobody else writes. Derived tables follow `rules`.
+/// Migrates the file and opens it for writing. The lock proves that no other process writes. Derived tables follow
+/// `rules`.
 ///
 /// # Errors
-/// Where the file cannot be opened or migrated.
+/// Fails if the file cannot be opened or migrated.
 pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError> {
     migrate::up(lock).await?;
     let database = lock.database().to_owned();
-    // It may wait for another process's write lock.
+    // This may wait for another process's write lock.
     blocking(move || {
         remove_former_files(&database)?;
         let file = DatabaseFile::open_live(&database)?;
-        // A process may have died just after it had installed a shadow.
+        // A process may have died just after it installed a shadow.
         file.forget_shadow()?;
         Writer::new(file, Role::Live, rules)
     })
@@ -64,7 +67,7 @@ pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError
 }
 
 impl Writer {
-    /// Takes a migrated database. Groups of derived tables that other rules made are frozen from now on.
+    /// Creates the writer of a migrated database. Freezes the groups of derived tables that other rules made.
     pub(super) fn new(file: DatabaseFile, role: Role, rules: Rules) -> Result<Self, StoreError> {
         let rules = Arc::new(rules);
         let (rebuild, notices) = (watch::Sender::new(None), watch::Sender::new(CommitNotice::of(&rules)));
@@ -76,19 +79,19 @@ impl Writer {
         Ok(writer)
     }
 
-    /// From now on derived tables follow these rules. Groups that other rules made are frozen.
+    /// Sets the rules that derived tables follow from now on. Freezes the groups that other rules made.
     ///
     /// # Errors
-    /// Where the transaction fails; then the rules stay as they were.
+    /// Fails if the transaction fails; the rules stay unchanged then.
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), StoreError> {
         match self.try_rules(&rules, &GroupSet::new()) {
-            // What widgets count, or T.
+            // The damage is in the counts behind widgets, or in the watermark T.
             Err(StoreError::Damaged { table, key, why }) => {
                 let damaged = groups_with(&rules, table);
                 if damaged.is_empty() {
                     return Err(StoreError::Damaged { table, key, why });
                 }
-                tracing::warn!("{table}, key {key:?}: {why}; it is rebuilt from raw rows");
+                tracing::warn!("{table}, key {key:?}: {why}; the groups of this table are rebuilt from the raw rows");
                 self.try_rules(&rules, &damaged)
             }
             result => result,
@@ -122,43 +125,44 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells of a commit, and whether it changed a number of a widget.
+    /// Sends a commit notice. `has_shown` says whether the commit changed a number of a widget.
     pub(super) fn notify(&self, has_shown: bool) {
         self.notices.send_modify(|notice| notice.commit(&self.rules, has_shown));
     }
 
-    /// When set, a transaction that cannot begin because another process holds SQLite's write lock fails at once.
+    /// Returns the flag that ends waiting. While the flag is set, a transaction fails at once if another process
+    /// holds SQLite's write lock.
     pub(super) fn stop_waiting_flag(&self) -> Arc<AtomicBool> {
         self.file.stop_waiting_flag()
     }
 
-    /// The database.
+    /// Returns the path of the database.
     pub fn database(&self) -> &Path {
         self.file.path()
     }
 
-    /// Where the database stands.
+    /// Returns the position in the latest epoch; `None` before the first epoch.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if the position cannot be read.
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
         self.file.position()
     }
 
-    /// The rebuild of groups that is wanted, now and later.
+    /// Returns a receiver of the wanted rebuild of groups, now and later.
     pub fn rebuilds(&self) -> watch::Receiver<Option<GroupRebuild>> {
         self.rebuild.subscribe()
     }
 
-    /// What is told after every commit, now and later.
+    /// Returns a receiver of the commit notices, now and later.
     pub fn notices(&self) -> watch::Receiver<CommitNotice> {
         self.notices.subscribe()
     }
 
-    /// Begins an epoch: the next number, at `first_seq` of the stream.
+    /// Begins an epoch at `first_seq` of the stream. The epoch gets the next number.
     ///
     /// # Errors
-    /// Where the transaction fails; then nothing changed.
+    /// Fails if the transaction fails; nothing changed then.
     pub fn begin_epoch(
         &mut self,
         stream: &str,
@@ -180,11 +184,11 @@ impl Writer {
         Ok(begun)
     }
 
-    /// Moves the position past messages that the stream does not hold any more. In a live database they are a gap; in a
-    /// shadow the stored rows stand for them.
+    /// Moves the position past messages that the stream no longer holds. A shadow of a live database copies their
+    /// stored rows; any other database records a gap.
     ///
     /// # Errors
-    /// Where the transaction fails; then nothing changed.
+    /// Fails if the transaction fails; nothing changed then.
     pub fn skip(&mut self, after: &Position, gap: Gap) -> Result<Position, StoreError> {
         if matches!(self.role, Role::Shadow(_)) {
             return self.copy_stored_rows(after, gap.last_seq);
@@ -200,20 +204,21 @@ impl Writer {
     /// Marks dead letters as published.
     ///
     /// # Errors
-    /// Where the transaction fails; then they are published again, and the stream's duplicate window drops them.
+    /// Fails if the transaction fails. Then the dead letters are published again, and the stream's duplicate window
+    /// drops the copies.
     pub fn mark_published(&mut self, keys: &[DeadLetterKey]) -> Result<(), StoreError> {
         let tx = self.file.begin()?;
         tx.mark_published(keys)?;
         tx.commit()
     }
 
-    /// The groups that are frozen, or are to be replaced.
+    /// Returns the groups of the wanted rebuild, frozen or current.
     pub(super) fn groups_in_rebuild(&self) -> GroupSet {
         self.rebuild.borrow().as_ref().map(|rebuild| rebuild.groups.clone()).unwrap_or_default()
     }
 }
 
-/// The groups that are not frozen.
+/// Returns the groups that are not frozen.
 pub(super) fn current_groups(rules: &Rules, rebuild: Option<&GroupRebuild>) -> GroupSet {
     let is_frozen =
         |group: &GroupName| rebuild.is_some_and(|rebuild| rebuild.freezes() && rebuild.groups.contains(group));

@@ -1,4 +1,4 @@
-//! The ratios as bars, with their spread: SVG, which every browser shows.
+//! Draws the ratios as bars, with their spread, in an SVG file that every browser shows.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ const TEXT_WIDTH: usize = 470;
 const BAR_WIDTH: f64 = 340.0;
 const LINE: usize = 20;
 
-/// One bar for each ratio; a group has one scale.
+/// Returns an SVG chart with one bar for each ratio. All bars of a group have the same scale.
 pub fn svg(measures: &[Measure], machine: &str) -> String {
     let ratios: Vec<&Measure> = measures.iter().filter(|measure| measure.unit == RATIO).collect();
     let groups: Vec<&[&Measure]> = ratios.chunk_by(|one, other| one.group == other.group).collect();

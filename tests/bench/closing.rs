@@ -1,4 +1,4 @@
-//! Open sessions that close at once when T jumps.
+//! Measures open sessions that close at once when T jumps.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use crate::full::peak_mib;
 const START_MS: i64 = 1_767_225_600_000;
 const DAY_MS: i64 = 86_400_000;
 
-/// What closing them cost.
+/// The cost of closing all sessions.
 pub struct Closing {
     pub transaction: Duration,
     pub wal_bytes: u64,
-    /// By how much the process's greatest resident size grew, MiB.
+    /// The growth of the process's peak resident size, in MiB.
     pub memory_mib: f64,
 }
 
-/// Opens so many sessions, and lets T jump by a day.
+/// Opens `count` sessions, and lets T jump by a day.
 pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, batch_messages: u64) -> Closing {
     let mut seq = 0;
     while seq < count {
@@ -31,7 +31,7 @@ pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, 
     }
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     let reader = rusqlite::Connection::open(database).unwrap();
-    // Busy while the writer's own thread moves what was written just now.
+    // The checkpoint returns busy while the writer's own thread still moves the last pages.
     while reader.query_row(checkpoint, [], |row| row.get::<_, bool>(0)).unwrap() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -48,7 +48,8 @@ pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, 
     }
 }
 
-/// Session rows that all differ by other rules, built aside and put in.
+/// Rebuilds session rows that all differ by other rules, and installs the shadow file. Returns the time of the
+/// rebuild, and the receipt of the install.
 pub fn measure_swap(writer: &mut Writer, database: &Path) -> (Duration, InstallReceipt) {
     let began = Instant::now();
     let build = writer.rebuilds().borrow().clone().unwrap();
@@ -58,7 +59,7 @@ pub fn measure_swap(writer: &mut Writer, database: &Path) -> (Duration, InstallR
     (built, writer.install_groups(aside).unwrap().unwrap())
 }
 
-/// From here on the greatest resident size is that of now.
+/// Resets the peak resident size of this process to its current size.
 fn forget_peak() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
@@ -72,9 +73,9 @@ fn write(writer: &mut Writer, judge: &Judge, deliveries: impl IntoIterator<Item 
 }
 
 fn heartbeat(n: u64) -> Delivery {
-    // Within ten minutes: none of them closes another.
+    // All heartbeats lie within ten minutes, so none of them closes another session.
     let ms = START_MS + i64::try_from(n % 600_000).unwrap();
-    // Session ids as SDKs make them: in no order.
+    // Session ids as SDKs make them: in random order.
     let name = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let session_id = format!("{:08x}-{:04x}-4000-8000-{n:012x}", name >> 32, name & 0xffff);
     let body = json!({"id": n.to_string(), "session_id": session_id, "kind": "heartbeat", "user_id": "u",

@@ -1,15 +1,15 @@
-//! What widgets cost of the writer's rate.
+//! Measures how much of the writer's rate the widgets cost.
 
 use std::fmt::Write as _;
 
 use streamgauge::config::{self, Config, Sources};
 
-/// Widgets and their numbers.
+/// Which widgets and numbers are configured.
 #[derive(Debug, Clone, Copy)]
 pub enum Numbers {
-    /// A thousand, ten of which change.
+    /// A thousand numbers, ten of which change.
     FewOfMany,
-    /// Those of `deploy/demo.toml`, which has features and a funnel too.
+    /// The numbers of `deploy/demo.toml`, which also has features and a funnel.
     OfDemo,
 }
 
@@ -29,7 +29,7 @@ impl Numbers {
         toml
     }
 
-    /// A configuration with these, and nothing else that is not the default.
+    /// Returns the default configuration with these widgets added.
     pub fn config(self) -> Config {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("numbers.toml");

@@ -1,8 +1,9 @@
-//! The whole way with all that a configuration can add, and with each part of it left out in turn.
+//! Configurations for the whole way: with everything that a configuration can add, and with each part left out in
+//! turn.
 
 use std::fmt::Write as _;
 
-/// What is configured.
+/// The parts that are configured.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts {
     pub has_funnels: bool,
@@ -21,8 +22,9 @@ pub const WITHOUT: [(&str, Parts); 4] = [
 ];
 
 impl Parts {
-    /// Of funnels, one by sessions and one with a condition on properties; one event in five is a step. Of numbers, each kind
-    /// that there is; without funnels, those of funnels are of other events.
+    /// Returns the configuration as TOML. One funnel is by sessions, and each has a condition on properties. One
+    /// event in five is a step. The numbers are of each kind that exists. Without funnels, the numbers of funnels
+    /// count other events instead.
     pub fn toml(self) -> String {
         let mut toml = format!("features_defaults = {}\n", self.has_features);
         if self.has_funnels {
@@ -50,7 +52,7 @@ impl Parts {
         toml
     }
 
-    /// Twenty.
+    /// Returns twenty numbers: names and expressions.
     fn numbers(self) -> Vec<(String, String)> {
         let mut numbers = vec!["events.count".to_owned(), "events.per_minute".into(), "users.active".into()];
         numbers.extend(["sessions.count", "sessions.avg_duration"].map(str::to_owned));

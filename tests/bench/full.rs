@@ -1,4 +1,4 @@
-//! Full: from a filled stream to committed, through the real nats-server and the real worker.
+//! Measures the whole way: from a filled stream to committed, through the real nats-server and the real worker.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::{Database, NatsServer, Worker, http_get};
 const POLL: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// A server, a worker that is stopped, and where both stand.
+/// A server and a stopped worker, with the last sequence of the stream.
 pub struct Bench {
     server: NatsServer,
     worker: Worker,
@@ -22,15 +22,15 @@ pub struct Bench {
     folder: tempfile::TempDir,
 }
 
-/// What a run over a filled stream cost.
+/// The cost of a run over a filled stream.
 pub struct Run {
-    /// Committed messages a second, from when the worker reads the stream.
+    /// Committed messages a second, from the moment when the worker reads the stream.
     pub rate_per_s: f64,
-    /// Seconds of CPU for a million messages.
+    /// Seconds of CPU time for a million messages.
     pub cpu_s_per_million: f64,
-    /// The greatest resident size, MiB.
+    /// The peak resident size, in MiB.
     pub peak_mib: f64,
-    /// Seconds that the writer spent, by part.
+    /// Seconds that the writer spent, by part of its work.
     pub write_s: BTreeMap<String, f64>,
 }
 
@@ -38,7 +38,7 @@ impl Bench {
     pub async fn start() -> Self {
         let server = NatsServer::start().await;
         let folder = tempfile::Builder::new().prefix("streamgauge-bench").tempdir().unwrap();
-        // The first run makes the streams.
+        // The first run creates the streams.
         let mut worker = Worker::new(folder.path(), &server.url());
         worker.start_reading().await;
         assert!(worker.stop().await.success());
@@ -57,7 +57,7 @@ impl Bench {
         self.server.jetstream().await.get_stream("ANALYTICS").await.unwrap()
     }
 
-    /// Takes away consumers of others, so that the stream is theirs anew.
+    /// Deletes the consumers of the scripts, so that a script reads the whole stream again.
     pub async fn forget_consumers(&self) {
         let stream = self.stream().await;
         let names: Vec<String> = stream.consumer_names().map(Result::unwrap).collect().await;
@@ -66,7 +66,7 @@ impl Bench {
         }
     }
 
-    /// What the worker is configured with from now on.
+    /// Sets the worker's configuration from now on.
     pub fn configure(&self, toml: &str) {
         std::fs::write(self.folder.path().join("streamgauge.toml"), toml).unwrap();
     }
@@ -78,14 +78,14 @@ impl Bench {
         self.run().await
     }
 
-    /// Runs the worker on a copy of a file, over what the stream holds beyond it.
+    /// Runs the worker on a copy of a file, over the messages that the stream holds beyond that file.
     pub async fn run_on_copy(&mut self, file: &Path) -> Run {
         self.remove_database();
         copy(file, &self.database());
         self.run().await
     }
 
-    /// Keeps a copy of the database, beside it.
+    /// Copies the database to a file beside it. Returns the path of the copy.
     pub fn keep_copy(&self) -> PathBuf {
         let kept = self.folder.path().join("kept.db");
         copy(&self.database(), &kept);
@@ -98,12 +98,12 @@ impl Bench {
         }
     }
 
-    /// A command on the bench's stream and database.
+    /// Returns a command on the bench's stream and database.
     pub fn command(&self) -> std::process::Command {
         self.worker.command()
     }
 
-    /// Fills the stream.
+    /// Publishes the messages to the stream.
     pub async fn publish(&mut self, messages: Vec<Outgoing>) {
         let publisher = Publisher::connect(&self.server.url(), PublisherOptions::default()).await.unwrap();
         let mut receipts = VecDeque::new();
@@ -118,12 +118,12 @@ impl Bench {
         }
     }
 
-    /// Forgets what is applied, so that the server's share of the machine stays the same.
+    /// Purges the stream of applied messages, so that the server's share of the machine stays the same.
     pub async fn purge(&self) {
         self.stream().await.purge().await.unwrap();
     }
 
-    /// As `run_anew`, while perf looks at the worker.
+    /// Does the same as [`Self::run_anew`] while perf samples the worker.
     pub async fn run_recorded(&mut self, toml: &str, file: &Path) -> Run {
         self.configure(toml);
         self.remove_database();
@@ -134,7 +134,7 @@ impl Bench {
         run
     }
 
-    /// Runs the worker until all is committed.
+    /// Runs the worker until all messages are committed.
     pub async fn run(&mut self) -> Run {
         let before = self.worker.database().applied();
         self.worker.start_reading().await;
@@ -172,24 +172,24 @@ impl Bench {
     }
 }
 
-/// Copies a database that nobody has open, and waits until the disk has the copy: it is not to be written while something is
-/// measured.
+/// Copies a database that nobody has open. Waits until the copy is on the disk, so that the disk does not write it
+/// during a measurement.
 pub fn copy(file: &Path, copy: &Path) {
-    // Readers that come last leave the write-ahead log behind.
+    // If a reader closes the database last, the write-ahead log stays behind.
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     Database(file.to_owned()).write().query_row(checkpoint, [], |_| Ok(())).unwrap();
     std::fs::copy(file, copy).unwrap();
     std::fs::File::open(copy).unwrap().sync_all().unwrap();
 }
 
-/// Of `streamgauge_write_seconds_total{part="raw"} 1.5`.
+/// Reads lines such as `streamgauge_write_seconds_total{part="raw"} 1.5`. Returns seconds by part.
 fn write_s(metrics: &str) -> BTreeMap<String, f64> {
     let parts = metrics.lines().filter_map(|line| line.strip_prefix("streamgauge_write_seconds_total{part=\""));
     parts.filter_map(|rest| rest.split_once("\"} ")).map(|(part, s)| (part.to_owned(), s.parse().unwrap())).collect()
 }
 
 fn cpu_s(pid: u32) -> f64 {
-    // What Linux tells every program, whatever the kernel counts in.
+    // Linux reports CPU time to every program in this unit, whatever the kernel counts in.
     const TICKS_PER_S: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -197,7 +197,7 @@ fn cpu_s(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_S
 }
 
-/// The greatest resident size of a process, MiB.
+/// Returns the peak resident size of a process, in MiB.
 pub fn peak_mib(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

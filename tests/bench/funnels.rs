@@ -1,4 +1,4 @@
-//! What funnels cost: of the writer's rate, and in hits that run again where they come late.
+//! Measures what funnels cost: how much of the writer's rate, and how many hits run again if hits come late.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -15,14 +15,14 @@ use streamgauge::store::MAX_BATCHES;
 use crate::support::Random;
 use crate::workload;
 
-/// Funnels of five steps.
+/// Which funnels are configured. All have five steps.
 #[derive(Debug, Clone, Copy)]
 pub enum Funnels {
-    /// So many, of which no event matches a step.
+    /// This many funnels. No event matches any of their steps.
     Unmatched(usize),
-    /// Ten; one event in three is a step of one of them.
+    /// Ten funnels. One event in three is a step of one of them.
     InOne,
-    /// Ten; one event in three is a step of five of them.
+    /// Ten funnels. One event in three is a step of five of them.
     InFive,
 }
 
@@ -54,7 +54,7 @@ impl Funnels {
         toml
     }
 
-    /// A configuration with these, and nothing else that is not the default.
+    /// Returns the default configuration with these funnels added.
     pub fn config(self) -> Config {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("funnels.toml");
@@ -63,16 +63,16 @@ impl Funnels {
     }
 }
 
-/// What the writer alone did, as under backlog.
+/// The result of the writer alone, working as it does under backlog.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
-    /// Messages a second, committed to an empty file.
+    /// Messages a second that were committed to an empty file.
     pub rate_per_s: f64,
-    /// What dashboards took of its time.
+    /// The share of the writer's time that dashboards took, from 0 to 1.
     pub dashboards_share: f64,
 }
 
-/// Has the writer alone commit messages to an empty file.
+/// Lets the writer alone commit messages to an empty file.
 pub async fn writer_rate(config: &Config, messages: &[Outgoing]) -> Written {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("funnels.db");
@@ -105,7 +105,7 @@ pub async fn writer_rate(config: &Config, messages: &[Outgoing]) -> Written {
     }
 }
 
-/// Segments in memory.
+/// Funnel segments in memory.
 #[derive(Debug, Default)]
 struct Kept(BTreeMap<(i64, u8, String), Segment>);
 
@@ -152,7 +152,7 @@ impl Segments for Kept {
     }
 }
 
-/// How late hits come.
+/// How late hits arrive: a name, and the greatest delay in milliseconds.
 pub const LATENESS: [(&str, i64); 4] = [
     ("in order", 0),
     ("10 minutes of jitter", 600_000),
@@ -160,8 +160,8 @@ pub const LATENESS: [(&str, i64); 4] = [
     ("full shuffle", i64::MAX / 4),
 ];
 
-/// Hits that run for each that comes, of 200 actors with 500 hits each in 60 days, one after the other; five steps, a
-/// window of a day.
+/// Returns how many hits run for each hit that arrives. There are 200 actors, one after the other, with 500 hits each
+/// in 60 days. The funnel has five steps and a window of a day.
 pub fn hits_run_each(lateness_ms: i64) -> f64 {
     const ACTORS: u64 = 200;
     const HITS: u64 = 500;
@@ -173,7 +173,7 @@ pub fn hits_run_each(lateness_ms: i64) -> f64 {
         let mut hits: Vec<(i64, Hit)> = (0..HITS)
             .map(|n| {
                 let timestamp_ms = i64::try_from(random.below(SPAN_MS)).unwrap();
-                // Earlier steps are taken more often.
+                // Earlier steps are more frequent.
                 let step = 1 + u8::try_from(random.below(5).min(random.below(5))).unwrap();
                 let late_ms = i64::try_from(random.below(lateness_ms.unsigned_abs() + 1)).unwrap();
                 let id = format!("{n:04}");

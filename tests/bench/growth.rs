@@ -1,4 +1,4 @@
-//! Whether what is stored already slows down what comes.
+//! Measures whether stored messages slow down new ones.
 
 use streamgauge::config::Config;
 
@@ -8,8 +8,8 @@ use crate::limit;
 use crate::report::{PER_SECOND, RATIO, Report};
 use crate::workload::{W, Workload};
 
-const GROUP: &str = "growth: everything / limit, on a file of so many messages";
-/// The stream holds no more at once.
+const GROUP: &str = "growth: everything / limit, on a file with this many messages";
+/// The greatest number of messages that the stream holds at once.
 const MAX_FILL_MESSAGES: usize = 500_000;
 
 /// Fills one file, and measures on copies of it at each size.

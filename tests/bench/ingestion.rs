@@ -1,5 +1,5 @@
-//! The whole way on files that are empty at first, in rounds: in each, everything that is compared is measured once, so that
-//! what else the machine does meets all of it alike.
+//! Measures the whole way on empty files, in rounds. Each round measures everything that is compared once, so that
+//! other work on the machine affects all of it alike.
 
 use streamgauge::config::Config;
 use streamgauge::nats::Outgoing;
@@ -19,7 +19,7 @@ const VARIANTS: [(&str, Variant); 3] = [
     ("100,000 users", Variant { users: 100_000, ..W }),
 ];
 
-/// A stream that is filled, and what it was filled with.
+/// A filled stream, and the messages that fill it.
 struct Filled {
     what: &'static str,
     bench: Bench,
@@ -82,11 +82,11 @@ fn of_full(report: &mut Report, limit: f64, full: &Run) {
     }
 }
 
-/// What people would write instead.
+/// Measures the scripts that people would write instead.
 async fn scripts(report: &mut Report, w: &Filled, limit: f64, full: &Run) {
     for script in SCRIPTS {
         let Some(rate) = script.rate_per_s(&w.bench, w.messages.len()).await else {
-            println!("left out, its packages are not there: {}", script.what);
+            println!("left out, because its packages are missing: {}", script.what);
             continue;
         };
         report.add("everything / a script that inserts raw rows alone", script.what, RATIO, full.rate_per_s / rate);
@@ -97,7 +97,7 @@ async fn scripts(report: &mut Report, w: &Filled, limit: f64, full: &Run) {
 fn replays(report: &mut Report, w: &Filled, full: &Run) {
     for replayed in replay::measure(&w.bench, w.messages.len()) {
         let what = replayed.what;
-        report.add("made anew / everything, live", what, RATIO, replayed.rate_per_s / full.rate_per_s);
-        report.add("made anew: peak resident", what, MIB, replayed.peak_mib);
+        report.add("rebuild / everything, live", what, RATIO, replayed.rate_per_s / full.rate_per_s);
+        report.add("rebuild: peak resident", what, MIB, replayed.peak_mib);
     }
 }

@@ -1,6 +1,7 @@
-// What people write instead, in JavaScript: raw rows only, and an ack after each commit.
+// The script that people write instead, in JavaScript: it inserts raw rows only, and acks after each commit.
 //
-// Usage: node instead.mjs URL DATABASE MESSAGES PRAGMAS    prints rows committed a second, from the first request to the last commit
+// Usage: node instead.mjs URL DATABASE MESSAGES PRAGMAS
+// Prints the committed rows a second, from the first request to the last commit.
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import Database from "better-sqlite3";

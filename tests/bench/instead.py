@@ -1,6 +1,7 @@
-"""What people write instead, in Python: raw rows only, and an ack after each commit.
+"""The script that people write instead, in Python: it inserts raw rows only, and acks after each commit.
 
-Usage: instead.py URL DATABASE MESSAGES PRAGMAS    prints rows committed a second, from the first request to the last commit
+Usage: instead.py URL DATABASE MESSAGES PRAGMAS
+Prints the committed rows a second, from the first request to the last commit.
 """
 
 import asyncio

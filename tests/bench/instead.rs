@@ -1,5 +1,5 @@
-//! What people would write instead: short scripts that do nothing but insert raw rows, with the same stream, schema, pragmas
-//! and durability.
+//! Runs what people would write instead: short scripts that only insert raw rows, with the same stream, schema,
+//! pragmas and durability.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,14 +10,14 @@ use crate::full::Bench;
 use crate::report::output_folder;
 use crate::support::Database;
 
-/// A script, and what runs it.
+/// A script, and the program that runs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Script {
     pub what: &'static str,
     program: &'static str,
     text: &'static str,
     file: &'static str,
-    /// Where `deploy/bench` puts its packages; in a folder below the one that cargo builds in.
+    /// The folder into which `deploy/bench` puts the script's packages. It lies below cargo's build folder.
     packages: &'static str,
 }
 
@@ -39,7 +39,8 @@ pub const SCRIPTS: [Script; 2] = [
 ];
 
 impl Script {
-    /// Rows a second into an empty file, from the first request to the last commit; none where its packages are not there.
+    /// Returns the rows a second into an empty file, from the first request to the last commit. Returns `None` if the
+    /// script's packages are missing.
     pub async fn rate_per_s(self, bench: &Bench, messages: usize) -> Option<f64> {
         let packages = output_folder().join(self.packages);
         if !packages.is_dir() {

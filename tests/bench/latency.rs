@@ -1,4 +1,5 @@
-//! From a publish to its row, and to the dashboard message that counts it, at several rates, with everything configured.
+//! Measures the time from a publish to its row, and to the dashboard message that counts it, at several rates, with
+//! everything configured.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,16 +14,16 @@ use crate::support::{NatsServer, PATIENCE, Worker};
 
 const LIVE: &str =
     "[[widgets]]\nid = \"live\"\nperiod = \"1d\"\nmax_rate = \"0ms\"\nmetrics = { events = \"events.count\" }\n";
-/// How often a reader looks for new rows: what is measured is no finer.
+/// How often a reader looks for new rows. The measurement is no finer than this.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// Milliseconds, sorted.
+/// Latencies in milliseconds, sorted.
 pub struct Latency {
     pub row_ms: Vec<f64>,
     pub dashboard_ms: Vec<f64>,
 }
 
-/// Publishes the messages, so many a second. Producers do not wait for acks.
+/// Publishes the messages at this rate a second, without waiting for acks.
 pub async fn measure(messages: Vec<Outgoing>, per_second: f64) -> Latency {
     let server = NatsServer::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -59,7 +60,7 @@ async fn publish(client: &async_nats::Client, messages: Vec<Outgoing>, per_secon
         while (published.len() as f64) <= due
             && let Some(message) = messages.next()
         {
-            // When it was due: a publisher that falls behind keeps messages waiting too.
+            // Records when the message was due: if the publisher falls behind, its messages wait too.
             published.push(began + Duration::from_secs_f64(published.len() as f64 / per_second));
             client.publish(format!("analytics.{}", message.kind), message.payload).await.unwrap();
         }
@@ -67,7 +68,7 @@ async fn publish(client: &async_nats::Client, messages: Vec<Outgoing>, per_secon
     published
 }
 
-/// When the number first was at least so many.
+/// Returns, for each count up to `events`, when the number first reached it.
 async fn when_counted(mut counts: async_nats::Subscriber, events: usize) -> Vec<Instant> {
     let mut seen = Vec::new();
     while seen.len() < events {
@@ -79,7 +80,7 @@ async fn when_counted(mut counts: async_nats::Subscriber, events: usize) -> Vec<
     seen
 }
 
-/// When another reader first saw the row of each message: the stream has no others.
+/// Returns when another reader first saw the row of each message. The stream has no other messages.
 fn when_stored(database: &Path, count: usize) -> Vec<Instant> {
     let reader = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut select = reader.prepare("SELECT last_seq FROM _positions ORDER BY epoch DESC LIMIT 1").unwrap();

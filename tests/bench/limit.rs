@@ -1,5 +1,5 @@
-//! The limit: the workload's raw rows, from memory, through SQLite's prepared statements alone. No NATS, no JSON, nothing
-//! derived; the same schema, pragmas and batch size.
+//! Measures the limit: SQLite's prepared statements alone insert the workload's raw rows from memory. There is no
+//! NATS, no JSON and nothing derived. Schema, pragmas and batch size are the same.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const EVENT: &str = "INSERT INTO analytics_events (id, event_type, event_name, t
 const METRIC: &str = "INSERT INTO metrics (id, name, metric_type, value, timestamp, tags, unit, epoch, stream_seq, \
      recv_ms, supplied) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, 0, 0)";
 
-/// Rows a second into an empty file.
+/// Returns the rows a second into an empty file.
 pub async fn of_an_empty_file(config: &Config, messages: &[Outgoing]) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("limit.db");
@@ -28,7 +28,7 @@ pub async fn of_an_empty_file(config: &Config, messages: &[Outgoing]) -> f64 {
     rate_per_s(config, &database, messages)
 }
 
-/// Rows a second into a copy of a file.
+/// Returns the rows a second into a copy of a file.
 pub fn of_a_copy(config: &Config, file: &Path, messages: &[Outgoing]) -> f64 {
     let database = file.with_file_name("limit.db");
     copy(file, &database);
@@ -42,20 +42,20 @@ fn rate_per_s(config: &Config, database: &Path, messages: &[Outgoing]) -> f64 {
     messages.len() as f64 / took.as_secs_f64()
 }
 
-/// A row with its texts ready.
+/// A row whose timestamp is formatted already.
 enum Row {
     Event(AnalyticsEvent, String),
     Metric(Metric, String),
 }
 
-/// How long it takes to insert the messages into a migrated file.
+/// Returns how long it takes to insert the messages into a migrated file.
 fn measure(database: &Path, messages: &[Outgoing], batch_messages: usize, judge: &Judge) -> Duration {
     let rows: Vec<Row> = messages.iter().map(|message| row(judge, message)).collect();
     let connection = Connection::open(database).unwrap();
     for (pragma, value) in WRITER_PRAGMAS {
         connection.pragma_update(None, pragma, value).unwrap();
     }
-    // Behind those that a copied file has.
+    // The sequences continue after the last one that a copied file has.
     let last = "SELECT max(seq) FROM (SELECT max(stream_seq) AS seq FROM analytics_events \
                 UNION ALL SELECT max(stream_seq) FROM metrics)";
     let mut sequence = connection.query_row(last, [], |row| row.get::<_, Option<i64>>(0)).unwrap().unwrap_or_default();

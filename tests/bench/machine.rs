@@ -1,10 +1,10 @@
-//! The machine that was measured: without it, no absolute figure says anything.
+//! Describes the machine that was measured. Without the machine, no absolute figure means anything.
 
 use std::process::Command;
 
 use crate::support::nats_server;
 
-/// Names and values.
+/// Returns the facts of the machine as names and values.
 pub fn description() -> serde_json::Value {
     let facts = facts().into_iter().map(|(name, value)| (name.to_owned(), value.into()));
     facts.collect::<serde_json::Map<String, serde_json::Value>>().into()
@@ -31,7 +31,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(file).unwrap_or_default()
 }
 
-/// Of lines such as `model name : x`, the first with this name.
+/// Returns the value of the first line with this name, in a file with lines such as `model name : x`.
 fn field_of(file: &str, name: &str) -> String {
     let text = read(file);
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'));
@@ -44,7 +44,7 @@ fn memory() -> String {
     format!("{:.0} GiB", kib / f64::from(1 << 20))
 }
 
-/// Of the folder that databases and streams are in.
+/// Returns the type of the file system that holds the databases and streams.
 fn file_system() -> String {
     let (folder, mounts) = (std::env::temp_dir(), read("/proc/mounts"));
     let mounts = mounts.lines().filter_map(|line| {

@@ -1,6 +1,7 @@
-//! The ruler: what ingestion costs on this machine, beside what SQLite alone costs. Called by `deploy/bench`.
+//! The ruler: measures what ingestion costs on this machine, beside what SQLite alone costs. `deploy/bench` runs it.
 //!
-//! Ratios are the result: absolute figures differ from machine to machine, and from hour to hour on a shared one.
+//! The ratios are the result. Absolute figures differ from machine to machine, and on a shared machine from hour to
+//! hour.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 #[allow(dead_code, unused_imports, reason = "shared with the tests")]
@@ -42,15 +43,15 @@ use workload::{W, Workload};
 /// How much is measured.
 struct Sizes {
     rounds: usize,
-    /// Messages of a measurement.
+    /// The number of messages in a measurement.
     messages: usize,
-    /// Messages that a file holds already when it is measured again.
+    /// How many messages a file already holds when it is measured again.
     stored: &'static [usize],
-    /// Messages that wait while memory is looked at; those of 64 KiB are one for 200 of these.
+    /// How many messages wait while memory is measured. For messages of 64 KiB it is one 200th of this.
     backlog: usize,
-    /// Sessions that close at once.
+    /// How many sessions close at once.
     open_sessions: u64,
-    /// So long messages come at a rate.
+    /// How many seconds messages arrive at each rate.
     latency_s: f64,
 }
 
@@ -65,10 +66,10 @@ const WHOLE: Sizes = Sizes {
 const SHORT: Sizes =
     Sizes { rounds: 1, messages: 50_000, stored: &[50_000], backlog: 100_000, open_sessions: 50_000, latency_s: 2.0 };
 
-/// As many as funnels and dashboards are measured with, and growth.
+/// The greatest number of messages in measurements of funnels, dashboards, latency and growth.
 const FEW_MESSAGES: usize = 200_000;
 
-/// What is measured: everything, or the parts that the arguments name. A flame graph is drawn only where it is named.
+/// The measured parts: those that the arguments name, or everything. A flame graph is drawn only if it is named.
 pub struct Chosen(Vec<String>);
 
 const FLAME: &str = "flame";
@@ -91,7 +92,7 @@ impl Chosen {
     fn by_arguments() -> Self {
         let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
         let unknown = named.iter().find(|name| !PARTS.contains(&name.as_str()));
-        assert!(unknown.is_none(), "{unknown:?} is no part; there are {PARTS:?}");
+        assert!(unknown.is_none(), "{unknown:?} is not a part; the parts are {PARTS:?}");
         Self(named)
     }
 
@@ -107,7 +108,7 @@ async fn main() {
     let config = config::load(&Sources::default()).unwrap().1;
     let mut report = Report::new(is_short);
     println!("{}", machine::sentence());
-    // First, while this process has not taken memory for anything else.
+    // First, before this process takes memory for anything else.
     if chosen.has("closing") {
         close_sessions(&mut report, &config, sizes.open_sessions).await;
         swap_sessions(&mut report, &config).await;
@@ -140,7 +141,7 @@ async fn main() {
     println!("\nwritten to {}", report.write().display());
 }
 
-/// The writer's rate with funnels beside that without, and hits that run again.
+/// Measures the writer's rate with funnels beside the rate without, and the hits that run again.
 async fn measure_funnels(report: &mut Report, config: &Config, sizes: &Sizes) {
     let kinds = [
         ("1 that nothing matches", Funnels::Unmatched(1)),
@@ -155,7 +156,7 @@ async fn measure_funnels(report: &mut Report, config: &Config, sizes: &Sizes) {
         for (what, funnels) in kinds {
             let with = funnels::writer_rate(&funnels.config(), &messages).await;
             report.add(
-                "funnels of five steps: the writer's rate / that without",
+                "funnels of five steps: the writer's rate / the rate without",
                 what,
                 RATIO,
                 with.rate_per_s / without,
@@ -164,12 +165,12 @@ async fn measure_funnels(report: &mut Report, config: &Config, sizes: &Sizes) {
     }
     for (what, lateness_ms) in LATENESS {
         let hits_run = funnels::hits_run_each(lateness_ms);
-        report.add("hits that the machine takes for each that comes", what, COUNT, hits_run);
+        report.add("hits that run for each hit that arrives", what, COUNT, hits_run);
     }
     report.print();
 }
 
-/// The writer's rate with widgets beside that without.
+/// Measures the writer's rate with widgets beside the rate without.
 async fn measure_dashboards(report: &mut Report, config: &Config, sizes: &Sizes) {
     let kinds = [("1,000, of which ten change", Numbers::FewOfMany), ("those of the demo", Numbers::OfDemo)];
     let messages = Workload::new(W).take_outgoing(sizes.messages.min(FEW_MESSAGES));
@@ -178,8 +179,8 @@ async fn measure_dashboards(report: &mut Report, config: &Config, sizes: &Sizes)
         for (what, numbers) in kinds {
             let with = funnels::writer_rate(&numbers.config(), &messages).await;
             let (ratio, percent) = (with.rate_per_s / without, with.dashboards_share * 100.0);
-            report.add("numbers of widgets: the writer's rate / that without", what, RATIO, ratio);
-            report.add("numbers of widgets: of the writer's time", what, PERCENT, percent);
+            report.add("numbers of widgets: the writer's rate / the rate without", what, RATIO, ratio);
+            report.add("numbers of widgets: share of the writer's time", what, PERCENT, percent);
         }
     }
     report.print();
@@ -188,7 +189,7 @@ async fn measure_dashboards(report: &mut Report, config: &Config, sizes: &Sizes)
 async fn measure_publish(report: &mut Report, sizes: &Sizes) {
     for _ in 0..sizes.rounds {
         let rates = publish::measure(sizes.messages).await;
-        let what = "streamgauge publish, each acknowledged, by id once";
+        let what = "streamgauge publish, each acknowledged, each id once";
         report.add(
             "publish from a file / what the server takes without acks",
             what,
@@ -201,7 +202,7 @@ async fn measure_publish(report: &mut Report, sizes: &Sizes) {
     report.print();
 }
 
-/// From a publish to its row and to a dashboard message.
+/// Measures the time from a publish to its row and to a dashboard message.
 async fn measure_latency(report: &mut Report, sizes: &Sizes) {
     const IDLE_PER_SECOND: f64 = 50.0;
     let mut bench = Bench::start().await;
@@ -245,11 +246,11 @@ async fn close_sessions(report: &mut Report, config: &Config, count: u64) {
     let group = "open sessions closed at once, in one transaction";
     report.add(group, &format!("{count} of them"), SECONDS, closing.transaction.as_secs_f64());
     report.add(group, "write-ahead log", MIB, closing.wal_bytes as f64 / f64::from(1 << 20));
-    report.add(group, "memory, more than before", MIB, closing.memory_mib);
+    report.add(group, "growth of memory", MIB, closing.memory_mib);
     report.print();
 }
 
-/// 100,000 sessions that were closed, all of them open by another `limits.session_timeout`.
+/// Rebuilds 100,000 closed sessions with another `limits.session_timeout`, by which all of them are open.
 async fn swap_sessions(report: &mut Report, config: &Config) {
     const ROWS: u64 = 100_000;
     let folder = tempfile::tempdir().unwrap();
@@ -263,7 +264,7 @@ async fn swap_sessions(report: &mut Report, config: &Config) {
     let mut writer = open(&other, &database).await;
     let (built, swapped) = closing::measure_swap(&mut writer, &database);
     assert!(swapped.rows_that_differed >= usize::try_from(ROWS).unwrap());
-    let group = "100,000 sessions made anew by another timeout, all of them other rows";
+    let group = "rebuild of 100,000 sessions with another timeout, all rows differ";
     report.add(group, "beside the worker", SECONDS, built.as_secs_f64());
     report.add(group, "ingestion waits", SECONDS, swapped.pause.as_secs_f64());
     report.print();

@@ -1,4 +1,4 @@
-//! The greatest resident size of the worker, with everything configured, while it works off a backlog.
+//! Measures the worker's peak resident size, with everything configured, while it works off a backlog.
 
 use streamgauge::model::Kind;
 use streamgauge::nats::Outgoing;
@@ -8,10 +8,10 @@ use crate::full::{Bench, Run};
 use crate::workload::{W, Workload};
 
 const CHUNK_MESSAGES: usize = 250_000;
-/// As large as `limits.max_payload` lets a message be.
+/// The largest message that `limits.max_payload` accepts.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// With so many messages of W waiting.
+/// Runs the worker with this many messages of W waiting.
 pub async fn with_backlog(messages: usize) -> Run {
     let (mut bench, mut workload) = (Bench::start().await, Workload::new(W));
     for at in (0..messages).step_by(CHUNK_MESSAGES) {
@@ -20,7 +20,7 @@ pub async fn with_backlog(messages: usize) -> Run {
     bench.run_anew(&ALL.toml()).await
 }
 
-/// With so many messages of 64 KiB waiting.
+/// Runs the worker with this many messages of 64 KiB waiting.
 pub async fn with_large_payloads(messages: usize) -> Run {
     let mut bench = Bench::start().await;
     bench.publish((0..messages).map(large).collect()).await;
@@ -28,7 +28,7 @@ pub async fn with_large_payloads(messages: usize) -> Run {
 }
 
 fn large(n: usize) -> Outgoing {
-    // No text is longer than `limits.max_string`.
+    // Each text is shorter than `limits.max_string`.
     let text = "x".repeat(8_000);
     let texts: String = (0..8).map(|at| format!(r#","text_{at}":"{text}""#)).collect();
     let mut payload = format!(

@@ -1,4 +1,5 @@
-//! `streamgauge publish` from a file, beside what nats-server takes of the same messages from a client that waits for nothing.
+//! Measures `streamgauge publish` from a file, beside the rate at which nats-server accepts the same messages from a
+//! client that waits for nothing.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -9,14 +10,14 @@ use streamgauge::nats::Outgoing;
 use crate::full::Bench;
 use crate::workload::{W, Workload};
 
-/// So long after the last message no other is stored.
+/// If no message is stored for this long, the measurement ends.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Messages a second.
+/// The rates in messages a second.
 pub struct Rates {
-    /// The whole command, from its start to its end: every message acknowledged.
+    /// The whole command, from its start to its end. Every message is acknowledged.
     pub command: f64,
-    /// Sent without ids and without acks, until no more come into the stream.
+    /// Messages are sent without ids and without acks, until the stream stores no more.
     pub server: f64,
 }
 
@@ -42,7 +43,7 @@ async fn by_command(events: &[Outgoing]) -> f64 {
     events.len() as f64 / took.as_secs_f64()
 }
 
-/// Of what is sent faster than the server stores it, it drops a part: what counts is what it stored.
+/// Sends faster than the server stores. The server drops a part, so only the stored messages count.
 async fn by_client(events: Vec<Outgoing>) -> f64 {
     let bench = Bench::start().await;
     let (client, mut stream) = (async_nats::connect(bench.url()).await.unwrap(), bench.stream().await);

@@ -1,27 +1,27 @@
-//! Replays beside live ingestion of the same messages: how fast the database is made anew.
+//! Measures how fast a rebuild makes the database, beside live ingestion of the same messages.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::full::{Bench, peak_mib};
 
-/// One way to make the database anew.
+/// The result of one way to rebuild the database.
 pub struct Replayed {
     pub what: &'static str,
     /// Messages a second, from the command's start to its end.
     pub rate_per_s: f64,
-    /// The greatest resident size, MiB.
+    /// The peak resident size, in MiB.
     pub peak_mib: f64,
 }
 
 const WAYS: [(&str, &[&str]); 4] = [
     ("from the stream, into a file", &["rebuild", "--into", "stream.db"]),
     ("from the rows, into a file", &["rebuild", "--from", "database", "--into", "rows.db"]),
-    ("from the stream, into its place", &["rebuild"]),
-    ("from the rows, into its place", &["rebuild", "--from", "database"]),
+    ("from the stream, installed", &["rebuild"]),
+    ("from the rows, installed", &["rebuild", "--from", "database"]),
 ];
 
-/// Makes anew what is in the bench's database, in every way.
+/// Rebuilds the bench's database in every way.
 pub fn measure(bench: &Bench, messages: usize) -> Vec<Replayed> {
     let measured = WAYS.map(|(what, args)| {
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What was measured: printed as a table, written as JSON and as a chart.
+//! The results: printed as a table, written as JSON and as a chart.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::{chart, machine};
 
-/// Beside something else measured in the same round: the result. All other units are absolute figures of the machine.
+/// The unit of a ratio to something else that the same round measured. Ratios are the result. All other units are
+/// absolute figures of the machine.
 pub const RATIO: &str = "";
 pub const PER_SECOND: &str = "/s";
 pub const MS: &str = "ms";
@@ -15,7 +16,7 @@ pub const MIB: &str = "MiB";
 pub const PERCENT: &str = "%";
 pub const COUNT: &str = "times";
 
-/// All measures, those of a group together.
+/// All measures. The measures of a group stand together.
 pub struct Report {
     is_short: bool,
     measures: Vec<Measure>,
@@ -35,7 +36,7 @@ impl Measure {
         percentile(&self.sorted(), 50.0)
     }
 
-    /// The least and the greatest.
+    /// Returns the least and the greatest value.
     pub fn spread(&self) -> (f64, f64) {
         let sorted = self.sorted();
         (sorted[0], sorted[sorted.len() - 1])
@@ -63,7 +64,7 @@ impl Report {
         Self { is_short, measures: Vec::new(), printed: 0 }
     }
 
-    /// A value of one more round.
+    /// Adds the value of one more round.
     pub fn add(&mut self, group: &'static str, what: &str, unit: &'static str, value: f64) {
         let known = self.measures.iter_mut().find(|measure| measure.group == group && measure.what == what);
         match known {
@@ -76,7 +77,7 @@ impl Report {
         }
     }
 
-    /// Prints what came since it printed last.
+    /// Prints the measures that were added since the last call.
     pub fn print(&mut self) {
         for group in self.measures[self.printed..].chunk_by(|one, other| one.group == other.group) {
             println!("\n{}", group[0].group);
@@ -108,18 +109,18 @@ impl Report {
     }
 }
 
-/// `target/bench`, which `deploy/bench` fills too.
+/// Returns `target/bench`, which `deploy/bench` fills too.
 pub fn output_folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench")
 }
 
-/// Of sorted values, by nearest rank.
+/// Returns a percentile of sorted values, by nearest rank.
 pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
-/// Three digits that count.
+/// Formats a value with about three significant digits.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),

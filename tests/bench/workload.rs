@@ -1,8 +1,9 @@
 //! Workload W, the same on every machine: seed 1.
 //!
-//! Events of about 350 bytes with UUIDv7 ids, from 20,000 users (Zipf, exponent 1.1), 30 names, half of them in sessions
-//! of 10 events; 10 % feature usages, 10 % metrics over 200 keys; 5 % up to 10 minutes late. Event time advances a
-//! second for every 1,000 messages. Ids and users may be varied.
+//! Events have about 350 bytes, UUIDv7 ids, and 30 names. They come from 20,000 users (Zipf, exponent 1.1). Half of
+//! them are in sessions of 10 events. 10 % of the messages are feature usages, and 10 % are metrics over 200 keys. 5
+//! % are up to 10 minutes late. Event time advances a second for every 1,000 messages. A variant may change the ids
+//! and the users.
 
 use std::fmt::Write as _;
 
@@ -22,23 +23,23 @@ const ENDPOINTS: u64 = 10;
 const SESSION_EVENTS: u8 = 10;
 const MAX_LATE_MS: u64 = 600_000;
 
-/// What of W may be otherwise.
+/// The parts of W that a variant changes.
 #[derive(Debug, Clone, Copy)]
 pub struct Variant {
     pub users: usize,
-    /// UUIDv4 instead of v7: ids in no order.
+    /// UUIDv4 instead of UUIDv7, so that ids are in random order.
     pub has_random_ids: bool,
 }
 
 pub const W: Variant = Variant { users: 20_000, has_random_ids: false };
 
-/// One message after another, for ever.
+/// An endless iterator of messages.
 pub struct Workload {
     random: Random,
     variant: Variant,
-    /// Of each user, the share of events that are of this user or a more active one.
+    /// For each user, the summed weight of this user and all more active ones.
     cumulative: Vec<f64>,
-    /// Of each user, the session that goes on and how many events it still has.
+    /// For each user, the current session and how many events it still has.
     sessions: Vec<(u64, u8)>,
     number: i64,
 }
@@ -54,7 +55,7 @@ impl Workload {
         Self { random: Random(1), cumulative, sessions: vec![(0, 0); variant.users], number: 0, variant }
     }
 
-    /// The messages as they go out, so many.
+    /// Returns the next `count` messages, as a publisher sends them.
     pub fn take_outgoing(&mut self, count: usize) -> Vec<Outgoing> {
         self.take(count).collect()
     }
@@ -65,14 +66,14 @@ impl Workload {
         self.cumulative.partition_point(|upto| *upto < point).min(self.cumulative.len() - 1)
     }
 
-    /// When the message happened: now, or some time ago.
+    /// Returns when the message happened: now, or some time ago.
     fn timestamp_ms(&mut self) -> i64 {
         let now_ms = START_MS + self.number;
         let late_ms = if self.random.below(20) == 0 { self.random.below(MAX_LATE_MS) } else { 0 };
         now_ms - i64::try_from(late_ms).unwrap()
     }
 
-    /// The session of a user's next event: every other one is in one.
+    /// Returns the session of a user's next event. About every second event is in a session.
     fn session(&mut self, user: usize) -> Option<String> {
         if self.random.below(2) == 0 {
             return None;
@@ -160,7 +161,7 @@ fn uuid4(random: &mut Random) -> String {
     uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid().to_string()
 }
 
-/// The message as a stream delivers it.
+/// Returns the message as a stream delivers it.
 pub fn delivery(message: &Outgoing, stream_sequence: u64) -> Delivery {
     Delivery {
         subject: format!("analytics.{}", message.kind),

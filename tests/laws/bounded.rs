@@ -1,4 +1,4 @@
-//! What a message costs does not grow with what its actor did before.
+//! The cost of a message does not grow with the history of its actor.
 
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use streamgauge::judge::Delivery;
 use super::{START_MS, Store, runtime};
 
 const BATCH: usize = 5_000;
-/// By how much a batch may take longer than an earlier one: a cost that grew with history would be ten times that.
+/// How many times longer a batch may take than an earlier one. With a cost that grows with history, it would take
+/// about ten times as long.
 const MAX_GROWTH: u32 = 4;
 const MINUTE_MS: i64 = 60_000;
 
-/// Writes events in batches. Returns what the part of a group took, of each batch.
+/// Writes events in batches. Returns how long one part of the writer (`part`) took for each batch.
 fn write(store: &mut Store, part: &str, events: impl Iterator<Item = Value>) -> Vec<Duration> {
     let first_seq = store.position().last_seq + 1;
     let deliver = |(at, event): (usize, Value)| Delivery {
@@ -31,7 +32,7 @@ fn write(store: &mut Store, part: &str, events: impl Iterator<Item = Value>) -> 
     deliveries.chunks(BATCH).map(took).collect()
 }
 
-/// The least of several: what else the machine did meanwhile is left out.
+/// Returns the shortest of several times. It leaves out delays from other work on the machine.
 fn least(took: &[Duration]) -> Duration {
     took.iter().copied().min().unwrap()
 }
@@ -62,7 +63,8 @@ fn a_user_with_60_000_names_of_events_in_a_day() {
 fn an_actor_whose_session_never_pauses() {
     let runtime = runtime();
     let mut store = Store::new(&runtime);
-    // Every ten minutes, for a year; and in the middle and at the end a batch of late ones among the first half.
+    // An event every ten minutes, for a year. In the middle and at the end comes a batch of late events among the
+    // first half.
     let late = |n: i64, minute: i64| (((n * 7919) % 25_000) * 10 + minute) * MINUTE_MS;
     let event = |n: i64| {
         let ms = match n {
@@ -95,12 +97,13 @@ fn a_mean_is_right_where_the_sum_is_beyond_f64() {
 }
 
 #[test]
-fn an_actor_who_takes_the_first_step_for_ever() {
+fn an_actor_who_repeats_the_first_step_for_ever() {
     let runtime = runtime();
     let funnel = "[[funnels]]\nname = 'f'\nwindow = '1h'\n\
                   steps = [{ name = 'a', event_name = 'a' }, { name = 'b', event_name = 'b' }, { name = 'c', event_name = 'c' }]";
     let mut store = Store::with_config(&runtime, funnel);
-    // A minute apart, so that the episode never ends; in the middle and at the end a batch of late ones among the first.
+    // The events are a minute apart, so the episode never ends. In the middle and at the end comes a batch of late
+    // events among the first ones.
     let late = |n: i64, second: i64| ((n * 7919) % 25_000) * MINUTE_MS + second * 1_000;
     let event = |n: i64| {
         let (ms, name) = match n {

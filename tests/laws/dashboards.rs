@@ -1,4 +1,4 @@
-//! Numbers that change because time passes.
+//! Dashboard numbers that change only because time passes.
 
 use serde_json::json;
 use streamgauge::judge::Delivery;
@@ -14,7 +14,8 @@ fn delivery(stream_sequence: u64, subject: &str, after_ms: i64, mut message: ser
     Delivery { subject: subject.into(), payload, size_bytes: 0, stream_sequence, recv_ns }
 }
 
-/// A message that neither counts moves T: rates are over more minutes from then on, and an hour later there are none.
+/// The heartbeats move T, but neither number counts them. Each rate then covers more minutes. One hour later there is
+/// no rate.
 #[test]
 fn rates_change_with_the_minute() {
     let runtime = runtime();

@@ -27,15 +27,16 @@ mod sessions;
 /// 2026-01-31T12:00:00Z
 const START_MS: i64 = 1_769_860_800_000;
 
-/// Where a transaction is cut: what it is about to do when the power goes. Every statement of the code that writes to a
-/// table is one, as a trigger names it.
+/// Returns the crash points: the places where a test cuts a transaction, as if the power failed there. A crash point
+/// is the moment just before a statement that writes to a table. Its text is the event of an SQL trigger, such as
+/// `INSERT ON metrics`. Every such statement in the code has one.
 fn crash_points() -> &'static [String] {
     static POINTS: OnceLock<Vec<String>> = OnceLock::new();
     POINTS.get_or_init(|| {
         let folders = ["raw", "derived", "ledger"].map(|folder| format!("src/store/sqlite/{folder}"));
         let mut points = BTreeSet::new();
         for (path, text) in folders.iter().flat_map(|folder| crate::support::files_under(folder)) {
-            // Requests of commands are no part of a batch.
+            // Requests of commands are not part of a batch.
             if !path.ends_with("requests.rs") {
                 points.extend(writes_in(&text));
             }
@@ -44,12 +45,12 @@ fn crash_points() -> &'static [String] {
     })
 }
 
-/// What the SQL in a source file writes to.
+/// Returns the crash points of the SQL statements in a source file.
 fn writes_in(source: &str) -> BTreeSet<String> {
     let source = source.replace("\\\n", " ");
     let word = |text: &str| text.trim_start().split([' ', '(', '"', ',']).next().unwrap().to_owned();
     let mut points = BTreeSet::new();
-    // A statement lies between two quotes.
+    // Each SQL statement stands between two double quotes.
     for statement in source.split('"') {
         for (verb, operation) in [("INSERT INTO ", "INSERT ON"), ("DELETE FROM ", "DELETE ON")] {
             let Some((_, rest)) = statement.split_once(verb) else { continue };
@@ -91,7 +92,7 @@ fn crash_points_are_the_statements_of_the_code() {
     }
 }
 
-/// The internal tables that derived rows come from, and their columns.
+/// The internal tables behind the derived rows, with their columns.
 const INTERNALS: [(&str, &str); 13] = [
     ("_rollup_states", "id, state"),
     ("_session_states", "id, last_activity, state"),
@@ -108,7 +109,7 @@ const INTERNALS: [(&str, &str); 13] = [
     ("_event_counts", "date, event_name, count"),
 ];
 
-/// A database in a folder, and the writer on it.
+/// A database in a temporary folder, with its writer and its judge.
 struct Store {
     folder: tempfile::TempDir,
     writer: Writer,
@@ -120,7 +121,7 @@ impl Store {
         Self::with_config(runtime, "")
     }
 
-    /// A database of a worker with that configuration.
+    /// Creates a database as a worker with this configuration would.
     fn with_config(runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path(), toml);
@@ -134,15 +135,15 @@ impl Store {
         Criteria { prefix: self.judge.prefix.clone(), limits: self.judge.limits.clone() }
     }
 
-    /// Closes the database and opens it again, as a worker with that configuration would, and makes anew what it asks
-    /// for.
+    /// Closes the database, opens it again as a worker with this configuration would, and rebuilds the groups that
+    /// the start asks to rebuild.
     fn reopen(self, runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
         let mut store = self.reopen_frozen(runtime, toml);
         store.writer.rebuild_groups().unwrap();
         store
     }
 
-    /// Closes the database and opens it again; what has changed stays frozen.
+    /// Closes the database and opens it again with this configuration. Groups whose rules changed stay frozen.
     fn reopen_frozen(self, runtime: &tokio::runtime::Runtime, toml: &str) -> Self {
         let Self { folder, writer, judge } = self;
         drop(writer);
@@ -150,7 +151,7 @@ impl Store {
         Self { folder, writer, judge }
     }
 
-    /// What is known beside the public tables: states, and the rows that stand beside states.
+    /// Returns the rows of the internal tables: states, and the rows that stand beside states.
     fn internals(&self) -> Vec<String> {
         internals_of(&self.database())
     }
@@ -179,13 +180,13 @@ impl Store {
         self.writer.position().unwrap().unwrap()
     }
 
-    /// Writes the messages in batches of the given sizes, each in one go.
+    /// Writes the messages in batches of the given sizes. No transaction is cut.
     fn write(&mut self, deliveries: &[Delivery], sizes: &[usize]) {
         self.write_with_crashes(deliveries, sizes, &[]);
     }
 
-    /// Writes the messages in batches of the given sizes. Each is cut before at every one of the given crash points that
-    /// it comes to, and begun again.
+    /// Writes the messages in batches of the given sizes. Tries each batch with one crash point after another: the
+    /// transaction is cut there and begun again. The first commit that does not reach its crash point succeeds.
     fn write_with_crashes(&mut self, deliveries: &[Delivery], sizes: &[usize], cuts: &[usize]) {
         let other = self.database().write();
         let (mut rest, mut sizes) = (deliveries, sizes.iter().cycle());
@@ -200,25 +201,26 @@ impl Store {
                 let result = self.writer.commit(&batch);
                 other.execute_batch("DROP TRIGGER cut").unwrap();
                 match result {
-                    // It does not come to this point.
+                    // The batch does not reach this crash point, so the commit succeeded.
                     Ok(_) => break,
                     Err(StoreError::Sqlite { message, .. }) if message == "power cut" => {}
                     Err(error) => panic!("{error}"),
                 }
             }
             if self.position() == before && matches!(self.writer.commit(&batch), Err(StoreError::Frozen { .. })) {
-                // What was damaged is left out from then on.
+                // The damaged group is frozen from now on: the next commit leaves it out.
                 self.writer.commit(&batch).unwrap();
             }
             assert!(self.position() != before);
-            // A batch that is written again, say by a process that took itself for the only one, changes nothing.
+            // A second commit of the same batch changes nothing. It may come from a process that wrongly takes itself
+            // for the only writer.
             assert!(matches!(self.writer.commit(&batch), Err(StoreError::PositionMoved)));
             rest = later;
         }
     }
 }
 
-/// The digest of a database, by table.
+/// Returns the digest of each table of a database.
 fn digest_of(path: &Path) -> BTreeMap<String, String> {
     runtime().block_on(async {
         let reader = Reader::open_unchecked(path);

@@ -1,4 +1,5 @@
-//! `SEMANTICS` section 4 once more, from the raw tables, the slow and plain way, without the production code.
+//! Recomputes `SEMANTICS` section 4 (user activity) from the raw tables, in the slow and plain way, without the
+//! production code.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +8,18 @@ use uuid::Uuid;
 
 use super::naive_sessions::{self, NAMESPACE, Row, assert_same};
 
-/// So many names has a breakdown; the others are one number.
+/// The number of names that a breakdown shows. All other names together are one number.
 const SHOWN: usize = 100;
 const OTHERS: &str = "$other";
 
-/// What a user did on a day.
+/// The activity of a user on a day.
 #[derive(Default)]
 struct Day {
-    /// How many events there are of each name.
+    /// The number of events of each name.
     events: BTreeMap<String, u64>,
     session_count: u64,
     total_duration_ms: i64,
-    /// When an event was, or a session began.
+    /// The times of events, and the start times of sessions.
     seen_at: Vec<String>,
 }
 
@@ -26,7 +27,7 @@ fn date(timestamp: &str) -> String {
     timestamp[..10].to_owned()
 }
 
-/// What `user_activity` must hold, in the order of user_id and date; a row is its columns, id first.
+/// Returns the rows that `user_activity` must hold, in the order of user_id and date. A row is its columns, id first.
 pub fn recompute(connection: &Connection, timeout_ms: i64) -> Vec<Row> {
     let mut days: BTreeMap<(String, String), Day> = BTreeMap::new();
     let sql = "SELECT user_id, timestamp, event_name FROM analytics_events WHERE user_id IS NOT NULL";
@@ -64,7 +65,8 @@ fn row(user_id: String, date: String, day: &Day) -> Row {
     ]
 }
 
-/// The most frequent names, of equals the least. An event may be named as the others are: then the numbers are added.
+/// Returns the most frequent names. Of names with equal counts, the one that sorts first wins. An event may have the
+/// name that stands for the others (`$other`): then both numbers are added.
 fn breakdown(events: &BTreeMap<String, u64>) -> Option<String> {
     let mut ranked: Vec<(&String, &u64)> = events.iter().collect();
     ranked.sort_by(|(name_a, n_a), (name_b, n_b)| n_b.cmp(n_a).then(name_a.cmp(name_b)));
@@ -75,7 +77,7 @@ fn breakdown(events: &BTreeMap<String, u64>) -> Option<String> {
     (!shown.is_empty()).then(|| serde_json::to_string(&shown).unwrap())
 }
 
-/// What `user_activity` holds, in the same order.
+/// Returns the rows that `user_activity` holds, in the same order.
 pub fn stored(connection: &Connection) -> Vec<Row> {
     let sql = "SELECT id, user_id, date, cast(session_count AS TEXT), cast(event_count AS TEXT), \
                cast(total_duration_ms AS TEXT), first_seen_at, last_seen_at, events_breakdown \
@@ -89,7 +91,7 @@ pub fn assert_is_recomputed(connection: &Connection, timeout_ms: i64) {
     assert_same(&stored(connection), &recompute(connection, timeout_ms));
 }
 
-/// L3: no event, no session and no millisecond of a user is lost between the days, or counted in two of them.
+/// Asserts L3: no event, no session and no millisecond of a user is lost between the days, or counted in two of them.
 pub fn assert_conserved(connection: &Connection) {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     for (column, counted) in [

@@ -1,5 +1,5 @@
-//! `SEMANTICS` section 7 once more, from raw rows, sessions and conversions, the slow and plain way, without the production
-//! code.
+//! Recomputes `SEMANTICS` section 7 (dashboards) from raw rows, sessions and conversions, in the slow and plain way,
+//! without the production code.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use uuid::Uuid;
 use super::naive_sessions::{NAMESPACE, Row};
 use crate::support::plain_sum;
 
-/// A widget's number, as the configuration that is tested has it.
+/// A number of a widget, as in the tested configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Number {
     pub widget: &'static str,
     pub key: &'static str,
     pub period: &'static str,
-    /// What is asked for, and of what.
+    /// The measure, and what it is taken from.
     pub of: Of,
 }
 
@@ -28,7 +28,7 @@ pub enum Of {
     Users,
     Sessions,
     SessionDuration,
-    /// Samples of `m`, of those tags, shown so.
+    /// Samples of the metric `m`: those with this value of the tag `k`, or all; then the measure that is shown.
     Samples(Option<&'static str>, &'static str),
     Feature(&'static str, &'static str),
     Funnel(&'static str, &'static str),
@@ -68,7 +68,8 @@ fn text(time: Time) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// T: the greatest of what messages say, none later than when the server had it.
+/// Returns T: the greatest timestamp of all messages. A timestamp after the time of receipt counts as the time of
+/// receipt.
 fn watermark(connection: &Connection) -> Option<Time> {
     let of = |table: &str| {
         let sql = format!("SELECT timestamp, recv_ms FROM {table}");
@@ -83,7 +84,7 @@ fn watermark(connection: &Connection) -> Option<Time> {
     ["analytics_events", "metrics", "_session_messages"].into_iter().filter_map(of).max()
 }
 
-/// The rows of a query over what lies from one time until before another.
+/// Returns the rows of a query over the time from `from` (inclusive) to `until` (exclusive).
 fn rows(connection: &Connection, sql: &str, from: Time, until: Time) -> Vec<Vec<rusqlite::types::Value>> {
     let mut statement = connection.prepare(sql).unwrap();
     let columns = statement.column_count();
@@ -100,7 +101,7 @@ fn ratio(part: usize, whole: usize) -> Option<f64> {
 }
 
 impl Of {
-    /// The number over what lies from one time until before another, of which so many minutes have passed.
+    /// Returns the number over the time from `from` to `until` (exclusive). `minutes` minutes of it have passed.
     fn number(self, connection: &Connection, from: Time, until: Time, minutes: i64) -> Option<f64> {
         let within = "WHERE timestamp >= ?1 AND timestamp < ?2";
         let count = |condition: &str| {
@@ -173,7 +174,7 @@ fn of_samples(samples: &[Vec<rusqlite::types::Value>], shown: &str, minutes: i64
 }
 
 fn of_usages(connection: &Connection, feature: &str, shown: &str, from: Time, until: Time) -> Option<f64> {
-    // Of those features that the default rules alone name.
+    // Covers only features that no configured rule names: the default rules alone apply.
     let sql = "SELECT properties, user_id FROM analytics_events WHERE timestamp >= ?1 AND timestamp < ?2";
     let usages = rows(connection, sql, from, until).into_iter().filter_map(|row| {
         let properties: Value = serde_json::from_str(as_text(&row[0])?).unwrap();
@@ -189,7 +190,7 @@ fn of_usages(connection: &Connection, feature: &str, shown: &str, from: Time, un
     }
 }
 
-/// What `dashboard_metrics` must hold, in the order of widget and key.
+/// Returns the rows that `dashboard_metrics` must hold, in the order of widget and key.
 pub fn recompute(connection: &Connection, numbers: &[Number]) -> Vec<Row> {
     let Some(t) = watermark(connection) else { return Vec::new() };
     let minutes = |from: Time, to: Time| (to - from).num_minutes().max(1);
@@ -221,7 +222,7 @@ pub fn recompute(connection: &Connection, numbers: &[Number]) -> Vec<Row> {
     table
 }
 
-/// What `dashboard_metrics` holds, in the same order.
+/// Returns the rows that `dashboard_metrics` holds, in the same order.
 pub fn stored(connection: &Connection) -> Vec<Row> {
     let sql = "SELECT id, widget_id, metric_key, updated_at, value, previous_value, change_percent \
                FROM dashboard_metrics ORDER BY widget_id, metric_key";

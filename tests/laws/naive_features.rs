@@ -1,4 +1,5 @@
-//! `SEMANTICS` section 5 once more, from the raw table, the slow and plain way, without the production code.
+//! Recomputes `SEMANTICS` section 5 (feature usage) from the raw table, in the slow and plain way, without the
+//! production code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +10,16 @@ use uuid::Uuid;
 use super::naive_sessions::{NAMESPACE, Row};
 use crate::support::plain_sum;
 
-/// What a feature that begins so goes on with: the path of its name in the event's properties.
+/// The prefix of a feature that takes its name from the event's properties. The path of the name follows the prefix.
 const PATH: &str = "$.properties.";
 const MAX_NAME_CHARS: usize = 128;
 
-/// Which events are usages of a feature.
+/// A rule: which events are usages of a feature.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The feature's name, or `$.properties.a.b`: the text there.
+    /// The feature's name, or a path such as `$.properties.a.b` to a text that is the name.
     pub feature: String,
-    /// Any of these; of none, any.
+    /// The event matches if its type is one of these. An empty list matches every type.
     pub event_type: Vec<String>,
     pub event_name: Vec<String>,
 }
@@ -46,21 +47,21 @@ impl Rule {
 }
 
 impl Event {
-    /// What it is a usage of without a rule.
+    /// Returns the feature that the event uses if no rule is configured.
     fn default_name(&self) -> Option<&str> {
         let told = self.properties.get("feature").and_then(Value::as_str).filter(|name| !name.is_empty());
-        // A name that is told, but is none, is not replaced.
+        // A `feature` text that is not a valid name is not replaced by the event's name.
         told.or_else(|| (self.event_type == "feature").then_some(self.event_name.as_str()))
     }
 
-    /// The features that it is a usage of, each once.
+    /// Returns the features that the event uses, each once.
     fn features(&self, rules: &[Rule], defaults: bool) -> BTreeSet<String> {
         let by_rules = rules.iter().filter(|rule| rule.matches(self)).filter_map(|rule| rule.name(self));
         let by_default = self.default_name().filter(|_| defaults);
         by_rules.chain(by_default).filter(|name| is_name(name)).map(str::to_owned).collect()
     }
 
-    /// Milliseconds; subnormal numbers are 0.
+    /// Returns the duration in milliseconds. Subnormal numbers count as 0.
     fn duration_ms(&self) -> Option<f64> {
         let duration_ms = self.properties.get("duration_ms")?.as_f64()?;
         let duration_ms = if duration_ms.is_subnormal() { 0.0 } else { duration_ms };
@@ -82,7 +83,8 @@ struct Day {
     successes: Vec<bool>,
 }
 
-/// What `feature_usage` must hold, in the order of feature_name and date; a row is its columns, id first.
+/// Returns the rows that `feature_usage` must hold, in the order of feature_name and date. A row is its columns, id
+/// first.
 pub fn recompute(connection: &Connection, rules: &[Rule], defaults: bool) -> Vec<Row> {
     let mut days: BTreeMap<(String, String), Day> = BTreeMap::new();
     let sql = "SELECT event_type, event_name, timestamp, user_id, properties FROM analytics_events";
@@ -108,7 +110,7 @@ fn recompute_one(feature_name: String, date: String, day: &Day) -> Row {
     let id = Uuid::new_v5(&NAMESPACE, format!("feature_usage|{date}|{feature_name}").as_bytes());
     let Day { usage_count, users, durations_ms, successes } = day;
     let succeeded = successes.iter().filter(|success| **success).count();
-    // Of nothing there is neither.
+    // Without values, the average and the rate are null.
     let avg_duration_ms = (!durations_ms.is_empty()).then(|| plain_sum(durations_ms) / durations_ms.len() as f64);
     let success_rate = (!successes.is_empty()).then(|| succeeded as f64 / successes.len() as f64);
     vec![
@@ -122,7 +124,7 @@ fn recompute_one(feature_name: String, date: String, day: &Day) -> Row {
     ]
 }
 
-/// What `feature_usage` holds, in the same order.
+/// Returns the rows that `feature_usage` holds, in the same order.
 pub fn stored(connection: &Connection) -> Vec<Row> {
     let sql = "SELECT id, feature_name, date, cast(usage_count AS TEXT), cast(unique_users AS TEXT), \
                avg_duration_ms, success_rate FROM feature_usage ORDER BY feature_name, date";
@@ -130,7 +132,7 @@ pub fn stored(connection: &Connection) -> Vec<Row> {
     let rows = statement.query_map([], |row| {
         let mut columns: Row = (0..5).map(|column| row.get(column)).collect::<Result<_, _>>()?;
         for column in 5..7 {
-            // Rust writes the float: SQLite would drop digits.
+            // Rust formats the float, because SQLite would drop digits.
             columns.push(row.get::<_, Option<f64>>(column)?.map(|float| float.to_string()));
         }
         Ok(columns)

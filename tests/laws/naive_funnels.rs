@@ -1,4 +1,4 @@
-//! `SEMANTICS` section 6 once more, from the raw tables, by its words and without the production code.
+//! Recomputes `SEMANTICS` section 6 (funnels) from the raw tables, as its text says, without the production code.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::naive_sessions::{self, NAMESPACE, Row};
 
-/// A funnel, its steps as plain conditions.
+/// A funnel whose steps are plain conditions.
 pub struct Funnel {
     pub name: &'static str,
     pub is_of_sessions: bool,
@@ -56,7 +56,7 @@ fn events(connection: &Connection) -> Vec<Event> {
     events.unwrap().map(Result::unwrap).collect()
 }
 
-/// What `funnel_conversions` must hold of these funnels, in the order of ids.
+/// Returns the rows that `funnel_conversions` must hold for these funnels, in the order of ids.
 pub fn recompute(connection: &Connection, funnels: &[Funnel], timeout_ms: i64) -> Vec<Row> {
     let events = events(connection);
     let session_of = naive_sessions::session_of_events(connection, timeout_ms);
@@ -100,7 +100,7 @@ pub fn recompute(connection: &Connection, funnels: &[Funnel], timeout_ms: i64) -
     rows
 }
 
-/// What the best chain of a step was, and since when.
+/// The best chains of one step, each with the time in milliseconds since when it has been the best.
 type Log<'a> = Vec<(i64, Vec<&'a Event>)>;
 
 struct Episode<'a> {
@@ -108,7 +108,7 @@ struct Episode<'a> {
     best: Vec<&'a Event>,
 }
 
-/// Slots hold what each step's best chain was, and since when.
+/// Returns the episodes of one actor. `slots` holds a log of best chains for each step.
 fn episodes<'a>(funnel: &Funnel, hits: &[(usize, &'a Event)]) -> Vec<Episode<'a>> {
     let mut episodes: Vec<Episode<'a>> = Vec::new();
     let mut slots: Option<Vec<Log<'a>>> = None;
@@ -171,7 +171,7 @@ fn row(funnel: &Funnel, actor: &str, episode: &Episode<'_>) -> Row {
     ]
 }
 
-/// What `funnel_conversions` holds, in the order of ids.
+/// Returns the rows that `funnel_conversions` holds, in the order of ids.
 pub fn stored(connection: &Connection) -> Vec<Row> {
     let sql = "SELECT id, funnel_id, user_id, session_id, started_at, completed_at, CAST(current_step AS TEXT), \
                CAST(completed AS TEXT), step_timestamps FROM funnel_conversions ORDER BY id";

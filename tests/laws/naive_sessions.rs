@@ -1,4 +1,5 @@
-//! `SEMANTICS` section 3 once more, from the raw tables, the slow and plain way, without the production code.
+//! Recomputes `SEMANTICS` section 3 (sessions) from the raw tables, in the slow and plain way, without the production
+//! code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +17,12 @@ pub const NAMESPACE: Uuid = uuid!("7a1c94d0-0f6e-4f0b-9c55-5f3ad1b0e2c7");
 /// A raw row that belongs to a session.
 #[derive(Clone)]
 struct Message {
-    /// As sent. Without one, the message belongs to a derived session of its actor.
+    /// The session id as sent. Without one, the message belongs to a derived session of its actor.
     session_id: Option<String>,
     /// `user|<user_id>` or `anonymous|<anonymous_id>`.
     actor: Option<String>,
     timestamp: String,
-    /// Its place among those of the same time: events first, then session messages.
+    /// The rank among messages of the same time: events first, then session messages.
     kind: u8,
     id: String,
     says: String,
@@ -58,7 +59,8 @@ fn events(connection: &Connection) -> Vec<Message> {
     events.unwrap().map(Result::unwrap).collect()
 }
 
-/// device_type, browser, os, country, city. Each of the first three, where it is absent, from the user agent.
+/// Returns device_type, browser, os, country and city. If one of the first three is missing, it is taken from the
+/// user agent.
 fn told_by_context(context: &str) -> [Option<String>; 5] {
     let context: Value = serde_json::from_str(context).unwrap();
     let find = |paths: [&str; 2]| {
@@ -76,7 +78,7 @@ fn told_by_context(context: &str) -> [Option<String>; 5] {
     ]
 }
 
-/// device_type, browser, os
+/// Returns device_type, browser and os.
 fn told_by_user_agent(user_agent: &str) -> [Option<String>; 3] {
     let Some(found) = Parser::new().parse(user_agent) else { return [None, None, None] };
     let device_type = match found.category {
@@ -97,7 +99,7 @@ fn session_messages(connection: &Connection) -> Vec<Message> {
     let messages = statement.query_map([], |row| {
         Ok(Message {
             session_id: row.get(0)?,
-            // They always name their session.
+            // Session messages always name their session.
             actor: None,
             timestamp: row.get(1)?,
             kind: 2,
@@ -116,7 +118,7 @@ fn to_ms(timestamp: &str) -> i64 {
     chrono::DateTime::parse_from_rfc3339(timestamp).unwrap().timestamp_millis()
 }
 
-/// T: the greatest min(timestamp, recv) of all raw rows.
+/// Returns T in milliseconds: the greatest min(timestamp, recv) of all raw rows.
 fn watermark_ms(connection: &Connection) -> Option<i64> {
     let rows = |table: &str| {
         let mut statement = connection.prepare(&format!("SELECT timestamp, recv_ms FROM {table}")).unwrap();
@@ -129,7 +131,7 @@ fn watermark_ms(connection: &Connection) -> Option<i64> {
     ["analytics_events", "metrics", "_session_messages"].into_iter().filter_map(rows).max()
 }
 
-/// All sessions by their ids, with their messages in order.
+/// Returns all sessions by their ids, with their messages in order.
 fn sessions(connection: &Connection, timeout_ms: i64) -> BTreeMap<String, Vec<Message>> {
     let mut all = events(connection);
     all.extend(session_messages(connection));
@@ -140,7 +142,7 @@ fn sessions(connection: &Connection, timeout_ms: i64) -> BTreeMap<String, Vec<Me
         match (message.session_id.clone(), message.actor.clone()) {
             (Some(session_id), _) => sessions.entry(session_id).or_default().push(message),
             (None, Some(actor)) => of_actors.entry(actor).or_default().push(message),
-            // Nobody's.
+            // The message belongs to no actor.
             (None, None) => {}
         }
     }
@@ -156,7 +158,7 @@ fn sessions(connection: &Connection, timeout_ms: i64) -> BTreeMap<String, Vec<Me
     sessions
 }
 
-/// Of each event that is of a session, the session's id.
+/// Returns the session's id for each event that belongs to a session.
 pub fn session_of_events(connection: &Connection, timeout_ms: i64) -> BTreeMap<String, String> {
     let sessions = sessions(connection, timeout_ms);
     let events = sessions.iter().flat_map(|(id, messages)| messages.iter().map(move |message| (message, id)));
@@ -166,7 +168,7 @@ pub fn session_of_events(connection: &Connection, timeout_ms: i64) -> BTreeMap<S
         .collect()
 }
 
-/// The id of a derived session: the first that nobody sent.
+/// Returns the id of a derived session: the first id in its sequence that nobody sent.
 fn derived_id(actor: &str, first_event_id: &str, sent: &BTreeSet<String>) -> String {
     let under = |uuid: Uuid| Uuid::new_v5(&uuid, first_event_id.as_bytes());
     let mut id = under(Uuid::new_v5(&NAMESPACE, actor.as_bytes()));
@@ -176,7 +178,7 @@ fn derived_id(actor: &str, first_event_id: &str, sent: &BTreeSet<String>) -> Str
     id.to_string()
 }
 
-/// What `analytics_sessions` must hold, in the order of ids.
+/// Returns the rows that `analytics_sessions` must hold, in the order of ids.
 pub fn recompute(connection: &Connection, timeout_ms: i64) -> Vec<Row> {
     let Some(watermark_ms) = watermark_ms(connection) else { return Vec::new() };
     let sessions = sessions(connection, timeout_ms);
@@ -206,7 +208,7 @@ fn recompute_one(id: &str, messages: &[Message], watermark_ms: i64, timeout_ms: 
     row
 }
 
-/// What `analytics_sessions` holds, in the order of ids.
+/// Returns the rows that `analytics_sessions` holds, in the order of ids.
 pub fn stored(connection: &Connection) -> Vec<Row> {
     let sql = "SELECT id, user_id, started_at, ended_at, cast(duration_ms AS TEXT), cast(event_count AS TEXT), \
                device_type, browser, os, country, city, referrer, landing_page, exit_page \
@@ -216,7 +218,7 @@ pub fn stored(connection: &Connection) -> Vec<Row> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// Panics at the first row that differs: there may be many.
+/// Panics at the first row that differs, because there may be many.
 pub fn assert_same(stored: &[Row], expected: &[Row]) {
     for (stored, expected) in stored.iter().zip(expected) {
         assert_eq!(stored, expected);

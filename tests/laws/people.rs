@@ -1,4 +1,4 @@
-//! What people did: sessions that nobody named, `user_activity`, `feature_usage`.
+//! The activity of people: sessions without a session id, `user_activity`, `feature_usage`, funnels and dashboards.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -12,11 +12,12 @@ use super::{
 };
 
 const MINUTE_MS: i64 = 60_000;
-/// The default.
+/// The default of `limits.session_timeout`.
 const TIMEOUT_MS: i64 = 30 * MINUTE_MS;
 /// The midnight after `START_MS`.
 const MIDNIGHT_MS: i64 = 12 * 60 * MINUTE_MS;
-/// Steps of the timeout around midnight and a millisecond beside, so that late events extend, begin and bridge.
+/// Multiples of the timeout around midnight, some a millisecond off. Late events then extend, begin and bridge
+/// sessions.
 const TIMES_MS: [i64; 13] = [
     MIDNIGHT_MS - 3 * TIMEOUT_MS,
     MIDNIGHT_MS - 2 * TIMEOUT_MS - 1,
@@ -38,7 +39,8 @@ const USER_AGENTS: [&str; 3] = [
      Mobile/15E148 Safari/604.1",
     "none that anybody knows",
 ];
-/// A message from a world of three people, some of them known by an anonymous id.
+
+/// A message from a world of three people. Some of them are known by an anonymous id.
 #[derive(Debug, Clone)]
 pub(super) struct Small {
     time_ms: i64,
@@ -51,13 +53,14 @@ pub(super) struct Small {
     says: u8,
 }
 
-/// Whether it names its session.
+/// Whether and how a message names its session.
 #[derive(Debug, Clone, Copy)]
 enum Named {
     No,
-    /// Of two.
+    /// One of two session ids.
     Yes(u8),
-    /// By the id that a session of that user has or would have, or by the next one if it is taken.
+    /// The id that a derived session of that user has or would have. With `is_next`, the next id, which is used if
+    /// the first is taken.
     AsUnnamed {
         first_event: u8,
         user: u8,
@@ -89,14 +92,14 @@ pub(super) fn small() -> impl Strategy<Value = Small> {
     )
 }
 
-/// An event of a user, the ones after the others.
+/// Returns an event of a user. Its number decides its time and its content.
 pub(super) fn event_of(number: u8, user: u8) -> Small {
     let (time_ms, says) = (TIMES_MS[usize::from(number) % TIMES_MS.len()], number % 8);
     let (is_start, is_metric, name) = (false, false, number % 4);
     Small { time_ms, user: Some(user), anonymous: None, session: Named::No, is_start, is_metric, name, says }
 }
 
-/// Not in the order of numbers.
+/// Returns the id of a message. The order of ids is not the order of numbers.
 fn id(number: usize) -> String {
     format!("{:03}", (number * 7919) % 1000)
 }
@@ -177,7 +180,7 @@ fn assert_is_recomputed(store: &Store) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// L1, L2, L3: any order, any split, repeats, and transactions that are cut anywhere.
+    /// L1, L2 and L3 hold for any order, any split, repeated messages, and transactions that are cut anywhere.
     #[test]
     fn what_people_did_is_a_function_of_their_messages(
         messages in prop::collection::vec(small(), 1..60),
@@ -202,7 +205,7 @@ proptest! {
     }
 }
 
-/// An event of one user on one day, so many of that name.
+/// Returns events of one user on one day: for each name, the given number of events.
 fn named_events(names: impl Iterator<Item = (String, u64)>) -> Vec<Delivery> {
     let events = names.flat_map(|(name, count)| (0..count).map(move |_| name.clone()));
     let deliver = |(at, name): (usize, String)| {
@@ -216,9 +219,9 @@ fn named_events(names: impl Iterator<Item = (String, u64)>) -> Vec<Delivery> {
 }
 
 #[test]
-fn of_many_names_the_hundred_greatest_are_shown_and_the_rest_together() {
+fn the_hundred_most_frequent_names_are_shown_and_the_rest_together() {
     let runtime = runtime();
-    // Ties where the hundredth is told from the next, and a name that is the rest's own.
+    // The hundredth name and the next have equal counts. One event has the name that stands for the rest.
     let names =
         || (0..300_u64).map(|n| (format!("n{:03}", (n * 7) % 300), n / 3 % 7 + 1)).chain([("$other".into(), 9)]);
     let mut messages = named_events(names());

@@ -1,4 +1,4 @@
-//! What the world of three people is configured with: as a worker reads it, and as the plain recomputations do.
+//! The configuration of the world of three people, in two forms: for a worker, and for the plain recomputations.
 
 use super::naive_dashboard::{Number, Of};
 use super::naive_features::Rule;

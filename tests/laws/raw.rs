@@ -1,4 +1,4 @@
-//! The raw tables.
+//! The raw tables are a function of the messages.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use streamgauge::judge::Delivery;
 
 use super::{START_MS, Store, crash_points, runtime, shuffle};
 
-/// A message from a small world, so that ids and contents meet again.
+/// A message from a small world, in which the same ids and contents occur again.
 #[derive(Debug, Clone)]
 struct Small {
     kind: usize,
     id: Option<u8>,
     content: u8,
-    /// Milliseconds after the start; none leaves the timestamp out.
+    /// Milliseconds after the start. With `None`, the message has no timestamp.
     timestamp_ms: Option<i64>,
     is_broken: bool,
-    /// Sequences that are missing before it.
+    /// The number of missing sequences before the message.
     gap: u64,
 }
 
 fn small() -> impl Strategy<Value = Small> {
-    // Beyond 600,000 ms after recv a timestamp is in the future.
+    // A timestamp more than 600,000 ms after the time of receipt is in the future.
     let timestamp = prop_oneof![Just(None), (-1_000_000..1_200_000_i64).prop_map(Some)];
     let gap = prop_oneof![9 => Just(0_u64), 1 => 1..4_u64];
     (0..3_usize, proptest::option::weighted(0.8, 0..6_u8), 0..2_u8, timestamp, prop::bool::weighted(0.1), gap).prop_map(
@@ -57,7 +57,7 @@ impl Small {
     }
 }
 
-/// The messages with their sequences.
+/// Returns the messages as deliveries, with their sequences.
 fn deliveries(messages: &[Small]) -> Vec<Delivery> {
     let mut seq = 0;
     let deliver = |message: &Small| {
@@ -67,13 +67,13 @@ fn deliveries(messages: &[Small]) -> Vec<Delivery> {
     messages.iter().map(deliver).collect()
 }
 
-/// How every message must end, by the rules of `SEMANTICS` section 0, without the production code.
+/// How each message must end, by the rules of `SEMANTICS` section 0, without the production code.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Account {
-    /// Sequence of each stored message.
+    /// The sequence of each stored message.
     stored: Vec<u64>,
     duplicates: usize,
-    /// Reason by sequence.
+    /// The reason of each rejected message, by sequence.
     rejected: BTreeMap<u64, &'static str>,
 }
 
@@ -131,8 +131,8 @@ fn account(store: &Store) -> Account {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// L1 for the raw tables: however the messages are split, and whatever fails in between, the tables are the same,
-    /// and they are what a naive reading of the rules gives.
+    /// L1 for the raw tables: the tables are the same however the messages are split, and whatever fails in between.
+    /// They also equal the result of a naive reading of the rules.
     #[test]
     fn any_split_gives_the_same_tables(
         messages in prop::collection::vec(small(), 1..60),
@@ -150,8 +150,8 @@ proptest! {
         prop_assert_eq!(account(&split), naive(&messages));
     }
 
-    /// L1's other half: messages with ids and past timestamps, of which no two share an id with other content, give the
-    /// same tables in any order, with any copies.
+    /// The other half of L1. All messages have ids and past timestamps, and no two messages with one id differ in
+    /// content. Then any order, with any copies, gives the same tables.
     #[test]
     fn any_order_gives_the_same_tables(
         picks in prop::collection::vec((0..3_usize, 0..12_u8), 1..40),
@@ -170,7 +170,7 @@ proptest! {
         let messages: Vec<Small> = picks.into_iter().map(message).collect();
         let mut shuffled = messages.clone();
         shuffle(&mut shuffled, seed);
-        // A retry: one of them once more at the end.
+        // A retry: one of the messages comes once more at the end.
         shuffled.push(messages[order.index(messages.len())].clone());
         let mut straight = Store::new(&runtime);
         straight.write(&deliveries(&messages), &[7]);

@@ -1,4 +1,4 @@
-//! Groups whose rules have changed, made anew while the worker writes.
+//! Groups whose rules have changed are rebuilt while the worker writes.
 
 use proptest::prelude::*;
 use streamgauge::store::{Lock, Migrations, ShadowGroups};
@@ -6,21 +6,21 @@ use streamgauge::store::{Lock, Migrations, ShadowGroups};
 use super::people::{self, deliveries, small};
 use super::{Store, config, open, people_config, runtime};
 
-/// Of what three starts are configured with; each changes something of the one before.
+/// The configurations of the starts. Each changes some rules of the one before.
 const CONFIGS: [&str; 3] = [people_config::CONFIG, "limits.session_timeout = '20m'", "features_defaults = false"];
 
-/// What happens while groups are made anew.
+/// What happens during a rebuild of groups.
 #[derive(Debug, Clone)]
 enum Action {
-    /// The worker writes so many messages more.
+    /// The worker writes this many more messages.
     Write(usize),
-    /// The builder takes in so many.
+    /// The rebuild reads up to this many messages.
     Step(u32),
-    /// The process dies and starts again.
+    /// The process dies and starts again with the same configuration.
     Kill,
-    /// Likewise, with another configuration.
+    /// The process dies and starts again with this configuration.
     Configure(usize),
-    /// What is built is put in, however far it was.
+    /// The shadow file is installed, however far the rebuild has come.
     Swap,
 }
 
@@ -34,7 +34,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// A worker and the builder beside it.
+/// A worker, and the rebuild that runs beside it.
 struct World {
     runtime: tokio::runtime::Runtime,
     store: Store,
@@ -50,7 +50,7 @@ impl World {
         self
     }
 
-    /// The builder of what is wanted now; none where nothing is.
+    /// Returns the rebuild that the worker asks for now. Returns `None` if it asks for none.
     fn shadow(&mut self) -> Option<&mut ShadowGroups> {
         let rebuilds = self.store.writer.rebuilds();
         let Some(rebuild) = rebuilds.borrow().clone() else {
@@ -72,7 +72,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens on the way, the end is as if the last rules had been there from the beginning.
+    /// Whatever happens on the way, the result is the same as if the last rules had applied from the beginning.
     #[test]
     fn rules_may_change_while_messages_flow(
         messages in prop::collection::vec(small(), 1..60),
@@ -117,7 +117,7 @@ proptest! {
 }
 
 #[test]
-fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
+fn a_group_stays_frozen_during_its_rebuild_and_a_restart_loses_no_step() {
     let runtime = runtime();
     let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
     let order: Vec<usize> = (0..40).collect();
@@ -132,7 +132,7 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
     assert_eq!(rebuild.names(), ["sessions", "activity"]);
     let mut shadow = ShadowGroups::open(&store.path(), rebuild.clone()).unwrap();
     assert!(shadow.step(20).unwrap());
-    // What its last messages would be is not there yet.
+    // This step reads the last 10 messages. Only the next step finds that none are left.
     assert!(shadow.step(20).unwrap());
     assert!(!shadow.step(20).unwrap());
     store.write(&deliveries[30..], &[3]);
@@ -166,7 +166,7 @@ fn a_group_is_frozen_while_it_is_built_and_a_kill_costs_no_step() {
 }
 
 #[test]
-fn a_file_that_was_built_and_then_damaged_is_begun_anew() {
+fn a_damaged_or_foreign_shadow_file_is_started_again() {
     let runtime = runtime();
     let messages: Vec<_> = (0..30).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..30).collect::<Vec<_>>());
@@ -181,20 +181,20 @@ fn a_file_that_was_built_and_then_damaged_is_begun_anew() {
     let open = || ShadowGroups::open(&store.path(), rebuild.clone()).unwrap();
 
     assert!(open().step(10).unwrap());
-    assert_eq!(open().progress().rows, 10, "it goes on");
+    assert_eq!(open().progress().rows, 10, "the rebuild continues");
     let damage = "UPDATE _session_states SET state = x'00'";
     rusqlite::Connection::open(&built).unwrap().execute_batch(damage).unwrap();
     assert!(open().step(20).unwrap_err().is_damage());
     streamgauge::store::discard_shadow_groups(&store.path()).unwrap();
     assert_eq!(open().progress().rows, 0);
 
-    // No database at all; and one that was built for something else.
+    // First a file that is not a database, then a shadow file of another rebuild.
     std::fs::write(&built, "not a database, though of some length: ".repeat(100)).unwrap();
     assert_eq!(open().progress().rows, 0);
     assert!(open().step(10).unwrap());
     rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _shadow_groups SET rebuild = 'another'").unwrap();
     assert_eq!(open().progress().rows, 0);
-    // And one of a database that is ahead of this one, which was put back.
+    // A shadow file that is ahead of its database, as after a restore of an older database.
     assert!(open().step(10).unwrap());
     rusqlite::Connection::open(&built).unwrap().execute_batch("UPDATE _shadow_groups SET stream_seq = 31").unwrap();
     assert_eq!(open().progress().rows, 0);
@@ -203,7 +203,7 @@ fn a_file_that_was_built_and_then_damaged_is_begun_anew() {
 }
 
 #[test]
-fn activity_alone_is_made_anew_with_what_sessions_say_to_it() {
+fn activity_alone_is_rebuilt_with_the_facts_of_sessions() {
     let runtime = runtime();
     let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
@@ -219,9 +219,10 @@ fn activity_alone_is_made_anew_with_what_sessions_say_to_it() {
     assert_eq!(store.internals(), fresh.internals());
 }
 
-/// Reverted migrations take derived rows along: they are made anew, also those of a build that had just begun.
+/// Reverted migrations drop derived rows. The next start rebuilds these rows, including those of a rebuild that had
+/// just begun.
 #[test]
-fn what_reverted_migrations_took_is_made_anew() {
+fn rows_that_reverted_migrations_dropped_are_rebuilt() {
     let runtime = runtime();
     let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
@@ -243,14 +244,15 @@ fn what_reverted_migrations_took_is_made_anew() {
         let mut store = Store { folder, writer, judge };
         store.writer.rebuild_groups().unwrap();
         store.write(&deliveries[30..], &[10]);
-        assert_eq!(store.digest(), fresh.digest(), "{reverted} reverted");
-        assert_eq!(store.internals(), fresh.internals(), "{reverted} reverted");
+        assert_eq!(store.digest(), fresh.digest(), "after {reverted} reverted migrations");
+        assert_eq!(store.internals(), fresh.internals(), "after {reverted} reverted migrations");
     }
 }
 
-/// Groups that are made anew alone, beside widgets that count something else; and widgets that go with sessions for T.
+/// Groups can be rebuilt alone, beside widgets that count something else. If sessions are rebuilt, widgets are
+/// rebuilt with them because of T.
 #[test]
-fn groups_are_made_anew_beside_widgets() {
+fn groups_are_rebuilt_beside_widgets() {
     let runtime = runtime();
     let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
@@ -277,9 +279,9 @@ fn groups_are_made_anew_beside_widgets() {
     }
 }
 
-/// What is damaged while no worker runs is met at the next start.
+/// The next start finds what was damaged while no worker ran.
 #[test]
-fn a_start_meets_damaged_dashboards() {
+fn a_start_finds_damaged_dashboards() {
     let runtime = runtime();
     let messages: Vec<_> = (0..40).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..40).collect::<Vec<_>>());
@@ -305,9 +307,9 @@ fn a_start_meets_damaged_dashboards() {
     }
 }
 
-/// A column that somebody added, and that SQLite computes, is no column to write.
+/// An install does not write to a generated column that somebody added: SQLite computes its values.
 #[test]
-fn a_generated_column_stops_no_swap() {
+fn a_generated_column_does_not_block_an_install() {
     let runtime = runtime();
     let messages: Vec<_> = (0..20).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..20).collect::<Vec<_>>());
@@ -323,9 +325,9 @@ fn a_generated_column_stops_no_swap() {
     assert_eq!(store.digest(), fresh.digest());
 }
 
-/// What other programs did to funnels and dashboards is met as damage, and made anew.
+/// Changes that other programs made to funnels and dashboards are found as damage. These groups are then rebuilt.
 #[test]
-fn damaged_funnels_and_dashboards_are_made_anew() {
+fn damaged_funnels_and_dashboards_are_rebuilt() {
     let runtime = runtime();
     let messages: Vec<_> = (0..60).map(|n| people::event_of(n, n % 3)).collect();
     let deliveries = deliveries(&messages, &(0..60).collect::<Vec<_>>());
@@ -347,7 +349,7 @@ fn damaged_funnels_and_dashboards_are_made_anew() {
         let mut store = Store::with_config(&runtime, people_config::CONFIG);
         store.write(&deliveries[..40], &[10]);
         store.database().write().execute_batch(damage).unwrap();
-        // While it runs; or met at the next start.
+        // First while the worker runs, then at the next start.
         for restarts in [false, true] {
             if restarts {
                 store = store.reopen(&runtime, people_config::CONFIG);

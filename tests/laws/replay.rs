@@ -1,4 +1,4 @@
-//! L4: a rebuild equals the live database, whatever happened to either on the way.
+//! L4: a rebuild equals the live database, whatever happened to either of them on the way.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use streamgauge::store::{self, BuiltFrom, Lock, PendingRequest, Request, Selecti
 use super::people::{deliveries, small};
 use super::{Store, config, people_config, runtime};
 
-/// Each changes rules of the one before: funnels, among others.
+/// Each configuration changes rules of the one before, among them those of funnels.
 const CONFIGS: [&str; 3] = [
     people_config::CONFIG,
     "limits.session_timeout = '20m'\n[[funnels]]\nname = 'journey'\nwindow = '2h'\n\
@@ -20,17 +20,17 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Clone)]
 enum Action {
-    /// The worker writes so many messages more, in batches of so many.
+    /// The worker writes this many more messages, in batches of this size.
     Write(usize, usize),
-    /// From now on, other limits: some messages are too old.
+    /// From now on other limits apply: some messages are too old.
     Limit(usize),
-    /// All dead letters are judged again, by the limits of now.
+    /// All dead letters are judged again, by the current limits.
     Retry,
-    /// The worker dies and starts again, with that configuration.
+    /// The worker dies and starts again with this configuration.
     Restart(usize),
-    /// The rebuild takes in so many messages more, as far as the worker has come.
+    /// The rebuild reads this many more messages, but not beyond the worker's position.
     Replay(usize),
-    /// The rebuild dies, and goes on.
+    /// The rebuild dies and continues later.
     KillReplay,
 }
 
@@ -63,7 +63,7 @@ impl World {
         store::shadow_path(&self.live.path())
     }
 
-    /// The rebuild, which goes on where its file is of use.
+    /// Opens the shadow database. The rebuild continues there if its file is still usable.
     fn shadow(&mut self, built_from: BuiltFrom) -> &mut Writer {
         let rules = config(self.live.folder.path(), self.toml).rules;
         let lock = self.runtime.block_on(Lock::acquire(&self.shadow_path(), "test")).unwrap();
@@ -72,7 +72,8 @@ impl World {
         self.shadow.insert(kept.unwrap_or_else(open))
     }
 
-    /// Feeds the rebuild with what the stream holds, up to where the worker stands; the pipeline's part in it.
+    /// Feeds the rebuild up to `count` messages from the stream, but not beyond the worker's position. In production
+    /// the pipeline does this.
     fn replay(&mut self, stream: &[streamgauge::judge::Delivery], count: usize) {
         let (live, judge) = (self.live.position(), Judge { limits: Limits::NONE, ..self.live.judge.clone() });
         let shadow = self.shadow(BuiltFrom::Stream);
@@ -83,7 +84,7 @@ impl World {
             batch.push(judge.judge(delivery.clone()));
         }
         let end = shadow.commit(&batch).unwrap().position().clone();
-        // What the stream does not hold any more at its end.
+        // Copies the stored rows of the last messages, which the stream no longer holds.
         if count == usize::MAX {
             let mut end = end;
             while end.last_seq < live.last_seq {
@@ -106,7 +107,7 @@ impl World {
     }
 }
 
-/// What the derived tables of a file are, and what is behind them.
+/// Returns the digest of each table of a file, and its internal rows.
 fn all_of(path: &std::path::Path) -> (std::collections::BTreeMap<String, String>, Vec<String>) {
     let database = crate::support::Database(path.to_owned());
     (super::digest_of(path), super::internals_of(&database))
@@ -124,14 +125,15 @@ proptest! {
         actions in prop::collection::vec(action(), 1..40),
     ) {
         let runtime = runtime();
-        // Copies of messages, which come later or earlier than the others of their id.
+        // Copies of messages. A copy comes before or after the other messages with its id.
         let mut order: Vec<usize> = (0..messages.len()).collect();
         for (number, at) in copies {
             order.insert(at.min(order.len()), number % messages.len());
         }
         let stream = deliveries(&messages, &order);
         let mut rest = stream.as_slice();
-        // What the stream has lost when the rebuild reads it; the worker has read it all before.
+        // The messages that the stream still holds when the rebuild reads it. The worker had read all messages
+        // before.
         let still_there = |delivery: &&streamgauge::judge::Delivery| {
             delivery.stream_sequence > purged_upto && !gone.contains(&delivery.stream_sequence)
         };
@@ -165,7 +167,7 @@ proptest! {
         let expected = all_of(&world.live.path());
         prop_assert_eq!(&all_of(&world.shadow_path()), &expected, "from the stream");
 
-        // Into its place; and once more from the rows alone.
+        // Installs the rebuild, then rebuilds once more from the stored rows alone.
         let path = world.live.path();
         let shadow = world.shadow(BuiltFrom::Stream);
         while shadow.make_postponed().unwrap() {}
@@ -173,7 +175,7 @@ proptest! {
         world.shadow = None;
         let outcome = world.ask(&Request::Install { file: world.shadow_path() });
         prop_assert_eq!(outcome.error, None);
-        prop_assert_eq!(&all_of(&world.live.path()), &expected, "in its place");
+        prop_assert_eq!(&all_of(&world.live.path()), &expected, "after the install");
         world.live.database().assert_account_balances();
         world.shadow(BuiltFrom::Rows).catch_up_from_rows().unwrap();
         prop_assert_eq!(&all_of(&world.shadow_path()), &expected, "from the rows");
@@ -184,13 +186,14 @@ proptest! {
         world.live.writer.do_next_request(&world.live.criteria()).unwrap();
         world.live.writer.rebuild_groups().unwrap();
         prop_assert!(asked.outcome().unwrap().is_some());
-        prop_assert_eq!(&all_of(&world.live.path()), &expected, "groups");
+        prop_assert_eq!(&all_of(&world.live.path()), &expected, "after a rebuild of all groups");
     }
 }
 
-/// A rebuild was begun, then an older copy of the database was put back, which decides otherwise.
+/// A rebuild begins. Then an older copy of the database is restored, and it decides otherwise about the same
+/// messages.
 #[test]
-fn a_rebuild_of_a_database_that_was_put_back_is_begun_anew() {
+fn a_rebuild_starts_again_after_an_older_database_was_restored() {
     let messages: Vec<_> = (0..40).map(|n| super::people::event_of(n, n % 3)).collect();
     let stream = deliveries(&messages, &(0..40).collect::<Vec<_>>());
     for (first, then) in [(2, 0), (0, 2)] {

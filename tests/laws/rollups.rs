@@ -1,4 +1,4 @@
-//! `metric_aggregates`.
+//! The table `metric_aggregates`: rollups are a function of their samples.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::support::{Database, plain_sum};
 
 /// 2027-06-01T00:00:00Z, after all timestamps.
 const RECV_MS: i64 = 1_811_808_000_000;
-/// Edges of hours, days, months and years; the ISO week 53 of 2026 and what is beside it.
+/// Edges of hours, days, months and years, and of the ISO week 53 of 2026.
 const TIMES: [&str; 10] = [
     "1971-01-01T00:00:00.000Z",
     "2024-02-29T23:59:59.999Z",
@@ -28,7 +28,7 @@ const TIMES: [&str; 10] = [
 const VALUES: [f64; 12] = [0.0, 0.1, 0.2, 0.3, -0.1, 1.0, 3.5, -1e6, 1e300, -1e300, 1e-300, 12_345.678];
 const TAGS: [&str; 4] = ["null", r#"{"a":"1","b":"2"}"#, r#"{"b":"2","a":"1"}"#, r#"{"a":"2"}"#];
 const TYPES: [&str; 4] = ["counter", "gauge", "timer", "histogram"];
-/// Half a bucket.
+/// The greatest relative error of a percentile: half a bucket.
 const BOUND: f64 = 1.0 / 128.0;
 
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ struct Sample {
 
 fn sample() -> impl Strategy<Value = Sample> {
     let select = |all: &'static [&'static str]| prop::sample::select(all);
-    // One name takes most, so that some keys have more samples than are kept exactly.
+    // Most samples have one name. Some keys then have more samples than are kept exactly.
     let name = prop_oneof![9 => Just(0_u8), 1 => Just(1_u8)];
     let value =
         prop_oneof![prop::sample::select(VALUES.as_slice()), (-1_000..1_000_i32).prop_map(|n| f64::from(n) / 8.0)];
@@ -90,7 +90,8 @@ fn period_starts(timestamp: &str) -> [(&'static str, String); 4] {
     ]
 }
 
-/// What the raw rows add up to, the plain way; and of how many samples percentiles are.
+/// Recomputes the rollups from the raw rows, in the plain way. Returns for each row also the number of samples behind
+/// its percentiles.
 fn recompute(database: &Database) -> BTreeMap<Key, (Row, usize)> {
     let connection = database.read();
     let mut statement = connection.prepare("SELECT name, tags, metric_type, value, timestamp FROM metrics").unwrap();
@@ -132,7 +133,8 @@ fn stored(database: &Database) -> BTreeMap<Key, Row> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// Every row is what the raw rows add up to: exact, but for percentiles of many samples, which are within the bound.
+/// Asserts that every row is what the raw rows add up to. All columns are exact, except percentiles of more than 64
+/// samples, which are within the bound.
 pub fn assert_is_recomputed(database: &Database) {
     let (stored, recomputed) = (stored(database), recompute(database));
     assert_eq!(stored.keys().collect::<Vec<_>>(), recomputed.keys().collect::<Vec<_>>());
@@ -154,7 +156,7 @@ pub fn assert_is_recomputed(database: &Database) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// L1 and L2: any order, any split, repeats, and transactions that are cut anywhere.
+    /// L1 and L2 hold for any order, any split, repeated messages, and transactions that are cut anywhere.
     #[test]
     fn rollups_are_a_function_of_their_samples(
         samples in prop::collection::vec(sample(), 1..400),

@@ -1,4 +1,4 @@
-//! `analytics_sessions`.
+//! The table `analytics_sessions`: sessions are a function of their messages.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,9 +8,9 @@ use super::naive_sessions::{recompute, stored};
 use super::{START_MS, Store, crash_points, runtime, shuffle};
 
 const MINUTE_MS: i64 = 60_000;
-/// The default.
+/// The default of `limits.session_timeout`.
 const TIMEOUT_MS: i64 = 30 * MINUTE_MS;
-/// Times that meet: ties, the edges of the timeout, and one ahead of the server's clock.
+/// Times that collide: equal times, both edges of the timeout, and one time ahead of the server's clock.
 const TIMES_MS: [i64; 10] = [
     -3 * TIMEOUT_MS,
     -TIMEOUT_MS - 1,
@@ -27,12 +27,12 @@ const TIMES_MS: [i64; 10] = [
 /// A message from a world of three sessions and three users.
 #[derive(Debug, Clone)]
 struct Small {
-    /// None: a metric, which only moves T.
+    /// `None` makes the message a metric, which only moves T.
     session: Option<u8>,
     says: Says,
     time_ms: i64,
     user: Option<u8>,
-    /// Bits: which attributes it tells.
+    /// Each bit says whether the message carries one of the attributes.
     tells: u8,
 }
 
@@ -54,7 +54,7 @@ fn small() -> impl Strategy<Value = Small> {
 }
 
 impl Small {
-    /// The message, told apart from all others by its number.
+    /// Returns the message as a delivery. Its number makes it different from all others.
     fn delivery(&self, number: usize, stream_sequence: u64, recv_ms: i64) -> Delivery {
         let timestamp = chrono::DateTime::from_timestamp_millis(START_MS + self.time_ms).unwrap();
         let told = |bit: u8, what: &str| (self.tells & (1 << bit) != 0).then(|| format!("{what}-{number}"));
@@ -88,7 +88,7 @@ impl Small {
         Delivery { subject: subject.into(), payload, size_bytes: 0, stream_sequence, recv_ns: recv_ms * 1_000_000 }
     }
 
-    /// Both forms that a context may have, empty texts, and values that are no text.
+    /// Returns a context in one of its two forms, also with empty texts and with values that are not texts.
     fn context(&self, told: &impl Fn(u8, &str) -> Option<String>) -> Value {
         let nested = |bit: u8, what: &str, key: &str| match told(bit, what) {
             Some(text) => json!({ key: text }),
@@ -104,8 +104,8 @@ impl Small {
     }
 }
 
-/// The messages in the order that `order` gives, each with the next sequence. All are received after the last timestamp
-/// that is not ahead of the clock, so that the order of arrival says nothing.
+/// Returns the messages in the order that `order` gives, each with the next sequence. All are received after the last
+/// timestamp that is not ahead of the clock. So the order of arrival carries no information.
 fn deliveries(messages: &[Small], order: &[usize]) -> Vec<Delivery> {
     let deliver = |(at, number): (usize, &usize)| {
         let seq = u64::try_from(at).unwrap() + 1;
@@ -117,7 +117,7 @@ fn deliveries(messages: &[Small], order: &[usize]) -> Vec<Delivery> {
 fn assert_is_recomputed(store: &Store, timeout_ms: i64) {
     let connection = store.database().read();
     assert_eq!(stored(&connection), recompute(&connection, timeout_ms));
-    // L3: every event of a session is counted in it.
+    // L3: each event of a session is counted in that session.
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     let counted = count("SELECT coalesce(sum(event_count), 0) FROM analytics_sessions");
     assert_eq!(counted, count("SELECT count(*) FROM analytics_events WHERE session_id IS NOT NULL"));
@@ -127,7 +127,7 @@ fn assert_is_recomputed(store: &Store, timeout_ms: i64) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// L1, L2, L3: any order, any split, repeats, and transactions that are cut anywhere.
+    /// L1, L2 and L3 hold for any order, any split, repeated messages, and transactions that are cut anywhere.
     #[test]
     fn sessions_are_a_function_of_their_messages(
         messages in prop::collection::vec(small(), 1..60),
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// Messages of many sessions, each of its own time.
+/// Returns one message for each of many sessions. All have different times.
 fn many_sessions(count: u64) -> Vec<Delivery> {
     let heartbeat = |n: u64| {
         let timestamp = chrono::DateTime::from_timestamp_millis(START_MS + i64::try_from(n).unwrap()).unwrap();
@@ -177,7 +177,7 @@ fn the_watermark_closes_to_the_millisecond() {
     let mut store = Store::new(&runtime);
     let small = |session: Option<u8>, time_ms: i64| Small { session, says: Says::Event, time_ms, user: None, tells: 0 };
     let start_ms = -2 * TIMEOUT_MS;
-    // One batch each: what was left open at the edge is closed by the next step of T.
+    // Each message is one batch. At the edge the session is still open. The next step of T closes it.
     let steps = [
         (small(Some(0), start_ms), 1),
         (small(None, start_ms + TIMEOUT_MS), 1),
@@ -197,7 +197,8 @@ fn a_session_that_goes_on_past_its_first_deadline_is_closed_later() {
     let mut store = Store::new(&runtime);
     let small = |session: Option<u8>, time_ms: i64| Small { session, says: Says::Event, time_ms, user: None, tells: 0 };
     let start_ms = -5 * TIMEOUT_MS;
-    // One batch each. T passes the deadline of the first activity while the session goes on, and then that of the last.
+    // Each message is one batch. T passes the deadline of the first activity while the session goes on. Then T passes
+    // the deadline of the last activity.
     let steps = [
         (small(Some(0), start_ms), 1),
         (small(Some(0), start_ms + TIMEOUT_MS), 1),
@@ -218,7 +219,7 @@ fn a_jump_of_the_watermark_closes_many_sessions_at_once() {
     let runtime = runtime();
     let mut store = Store::new(&runtime);
     let mut messages = many_sessions(COUNT);
-    // Of those that the jump leaves within the timeout, to the millisecond.
+    // The last session that the jump closes. All later ones are still within the timeout, to the millisecond.
     let last_closed = 15_000;
     let mut jump = messages.pop().unwrap();
     let t_ms = START_MS + last_closed + TIMEOUT_MS + 1;
@@ -237,11 +238,11 @@ fn a_jump_of_the_watermark_closes_many_sessions_at_once() {
 }
 
 #[test]
-fn a_changed_timeout_and_a_file_without_sessions_are_made_from_the_raw_rows() {
+fn sessions_are_rebuilt_from_raw_rows_for_a_changed_timeout_or_a_file_without_sessions() {
     let runtime = runtime();
     let messages: Vec<Small> = (0..60)
         .map(|n: u8| Small {
-            // One session a time; the last time is a metric.
+            // One session for each time. The message at the last time is a metric.
             session: (n % 10 != 9).then_some(n % 10),
             says: [Says::Event, Says::Start, Says::Heartbeat, Says::Event][usize::from(n % 4)],
             time_ms: TIMES_MS[usize::from(n) % TIMES_MS.len()],
@@ -261,7 +262,7 @@ fn a_changed_timeout_and_a_file_without_sessions_are_made_from_the_raw_rows() {
     fresh.write(&deliveries(&messages, &order), &[60]);
     assert_eq!(store.digest(), fresh.digest());
 
-    // As the version before wrote it.
+    // The state of a file that the version before sessions wrote.
     let emptied =
         "DELETE FROM _groups; DELETE FROM _watermark; DELETE FROM _session_states; DELETE FROM analytics_sessions";
     store.database().write().execute_batch(emptied).unwrap();
@@ -270,7 +271,7 @@ fn a_changed_timeout_and_a_file_without_sessions_are_made_from_the_raw_rows() {
 }
 
 #[test]
-fn what_another_program_did_to_derived_tables_is_mended_from_the_raw_rows() {
+fn damage_by_another_program_is_repaired_from_the_raw_rows() {
     let runtime = runtime();
     let message = |n: u8| Small {
         session: Some(n % 3),
@@ -301,7 +302,7 @@ fn what_another_program_did_to_derived_tables_is_mended_from_the_raw_rows() {
         assert_is_recomputed(&store, TIMEOUT_MS);
     }
 
-    // At a start: no watermark; and, among the raw rows, one that this program would not have written.
+    // At a start: the watermark is missing, and the raw rows contain one that this program would never write.
     let before = store.digest()["analytics_sessions"].clone();
     let damage = "DELETE FROM _watermark; INSERT INTO analytics_events (id, event_type, event_name, session_id) \
                   VALUES ('by hand', 't', 'n', 's1')";

@@ -10,7 +10,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::{PATIENCE, POLL, wait_for};
 
-/// What keeps Chromium from asking anything of anybody but the page's server.
+/// Flags that keep Chromium from sending requests to any server but the page's.
 const FLAGS: [&str; 9] = [
     "--headless=new",
     // The tests may run as root, in a container.
@@ -24,12 +24,12 @@ const FLAGS: [&str; 9] = [
     "--remote-debugging-port=0",
 ];
 
-/// A headless Chromium with one page, driven by its debugging protocol.
+/// A headless Chromium with one page, controlled over its debugging protocol.
 pub struct Browser {
     process: Child,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     calls: u64,
-    /// What the page logged as an error, and what it threw.
+    /// Errors that the page logged, and exceptions that it threw.
     pub errors: Vec<String>,
     _profile: tempfile::TempDir,
 }
@@ -86,7 +86,7 @@ impl Browser {
         }
     }
 
-    /// The value of an expression, awaited where it is a promise.
+    /// Returns the value of an expression. If the value is a promise, waits for it.
     pub async fn eval(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let result = self.call("Runtime.evaluate", params).await;
@@ -98,7 +98,7 @@ impl Browser {
         self.call("Page.navigate", json!({ "url": url })).await;
     }
 
-    /// Waits until an expression has a value.
+    /// Waits until an expression has this value.
     pub async fn wait_until(&mut self, expression: &str, expected: &Value) {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -111,7 +111,7 @@ impl Browser {
         }
     }
 
-    /// The window's size, and whether it is dark.
+    /// Sets the window's size, and the preferred color scheme (`light` or `dark`).
     pub async fn look(&mut self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", size).await;
@@ -119,7 +119,7 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", scheme).await;
     }
 
-    /// What the window shows, as a PNG file.
+    /// Writes what the window shows to a PNG file.
     pub async fn screenshot(&mut self, path: &Path) {
         use base64::Engine as _;
         let shot = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
@@ -129,7 +129,7 @@ impl Browser {
     }
 }
 
-/// Where the browser itself is called, once it listens.
+/// Returns the URL of the browser's debugging protocol, once the browser listens.
 async fn debugging_url(profile: &Path) -> String {
     let url = || {
         let file = std::fs::read_to_string(profile.join("DevToolsActivePort")).ok()?;

@@ -25,12 +25,12 @@ impl Cluster {
         Self { nodes }
     }
 
-    /// All servers, with commas between.
+    /// Returns the URLs of all servers, separated by commas.
     pub fn url(&self) -> String {
         self.nodes.iter().map(NatsServer::url).collect::<Vec<_>>().join(",")
     }
 
-    /// Kills the node that leads a stream, and tells how it was called.
+    /// Kills the node that leads a stream. Returns the name of that node.
     pub async fn kill_leader(&mut self, stream: &str) -> String {
         let client = async_nats::connect(self.nodes.iter().map(NatsServer::url).collect::<Vec<_>>()).await.unwrap();
         let stream = jetstream::new(client).get_stream(stream).await.unwrap();
@@ -41,8 +41,8 @@ impl Cluster {
     }
 }
 
-/// Ports for the routes, which every node must know before any of them listens. They lie below those that the system
-/// gives to others.
+/// Returns free ports for the routes. Every node must know all of them before any node listens. They lie below the
+/// range from which the system assigns ports.
 fn free_ports() -> [u16; 3] {
     let mut random = Random(seed());
     let mut free = || loop {

@@ -8,12 +8,12 @@ use super::Random;
 
 const WINDOW: usize = 1_000;
 
-/// A minimal event.
+/// Returns a minimal event with this id.
 pub fn event(id: &str) -> String {
     json!({"id": id, "event_type": "track", "event_name": "test"}).to_string()
 }
 
-/// Publishes messages in order, with acks pipelined, without message ids. Returns the last sequence.
+/// Publishes messages in order, with pipelined acks and without message ids. Returns the last sequence.
 pub async fn publish_all(jetstream: &jetstream::Context, messages: Vec<(String, Vec<u8>)>) -> u64 {
     let mut acks = VecDeque::new();
     let mut last = 0;
@@ -40,7 +40,7 @@ pub struct Expected {
     pub rejected: BTreeMap<&'static str, u64>,
 }
 
-/// Random traffic of all kinds: good messages, copies, and bad ones with known reasons.
+/// Random traffic of all kinds: good messages, copies, and bad messages with known reasons.
 pub struct Traffic {
     random: Random,
     pub expected: Expected,
@@ -94,7 +94,7 @@ impl Traffic {
     }
 }
 
-/// One message after another, for ever: 1 in 50 bad, 1 in 50 a copy of the one before.
+/// An endless iterator. 1 message in 50 is bad; 1 good message in 50 comes with a copy.
 impl Iterator for Traffic {
     type Item = Vec<(String, Vec<u8>)>;
 
@@ -111,7 +111,7 @@ impl Iterator for Traffic {
 }
 
 impl Traffic {
-    /// About `count` messages.
+    /// Returns `count` messages, or one more if the last one has a copy.
     pub fn take_messages(&mut self, count: usize) -> Vec<(String, Vec<u8>)> {
         let mut messages = Vec::with_capacity(count + 1);
         while messages.len() < count {
@@ -120,7 +120,7 @@ impl Traffic {
         messages
     }
 
-    /// Holds the database against what was published.
+    /// Asserts that the database holds what was published.
     pub fn assert_stored_in(&self, database: &super::Database) {
         let Expected { events, metrics, sessions, duplicates, rejected } = &self.expected;
         for (table, ids) in [("analytics_events", events), ("metrics", metrics), ("_session_messages", sessions)] {

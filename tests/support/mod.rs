@@ -1,5 +1,5 @@
-//! A real nats-server on a free port, a real worker, a proxy that cuts connections, and looks into the database.
-//! Everything lives in a temporary folder and dies with its value.
+//! A real nats-server on a free port, a real worker, a proxy that cuts connections, and access to the database.
+//! Everything lives in a temporary folder and ends when its value is dropped.
 
 mod browser;
 mod cluster;
@@ -23,11 +23,11 @@ pub use proxy::CuttingProxy;
 pub use source::{files_under, root};
 pub use worker::{Database, Worker, command, exit_of};
 
-/// Longer than anything takes on a slow machine that does not hang.
+/// Longer than any wait takes on a slow machine, unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Waits for a condition.
+/// Waits until a condition holds. Panics after [`PATIENCE`].
 pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !condition() {
@@ -36,7 +36,7 @@ pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A seed for a test's random choices, printed so that a failure can be repeated with `SEED=...`.
+/// Returns a seed for a test's random choices. Prints it, so that a failure can be repeated with `SEED=...`.
 pub fn seed() -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ Instant::now().elapsed().subsec_nanos() as u64);
@@ -44,7 +44,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A small generator of random numbers (splitmix64), the same everywhere.
+/// A small generator of random numbers (splitmix64). It gives the same numbers on every machine.
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
 

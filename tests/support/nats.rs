@@ -19,12 +19,12 @@ impl NatsServer {
         Self::start_with_max_payload(1 << 20).await
     }
 
-    /// A server that takes messages of so many bytes.
+    /// Starts a server that accepts messages of up to this many bytes.
     pub async fn start_with_max_payload(bytes: usize) -> Self {
         Self::start_with(&max_payload(bytes)).await
     }
 
-    /// A server with a configuration of its own, beside where it listens and stores.
+    /// Starts a server with this configuration. The address and the store folder are set beside it.
     pub async fn start_with(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(CONFIG), config).unwrap();
@@ -32,7 +32,7 @@ impl NatsServer {
         Self { process, folder, port }
     }
 
-    /// Starts again with another maximum; what is stored stays.
+    /// Restarts the server with another maximum payload. The store stays.
     pub async fn restart_with_max_payload(&mut self, bytes: usize) {
         std::fs::write(self.folder.path().join(CONFIG), max_payload(bytes)).unwrap();
         self.restart().await;
@@ -46,25 +46,25 @@ impl NatsServer {
         self.port
     }
 
-    /// The server takes bytes no more, until it is killed.
+    /// Stops the process (SIGSTOP): the server reads no more bytes until it is killed.
     pub fn pause(&self) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
     }
 
-    /// kill -9.
+    /// Kills the server, as kill -9 does.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Starts again, on the same port and store.
+    /// Kills the server and starts it again, on the same port and store.
     pub async fn restart(&mut self) {
         self.kill();
         (self.process, _) = spawn(self.folder.path(), Some(self.port)).await;
     }
 
-    /// Copies the store of a server that is stopped meanwhile, as a backup would.
+    /// Copies the server's store, as a backup would. The server is stopped during the copy.
     pub async fn copy_store(&mut self) -> tempfile::TempDir {
         self.kill();
         let copy = tempfile::tempdir().unwrap();
@@ -73,7 +73,7 @@ impl NatsServer {
         copy
     }
 
-    /// Puts a copied store back: the stream is rolled back.
+    /// Restores a copied store: the stream is rolled back.
     pub async fn restore_store(&mut self, copy: &Path) {
         self.kill();
         std::fs::remove_dir_all(self.store()).unwrap();
@@ -101,7 +101,8 @@ fn max_payload(bytes: usize) -> String {
     format!("max_payload: {bytes}\nmax_pending: {}\n", 64 << 20)
 }
 
-/// The one that `deploy/test` names, or fetched, or the one on PATH.
+/// Returns the nats-server that `NATS_SERVER` names (`deploy/test` sets it), else the fetched one, else the one on
+/// PATH.
 pub fn nats_server() -> PathBuf {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/nats-server/bin/nats-server");
     match std::env::var_os("NATS_SERVER") {
@@ -123,7 +124,7 @@ async fn spawn(folder: &Path, port: Option<u16>) -> (Child, u16) {
         .arg(folder)
         .stderr(Stdio::null())
         .spawn()
-        .expect("no nats-server: run deploy/nats-server, or set NATS_SERVER");
+        .expect("nats-server is missing: run deploy/nats-server, or set NATS_SERVER");
     let file = folder.join(format!("nats-server_{}.ports", process.id()));
     let mut bound = None;
     wait_for("nats-server", || {

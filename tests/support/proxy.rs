@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A TCP proxy that cuts each connection after so many bytes from the server.
+/// A TCP proxy that cuts each connection after a fixed number of bytes from the server.
 pub struct CuttingProxy {
     port: u16,
     cuts: Arc<AtomicUsize>,

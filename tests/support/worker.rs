@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags, Params};
 
 use super::{PATIENCE, POLL, wait_for};
 
-/// The binary, in a folder, away from the caller's own configuration.
+/// Returns a command that runs the binary in a folder, without the caller's environment and configuration.
 pub fn command(folder: &Path, nats_url: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamgauge"));
     command
@@ -19,7 +19,7 @@ pub fn command(folder: &Path, nats_url: &str) -> Command {
     command
 }
 
-/// A worker with its own folder and database, which outlive it.
+/// A worker with its own folder and database. Both outlive the worker.
 pub struct Worker {
     process: Option<Child>,
     folder: PathBuf,
@@ -29,7 +29,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that is not running yet.
+    /// Returns a worker that is not running yet.
     pub fn new(folder: &Path, nats_url: &str) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         Self { process: None, folder: folder.to_owned(), nats_url: nats_url.to_owned(), env: Vec::new(), starts: 0 }
@@ -40,7 +40,7 @@ impl Worker {
         self
     }
 
-    /// Another worker that is configured as this one, but for its database and its consumer.
+    /// Returns another worker with the same configuration, but with its own database and consumer.
     pub fn twin(&self, folder: &Path) -> Self {
         let mut twin = Self::new(folder, &self.nats_url).env("STREAMGAUGE_STREAM__CONSUMER", "twin");
         twin.env.extend(self.env.iter().cloned());
@@ -64,25 +64,25 @@ impl Worker {
         self.process = Some(self.command().arg("run").args(flags).stderr(log).stdout(Stdio::null()).spawn().unwrap());
     }
 
-    /// Starts, and waits until it reads the stream.
+    /// Starts the worker, and waits until it reads the stream.
     pub async fn start_reading(&mut self) {
         self.start();
         wait_for("the worker to read", || self.log().contains("reading stream")).await;
     }
 
-    /// What the last start logged.
+    /// Returns the log since the last start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// The address that HTTP is served on.
+    /// Returns the address on which the worker serves HTTP.
     pub async fn http_address(&self) -> String {
         let address = || Some(self.log().split_once("http://")?.1.lines().next()?.to_owned());
         wait_for("HTTP", || address().is_some()).await;
         address().unwrap()
     }
 
-    /// Its process id, while it runs.
+    /// Returns the process id. Panics if the worker does not run.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().unwrap().id()
     }
@@ -99,25 +99,25 @@ impl Worker {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until the worker ends.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal("-TERM");
         self.ended().await
     }
 
-    /// Waits for the end, whatever the cause.
+    /// Waits until the worker ends, for whatever reason.
     pub async fn ended(&mut self) -> ExitStatus {
         let status = exit_of(self.process.as_mut().unwrap()).await;
         self.process = None;
         status
     }
 
-    /// The digest of its database.
+    /// Returns the digest of the worker's database.
     pub fn digest(&self) -> String {
         self.digest_of(&self.database())
     }
 
-    /// The digest of a database, by its binary.
+    /// Returns the digest of a database, as the worker's binary prints it.
     pub fn digest_of(&self, database: &Database) -> String {
         let path = database.0.display().to_string();
         let output = self.command().args(["--database", &path, "digest", "--json"]).output().unwrap();
@@ -133,7 +133,8 @@ impl Worker {
         Database(self.folder.join("streamgauge.db"))
     }
 
-    /// Waits until everything up to a sequence is committed, as long as the position moves.
+    /// Waits until everything up to a sequence is committed. Gives up only if the position does not move for
+    /// [`PATIENCE`].
     pub async fn applied(&self, sequence: u64) {
         let database = self.database();
         let (mut last, mut moved) = (0, Instant::now());
@@ -175,7 +176,7 @@ impl Drop for Worker {
     }
 }
 
-/// Looks into a database, as any SQLite client may.
+/// Reads and writes a database, as any SQLite client may.
 #[derive(Debug, Clone)]
 pub struct Database(pub PathBuf);
 
@@ -192,7 +193,7 @@ impl Database {
         connection
     }
 
-    /// The position, 0 before there is one.
+    /// Returns the sequence of the position, or 0 if there is none yet.
     pub fn applied(&self) -> u64 {
         let Ok(connection) = Connection::open_with_flags(&self.0, OpenFlags::SQLITE_OPEN_READ_ONLY) else { return 0 };
         let sql = "SELECT last_seq FROM _positions ORDER BY epoch DESC LIMIT 1";
@@ -208,14 +209,14 @@ impl Database {
         self.read().query_row(sql, params, |row| row.get(0)).unwrap()
     }
 
-    /// The first column of all rows.
+    /// Returns the first column of all rows.
     pub fn texts(&self, sql: &str) -> Vec<String> {
         let connection = self.read();
         let mut statement = connection.prepare(sql).unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     }
 
-    /// Every message is accounted for: stored, a duplicate, in the ledger, or in a gap.
+    /// Asserts that every message is accounted for: it is stored, a duplicate, in the ledger, or in a gap.
     pub fn assert_account_balances(&self) {
         let sql = "SELECT p.last_seq - p.first_seq + 1, p.stored + p.duplicates \
                    + (SELECT count(*) FROM _rejections r WHERE r.epoch = p.epoch) \

@@ -1,4 +1,4 @@
-//! Which numbers a transaction may have changed.
+//! Finds the numbers that a transaction may have changed.
 
 use std::collections::BTreeSet;
 
@@ -6,28 +6,28 @@ use super::{Measure, minute};
 use crate::analytics::period;
 use crate::model::{PeriodType, Timestamp};
 
-/// What a transaction did that numbers may depend on.
+/// The changes of a transaction that may affect numbers.
 #[derive(Debug, Default)]
 pub struct Touched {
-    /// Series, by their places, of which a period changed.
+    /// The places of the series that changed in some period.
     pub series: BTreeSet<usize>,
-    /// T before the transaction; none where all numbers are to be evaluated.
+    /// T before the transaction. `None` if all numbers must be evaluated.
     pub t_before: Option<Timestamp>,
 }
 
 impl Touched {
-    /// Whether T has come into another period.
+    /// Returns whether T entered another period. `true` if `t_before` is `None`.
     pub fn has_entered(&self, period_type: PeriodType, t: Timestamp) -> bool {
         self.t_before.is_none_or(|before| period::start(period_type, before) != period::start(period_type, t))
     }
 
-    /// Whether T has come into another minute.
+    /// Returns whether T entered another minute. `true` if `t_before` is `None`.
     pub fn is_new_minute(&self, t: Timestamp) -> bool {
         self.t_before.is_none_or(|before| minute(before) != minute(t))
     }
 
-    /// Whether a number may be another one now: its series was touched; T has entered a period; or T's minute has changed
-    /// and the number is by time.
+    /// Returns whether a number may have changed. There are three causes: its series changed; T entered another
+    /// period; or T entered another minute and the number depends on elapsed time.
     pub fn is_due(&self, period_type: PeriodType, measure: Measure, series: usize, t: Timestamp) -> bool {
         self.has_entered(period_type, t)
             || self.series.contains(&series)

@@ -1,4 +1,4 @@
-//! What a widget's number is: the closed set of expressions (`SEMANTICS` section 7).
+//! The expressions that define a widget's numbers. The set is closed (`SEMANTICS` section 7).
 //!
 //! ```text
 //! events.count  events.per_minute      with {event_name=...} for one name
@@ -17,34 +17,34 @@ use super::measure::{
     EVENT_MEASURES, FEATURE_MEASURES, FUNNEL_MEASURES, Measure, SAMPLE_MEASURES, SESSION_MEASURES, USER_MEASURES,
 };
 
-/// A number: what is counted, and what of it is shown.
+/// A number: a series, and the measure of the series that is shown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expression {
-    /// What is counted.
+    /// The series to count.
     pub series: Series,
-    /// What of it is shown.
+    /// The measure to show.
     pub measure: Measure,
-    /// As it was written.
+    /// The text of the expression, as the configuration has it.
     pub text: String,
 }
 
-/// What is counted, hour by hour. Expressions that count the same share one.
+/// What is counted, hour by hour. Expressions that count the same thing share a series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Series {
-    /// Events, of one name or all.
+    /// Events of one name, or all events.
     Events {
-        /// The name.
+        /// The name. `None` counts all events.
         event_name: Option<String>,
     },
     /// Distinct users of events.
     Users,
-    /// Sessions, by when they started.
+    /// Sessions, by the time of their start.
     Sessions,
-    /// Samples of a metric whose tags hold at least these.
+    /// Samples of a metric. A sample must have at least the given tags.
     Samples {
-        /// The metric.
+        /// The name of the metric.
         name: String,
-        /// The tags.
+        /// The tags that a sample must have.
         tags: BTreeMap<String, String>,
     },
     /// Usages of a feature.
@@ -57,7 +57,7 @@ pub enum Series {
         /// The feature.
         feature: String,
     },
-    /// Episodes of a funnel, by when they started.
+    /// Episodes of a funnel, by the time of their start.
     Episodes {
         /// The funnel.
         funnel: String,
@@ -67,10 +67,10 @@ pub enum Series {
 const ROOTS: &str = "events, users, sessions, metric, feature or funnel";
 const MAX_METRIC_NAME_CHARS: usize = 255;
 
-/// As groups are named: another text for another series.
+/// Writes the series as it stands in the name of its group. Different series have different texts.
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Texts and maps of texts: writing them as JSON cannot fail.
+        // Texts and maps of texts can always be written as JSON.
         let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
         match self {
             Self::Events { event_name: None } => f.write_str("events"),
@@ -87,17 +87,17 @@ impl fmt::Display for Series {
     }
 }
 
-/// What is wrong with an expression, and where.
+/// An error in an expression, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ExpressionError {
     text: String,
-    /// The character at which it goes wrong, from 1.
+    /// The place of the error: the number of the character, from 1.
     pub character: usize,
     why: String,
 }
 
 impl fmt::Display for ExpressionError {
-    /// What is wrong, then the expression with a mark below the character.
+    /// Writes the reason, then the expression with a mark below the character.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { text, character, why } = self;
         // A control character would move the mark, or the terminal's cursor.
@@ -117,7 +117,7 @@ impl FromStr for Expression {
 /// Reads an expression from left to right.
 struct Parser<'t> {
     text: &'t str,
-    /// The byte that comes next.
+    /// The next byte to read.
     at: usize,
 }
 
@@ -134,15 +134,16 @@ impl<'t> Parser<'t> {
                 let name = self.name_before_measure("a funnel's name")?;
                 (Series::Episodes { funnel: name }, self.measure(&FUNNEL_MEASURES)?.1)
             }
-            _ => return Err(self.error_at(0, format!("begins with none of {ROOTS}"))),
+            _ => return Err(self.error_at(0, format!("the expression must begin with {ROOTS}"))),
         };
         if self.at < self.text.len() {
-            return Err(self.error("nothing may follow"));
+            return Err(self.error("the expression must end here"));
         }
         Ok(Expression { series, measure, text: self.text.to_owned() })
     }
 
-    /// The filter may stand before the measure, as that of a metric does, or after it.
+    /// Reads the rest of an expression on events. The filter may stand before the measure (as for a metric) or
+    /// after the measure.
     fn events(&mut self) -> Result<(Series, Measure), ExpressionError> {
         let mut braces_at = self.at;
         let mut filter = self.filter()?;
@@ -154,11 +155,11 @@ impl<'t> Parser<'t> {
         let mut filter = filter.unwrap_or_default();
         let event_name = filter.remove("event_name");
         if event_name.as_ref().is_some_and(String::is_empty) {
-            return Err(self.error_at(braces_at, "event_name must name something; leave the filter out to count all"));
+            return Err(self.error_at(braces_at, "event_name must not be empty; omit the filter to count all events"));
         }
         match filter.first_key_value() {
             Some((key, _)) => {
-                Err(self.error_at(braces_at, format!("events are filtered by event_name, not by {key:?}")))
+                Err(self.error_at(braces_at, format!("events can be filtered by event_name only, not by {key:?}")))
             }
             None => Ok((Series::Events { event_name }, measure)),
         }
@@ -167,7 +168,7 @@ impl<'t> Parser<'t> {
     fn samples(&mut self) -> Result<(Series, Measure), ExpressionError> {
         self.dot("a metric's name")?;
         let from = self.at;
-        // A name holds no braces; its dots are its own, but for the last.
+        // The name ends at the first brace, or else at the last dot: a name may contain dots, but no braces.
         let rest = &self.text[from..];
         let end = from + rest.find('{').or_else(|| rest.rfind('.')).unwrap_or(rest.len());
         let name = &self.text[from..end];
@@ -195,13 +196,13 @@ impl<'t> Parser<'t> {
         })
     }
 
-    /// A name of any characters: all up to the last dot.
+    /// Reads a name of any characters, up to the last dot.
     fn name_before_measure(&mut self, what: &str) -> Result<String, ExpressionError> {
         self.dot(what)?;
         let rest = &self.text[self.at..];
         let name = rest.rfind('.').map_or(rest, |end| &rest[..end]);
         if !crate::analytics::is_feature_name(name) {
-            return Err(self.error(format!("expected {what}, of 1 to 128 characters")));
+            return Err(self.error(format!("expected {what} of 1 to 128 characters")));
         }
         self.at += name.len();
         Ok(name.to_owned())
@@ -225,7 +226,7 @@ impl<'t> Parser<'t> {
         found.copied().ok_or_else(|| self.error_at(from, format!("{word:?} is none of {names}")))
     }
 
-    /// `{key=value,key="value"}`, where there is one.
+    /// Reads a filter, `{key=value,key="value"}`. Returns `None` if there is no filter.
     fn filter(&mut self) -> Result<Option<BTreeMap<String, String>>, ExpressionError> {
         if !self.eat('{') {
             return Ok(None);
@@ -239,12 +240,12 @@ impl<'t> Parser<'t> {
             let from = self.at;
             let key = self.text_until(&['=', ',', '}'])?;
             if key.is_empty() || !self.eat('=') {
-                return Err(self.error("expected a key, = and a value; a value with , or } stands in quotes"));
+                return Err(self.error("expected a key, = and a value; put a value that contains , or } in quotes"));
             }
             self.skip_spaces();
             let value = self.text_until(&[',', '}'])?;
             if filter.insert(key, value).is_some() {
-                return Err(self.error_at(from, "this key is there already"));
+                return Err(self.error_at(from, "this key is given twice"));
             }
             if self.eat('}') {
                 return Ok(Some(filter));
@@ -255,7 +256,8 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// A text in quotes, as JSON has it, or a bare one up to one of these characters, without the spaces around it.
+    /// Reads a text in quotes, with the syntax of a JSON string, or a bare text up to one of the characters in
+    /// `ends`. Removes the spaces around a bare text.
     fn text_until(&mut self, ends: &[char]) -> Result<String, ExpressionError> {
         let rest = &self.text[self.at..];
         if !rest.starts_with('"') {
@@ -265,7 +267,7 @@ impl<'t> Parser<'t> {
         }
         let mut quoted = serde_json::Deserializer::from_str(rest).into_iter::<String>();
         let Some(Ok(value)) = quoted.next() else {
-            return Err(self.error("this quote has no end, or holds what JSON does not allow"));
+            return Err(self.error("this quoted text has no closing quote, or is not a valid JSON string"));
         };
         self.at += quoted.byte_offset();
         self.skip_spaces();
@@ -339,18 +341,18 @@ mod tests {
     #[test]
     fn errors_point_at_the_character() {
         for (text, character, says) in [
-            ("", 1, "begins with none of"),
-            ("event.count", 1, "begins with none of"),
+            ("", 1, "must begin with"),
+            ("event.count", 1, "must begin with"),
             ("events", 7, "expected a dot and one of count, per_minute"),
             ("events.counts", 8, "\"counts\" is none of count, per_minute"),
             ("events.count{name=x}", 13, "filtered by event_name"),
-            ("events.count{event_name=}", 13, "must name something"),
+            ("events.count{event_name=}", 13, "must not be empty"),
             ("events.count{event_name}", 24, "expected a key"),
             ("events.count{event_name=x", 26, "expected , or }"),
-            ("events.count{event_name=\"x}", 25, "this quote has no end"),
-            ("events.count{event_name=a,event_name=b}", 27, "there already"),
-            ("events{event_name=a}.count{event_name=a}", 27, "nothing may follow"),
-            ("events.count ", 13, "nothing may follow"),
+            ("events.count{event_name=\"x}", 25, "no closing quote"),
+            ("events.count{event_name=a,event_name=b}", 27, "given twice"),
+            ("events{event_name=a}.count{event_name=a}", 27, "must end here"),
+            ("events.count ", 13, "must end here"),
             ("users.count", 7, "\"count\" is none of active"),
             ("metric", 7, "expected a dot and a metric's name"),
             ("metric.1a.sum", 8, "'1' is not allowed"),

@@ -1,4 +1,4 @@
-//! What messages, sessions that changed and episodes say to series.
+//! Facts about series, from messages, changed sessions and episodes.
 
 use std::collections::BTreeSet;
 
@@ -8,27 +8,27 @@ use super::{Counters, Index, Series, Tally};
 use crate::analytics::{ByKey, Group, Merge, Rollups, Session, period};
 use crate::model::{AnalyticsEvent, PeriodType, Timestamp};
 
-/// The group of what widgets count.
+/// The group of all series that widgets count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SeriesGroup;
 
-/// One series, one period.
+/// The key of a state: one series in one period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeriesPeriod {
     /// The place of the series in the rules.
     pub at: usize,
-    /// How long the period is.
+    /// The length of the period.
     pub period_type: PeriodType,
-    /// When it begins.
+    /// The start of the period.
     pub start: Timestamp,
 }
 
-/// What is said of a series in a period.
+/// The facts about one series in one period.
 #[derive(Debug, Clone, Default)]
 pub struct SeriesFact {
-    /// What adds up.
+    /// The counters or samples to add.
     pub tally: Tally,
-    /// Distinct members. The store leaves those that are not known of that period yet.
+    /// Distinct members. The store removes the members that it already knows in that period.
     pub members: BTreeSet<String>,
 }
 
@@ -53,15 +53,17 @@ impl Group for SeriesGroup {
     }
 }
 
-/// What is said of series, in hours at first.
+/// Facts about series. They are by hour until `roll_up` combines them into periods.
 pub type SeriesFacts = ByKey<SeriesGroup>;
 
-/// Sessions that came to an hour or went from it, whatever widgets ask for.
+/// Changes in the number and duration of sessions, by the hour in which a session starts. They are collected even if
+/// no widget asks for sessions.
 #[derive(Debug, Default)]
 pub struct SessionHours(HashMap<Timestamp, Counters>);
 
 impl SessionHours {
-    /// Takes in a session that changed, came or went.
+    /// Records a session that changed, appeared or disappeared. Subtracts `before` from its hour and adds `after` to
+    /// its hour.
     pub fn move_session(&mut self, before: Option<&Session>, after: Option<&Session>) {
         for (session, sign) in [(before, -1), (after, 1)] {
             if let Some(session) = session {
@@ -72,7 +74,7 @@ impl SessionHours {
         }
     }
 
-    /// Takes in what others hold.
+    /// Adds the changes that `other` holds.
     pub fn merge(&mut self, other: Self) {
         for (start, counters) in other.0 {
             self.0.entry(start).or_default().merge(counters);
@@ -99,7 +101,7 @@ impl SeriesFacts {
         }
     }
 
-    /// Adds what an event says, apart from features.
+    /// Adds the facts of an event, except usages of features.
     pub fn add_event(&mut self, rules: &Index, event: &AnalyticsEvent) {
         let one = Counters { count: 1, ..Counters::default() };
         let by_name = rules.events_by_name.get(event.event_name.as_str());
@@ -111,7 +113,7 @@ impl SeriesFacts {
         }
     }
 
-    /// Adds what an event says that is a usage of features.
+    /// Adds an event as a usage of each of `features`.
     pub fn add_usages(
         &mut self,
         rules: &Index,
@@ -130,7 +132,7 @@ impl SeriesFacts {
         }
     }
 
-    /// Adds what metrics say: rollups of hours.
+    /// Adds the facts of metrics: their hourly rollups.
     pub fn add_rollups(&mut self, rules: &Index, hours: &ByKey<Rollups>) {
         if rules.samples_by_name.is_empty() {
             return;
@@ -150,14 +152,14 @@ impl SeriesFacts {
         }
     }
 
-    /// Adds what sessions say that changed.
+    /// Adds the facts of changed sessions.
     pub fn add_sessions(&mut self, rules: &Index, sessions: SessionHours) {
         if let Some(at) = rules.sessions {
             sessions.0.into_iter().for_each(|(start, counters)| self.count(at, start, counters));
         }
     }
 
-    /// Adds what an episode of a funnel says that came or changed (`sign` 1), or that was so before (-1).
+    /// Adds a funnel's episode as it is now (`sign` 1), or subtracts the episode as it was before (`sign` -1).
     pub fn add_episode(&mut self, rules: &Index, funnel: &str, started_at: Timestamp, is_completed: bool, sign: i64) {
         if let Some(at) = rules.episodes.get(funnel) {
             let converted = if is_completed { sign } else { 0 };
@@ -165,18 +167,19 @@ impl SeriesFacts {
         }
     }
 
-    /// What is said of these series alone.
+    /// Returns only the facts about these series.
     pub fn of_series(mut self, places: &BTreeSet<usize>) -> Self {
         self.0.retain(|key, _| places.contains(&key.at));
         self
     }
 
-    /// The series that something is said of.
+    /// Returns the places of the series that have facts.
     pub fn places(&self) -> BTreeSet<usize> {
         self.iter().map(|(key, _)| key.at).collect()
     }
 
-    /// What hours say of those periods that are asked for and kept at the watermark `t`.
+    /// Combines hourly facts into the periods of each series, hours included. Leaves out the periods that are not
+    /// kept at the watermark `t`.
     pub fn roll_up(self, rules: &Index, t: Timestamp) -> Self {
         let mut all = Self::default();
         for (hour, fact) in self.into_sorted() {

@@ -1,17 +1,17 @@
-//! What of a series is shown, and how it is written.
+//! The measures of a series, and their names in expressions.
 
-/// What of a series is shown.
+/// The number that a widget shows for a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
-    /// How many; of a funnel, how many entered.
+    /// The count. For a funnel: the episodes that entered.
     Count,
-    /// How many a minute.
+    /// The count per elapsed minute.
     PerMinute,
-    /// The mean duration of sessions, milliseconds.
+    /// The mean duration of sessions, in milliseconds.
     AvgDuration,
     /// The sum of samples.
     Sum,
-    /// The sum of samples a second.
+    /// The sum of samples per elapsed second.
     Rate,
     /// The mean of samples.
     Avg,
@@ -19,20 +19,20 @@ pub enum Measure {
     Min,
     /// The greatest sample.
     Max,
-    /// A percentile of samples by nearest rank.
+    /// A percentile of samples, by nearest rank.
     Percentile(u8),
-    /// The last sample by time, then id.
+    /// The last sample, by time and then by id.
     Last,
-    /// Successes by usages that tell.
+    /// Successes divided by the usages that report success or failure.
     SuccessRate,
     /// Episodes that were completed.
     Converted,
-    /// Completed by entered.
+    /// Completed episodes divided by entered episodes.
     ConversionRate,
 }
 
 impl Measure {
-    /// Whether it changes with the elapsed part of the period alone.
+    /// Returns whether the measure can change although no input changes, because time elapses within the period.
     pub fn is_per_time(self) -> bool {
         matches!(self, Self::PerMinute | Self::Rate)
     }

@@ -1,11 +1,11 @@
-//! Dashboards: numbers over the period of now and the one before (`SEMANTICS` section 7).
+//! Dashboards: numbers over the period that contains T and over the period before it (`SEMANTICS` section 7).
 //!
 //! ```text
-//! message, session or episode -> facts   what is counted, hour by hour: series
-//! hours -> periods                       those that widgets ask for, as far back as is kept
+//! message, session or episode -> facts   counted in series, hour by hour
+//! hours -> periods                       the periods that widgets ask for, as far back as they are kept
 //! Tally of this period and the last      Shown: value, previous value, change
 //! ```
-//! Expressions that count the same share a [`Series`], whose hours are the history behind the charts.
+//! Expressions that count the same thing share a [`Series`]. The hours of a series are the history that charts show.
 
 mod due;
 mod expression;
@@ -31,54 +31,54 @@ pub use tally::{Counters, Tally};
 use super::period;
 use crate::model::{PeriodType, Timestamp, natural_id};
 
-/// Periods as the configuration names them.
+/// The names of periods in the configuration.
 const PERIODS: [(&str, PeriodType); 4] =
     [("1h", PeriodType::Hourly), ("1d", PeriodType::Daily), ("7d", PeriodType::Weekly), ("1mo", PeriodType::Monthly)];
 
-/// The period of a name, if it is one.
+/// Returns the period with this name. `None` if no period has the name.
 pub fn period_of(name: &str) -> Option<PeriodType> {
     PERIODS.iter().find(|(own, _)| *own == name).map(|(_, period)| *period)
 }
 
-/// The name of a period.
+/// Returns the name of a period in the configuration.
 pub fn period_name(period: PeriodType) -> &'static str {
     PERIODS.iter().find(|(_, own)| *own == period).map_or("", |(name, _)| name)
 }
 
-/// A widget: numbers that stand together.
+/// A widget: numbers that are shown together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Widget {
-    /// `[A-Za-z0-9_-]+`
+    /// The id. Matches `[A-Za-z0-9_-]+`.
     pub id: String,
-    /// What it is called.
+    /// The title, if the configuration has one.
     pub title: Option<String>,
-    /// Over which period its numbers are.
+    /// The period that its numbers cover.
     pub period: PeriodType,
-    /// The least time between two publications.
+    /// The minimum time between two publications.
     pub max_rate: Duration,
-    /// Its numbers by their keys.
+    /// Its numbers, by metric key.
     pub metrics: BTreeMap<String, Expression>,
 }
 
-/// Something that is counted, with the periods that are asked for beside the hours.
+/// A series that is counted, and its periods: hours, and the periods that widgets ask for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counted {
-    /// What.
+    /// The series.
     pub series: Series,
-    /// In which periods, hours among them.
+    /// The periods in which it is counted. Hours are always included.
     pub periods: BTreeSet<PeriodType>,
-    /// As it is named among the groups.
+    /// The name of the series, as it stands in the name of its group.
     pub name: String,
-    /// The first 8 bytes of an id that comes of its name: as internal tables name it.
+    /// The first 8 bytes of an id that is derived from `name`. Internal tables identify the series by this key.
     pub key: i64,
 }
 
-/// The first 8 bytes of the id of the series of a name.
+/// Returns the key of the series with this name: the first 8 bytes of an id that is derived from the name.
 pub fn key_of(name: &str) -> i64 {
     natural_id::uuid(&format!("series|{name}")).as_u64_pair().0.cast_signed()
 }
 
-/// All widgets, and what they count.
+/// All widgets, and the series that they count.
 #[derive(Debug, Clone, Default)]
 pub struct Dashboards(Arc<Index>);
 
@@ -88,14 +88,14 @@ impl PartialEq for Dashboards {
     }
 }
 
-/// What widgets count, found by what messages say.
+/// The series that widgets count, indexed by the attributes of messages.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// In the order of the configuration.
+    /// The widgets, in the order of the configuration.
     pub widgets: Vec<Widget>,
-    /// What they count.
+    /// The series that they count.
     pub counted: Vec<Counted>,
-    /// For how long before T hours are kept.
+    /// How long hours are kept before T, in milliseconds.
     pub history_ms: i64,
     by_series: BTreeMap<Series, usize>,
     by_name: HashMap<String, usize>,
@@ -118,7 +118,7 @@ impl Deref for Dashboards {
 }
 
 impl Dashboards {
-    /// Widgets, and for how long before T hours are kept.
+    /// Indexes the widgets. `history_ms` is how long hours are kept before T, in milliseconds.
     pub fn new(widgets: Vec<Widget>, history_ms: i64) -> Self {
         let mut periods: BTreeMap<Series, BTreeSet<PeriodType>> = BTreeMap::new();
         for widget in &widgets {
@@ -162,28 +162,29 @@ impl Index {
         }
     }
 
-    /// The place of what an expression counts.
+    /// Returns the place of a series in `counted`. `None` if no widget counts the series.
     pub fn place_of(&self, series: &Series) -> Option<usize> {
         self.by_series.get(series).copied()
     }
 
-    /// What is counted under a name.
+    /// Returns the counted series with this name.
     pub fn by_name(&self, name: &str) -> Option<&Counted> {
         self.place_by_name(name).map(|at| &self.counted[at])
     }
 
-    /// The place of what is counted under a name.
+    /// Returns the place in `counted` of the series with this name.
     pub fn place_by_name(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
 
-    /// Whether episodes of a funnel are counted.
+    /// Returns whether a widget counts the episodes of this funnel.
     pub fn counts_episodes_of(&self, funnel: &str) -> bool {
         self.episodes.contains_key(funnel)
     }
 
-    /// The first period that is kept at the watermark `t`: hours for the history and for the hour before, others for the
-    /// one before. What lies earlier changes nothing any more.
+    /// Returns the start of the first period that is kept at the watermark `t`. Hours are kept for the length of the
+    /// history, and at least from the hour before T's hour. Longer periods are kept from the period before T's. A
+    /// message in an earlier period changes nothing any more.
     pub fn kept_from(&self, period: PeriodType, t: Timestamp) -> Timestamp {
         let before = period::before(period, t);
         if period != PeriodType::Hourly {

@@ -1,4 +1,4 @@
-//! What a widget shows of a number: its value, that of the period before, and the change.
+//! The form in which a widget shows a number: its value, the value of the period before, and the change.
 
 use super::{Measure, Tally};
 use crate::analytics::period;
@@ -6,19 +6,21 @@ use crate::model::{PeriodType, Timestamp};
 
 const MINUTE_MS: i64 = 60_000;
 
-/// A number as it is published. Two are the same where their bits are.
+/// A number as it is published. Two numbers are equal if their bits are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Shown {
-    /// Over the period that contains T; none where there is no sample.
+    /// The value over the period that contains T. `None` if there is no sample.
     pub value: Option<f64>,
-    /// Over the whole period before it.
+    /// The value over the whole period before that period.
     pub previous_value: Option<f64>,
-    /// From the one to the other, in percent.
+    /// The change from `previous_value` to `value`, in percent. `None` if either value is `None`, or if only
+    /// `previous_value` is 0.
     pub change_percent: Option<f64>,
 }
 
 impl Shown {
-    /// What a measure shows at the watermark `t`, of what is known of the period that contains it and of the one before.
+    /// Computes a measure at the watermark `t`. `current` is the tally of the period that contains `t`, and
+    /// `previous` is the tally of the period before.
     pub fn of(measure: Measure, period: PeriodType, t: Timestamp, current: &Tally, previous: &Tally) -> Self {
         let start = period::start(period, t);
         let before = period::before(period, t);
@@ -28,17 +30,17 @@ impl Shown {
     }
 }
 
-/// The whole minutes from one moment to another, at least one.
+/// Returns the whole minutes from one time to another, at least 1.
 pub fn whole_minutes(from: Timestamp, to: Timestamp) -> i64 {
     ((to.as_millis() - from.as_millis()) / MINUTE_MS).max(1)
 }
 
-/// The minute that contains a moment.
+/// Returns the start of the minute that contains `t`.
 pub fn minute(t: Timestamp) -> Timestamp {
     Timestamp::from_millis(t.as_millis().div_euclid(MINUTE_MS) * MINUTE_MS)
 }
 
-/// Finite, and without a negative zero.
+/// Makes a number finite, and turns a negative zero into zero.
 fn canonical(number: f64) -> f64 {
     number.clamp(f64::MIN, f64::MAX) + 0.0
 }

@@ -1,25 +1,25 @@
-//! What is known of a series in a period, and the numbers that it shows.
+//! The tally of a series in a period, and the numbers that it shows.
 
 use serde::{Deserialize, Serialize};
 
 use super::Measure;
 use crate::analytics::{Merge, Rollup, State};
 
-/// What is known of a series in a period: all that its messages say, added up.
+/// The sum of all facts about one series in one period.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tally {
-    /// Of all series but samples.
+    /// The counters of any series except samples.
     Counters(Counters),
-    /// Samples of all tag sets that match.
+    /// The samples of all tag sets that match.
     Samples(Box<Rollup>),
 }
 
-/// Counters; a session or an episode that moves is taken from one period and given to another.
+/// Counters. A session or an episode that moves is subtracted from one period and added to another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Events, distinct users, sessions, usages, or episodes.
     pub count: i64,
-    /// What the sessions lasted together, milliseconds.
+    /// The total duration of the sessions, in milliseconds.
     pub duration_ms: i64,
     /// Usages that succeeded.
     pub successes: i64,
@@ -36,12 +36,12 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Whether nothing is known.
+    /// Returns whether the tally holds nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The number that a measure shows, over so many minutes; none where there is no sample.
+    /// Returns the number that a measure shows. `minutes` is the elapsed time. Returns `None` if there is no sample.
     pub fn number(&self, measure: Measure, minutes: i64) -> Option<f64> {
         match self {
             Self::Counters(counters) => counters.number(measure, minutes),
@@ -59,7 +59,7 @@ impl Counters {
         match measure {
             Measure::Count => Some(self.count as f64),
             Measure::Converted => Some(self.converted as f64),
-            // Samples that there are none of.
+            // A series of samples has empty counters before its first sample. Its sum is then 0.
             Measure::Sum => Some(0.0),
             Measure::PerMinute => (self.count > 0).then(|| self.count as f64 / minutes as f64),
             Measure::AvgDuration => ratio(self.duration_ms, self.count),
@@ -93,7 +93,7 @@ impl Merge for Tally {
         match (self, other) {
             (Self::Counters(own), Self::Counters(other)) => own.merge(other),
             (Self::Samples(own), Self::Samples(other)) => own.merge(*other),
-            // Nothing is the unit of both.
+            // An empty tally is the unit of both kinds.
             (own, other) if own.is_empty() => *own = other,
             _ => {}
         }

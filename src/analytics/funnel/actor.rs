@@ -1,19 +1,19 @@
-//! Actors of funnels, as the database names them.
+//! Names of funnel actors in the database.
 
-/// What the name of a session begins with.
+/// The prefix of the name of every session.
 pub const SESSION_PREFIX: &str = "session|";
 
-/// The name of a session.
+/// Returns the actor name of a session.
 pub fn session_actor(id: &str) -> String {
     format!("{SESSION_PREFIX}{id}")
 }
 
-/// The name of a user.
+/// Returns the actor name of a user.
 pub fn user_actor(id: &str) -> String {
     format!("user|{id}")
 }
 
-/// The name of an anonymous id that belongs to no user.
+/// Returns the actor name of an anonymous id that belongs to no user.
 pub fn anonymous_actor(id: &str) -> String {
     format!("anonymous|{id}")
 }

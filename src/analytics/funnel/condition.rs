@@ -1,4 +1,4 @@
-//! Conditions on what an event brings.
+//! Conditions on the values in an event.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,21 +9,21 @@ use serde_json::{Number, Value};
 
 use crate::analytics::parsed::ParsedEvent;
 
-/// The fields of an event that a path may begin with, beside `properties` and `context`.
+/// The fields of an event that a path may name. A path may also begin with `properties` or `context`.
 const FIELDS: [&str; 7] = ["event_type", "event_name", "user_id", "anonymous_id", "session_id", "page_url", "referrer"];
 
 /// A condition on the value at a path.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Condition {
-    /// The keys that lead to it, from the event; a number counts into an array, from 0.
+    /// The keys that lead from the event to the value. In an array, a number is an index from 0.
     #[serde(serialize_with = "joined")]
     pub path: Vec<String>,
-    /// What must be true of it.
+    /// The test on the value.
     #[serde(flatten)]
     pub op: Op,
 }
 
-/// As in the configuration, without the keys.
+/// Writes the path, the operator and the value, but not their keys in the configuration.
 impl fmt::Display for Condition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let json = serde_json::to_value(self).unwrap_or_default();
@@ -35,7 +35,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// A place in an array, as it is written: no sign, no zeros before it.
+/// Reads an array index. It has no sign and no leading zeros.
 fn index(key: &str) -> Option<usize> {
     key.parse().ok().filter(|index: &usize| index.to_string() == key)
 }
@@ -44,8 +44,8 @@ fn joined<S: Serializer>(path: &[String], serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(&path.join("."))
 }
 
-/// What must be true of a value. A missing one, and null is missing, makes all false but `Ne`, `Nin` and `NotExists`.
-/// Values of different JSON types are different, and neither is less; numbers compare by value, texts by their bytes.
+/// The test on a value. Null counts as missing. A missing value fails every test except `Ne`, `Nin` and `NotExists`.
+/// Values of different JSON types are different, and neither is less. Numbers compare by value, texts by their bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", content = "value", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "named as in the configuration")]
@@ -60,20 +60,20 @@ pub enum Op {
     Gte(Value),
     Exists,
     NotExists,
-    /// A text that holds this text, or an array that holds this value.
+    /// A text that contains this text, or an array that contains this value.
     Contains(Value),
-    /// A text that begins with this one.
+    /// A text that begins with this text.
     Prefix(String),
 }
 
 impl Op {
-    /// By its name in the configuration.
+    /// Creates the test from its name and value in the configuration.
     ///
     /// # Errors
-    /// What is wrong, as the end of a sentence that begins with the condition.
+    /// Returns the reason as a text. The caller writes the place of the condition before it.
     pub fn new(name: &str, value: Option<Value>) -> Result<Self, String> {
         if value.as_ref().is_some_and(has_null) {
-            return Err(format!("op = {name:?}: nan, inf and null are no values"));
+            return Err(format!("op = {name:?}: the value must not be or contain nan, inf or null"));
         }
         let needed = || value.clone().ok_or_else(|| format!("op = {name:?} needs a value"));
         let ordered = || match needed()? {
@@ -136,7 +136,7 @@ impl Op {
     }
 }
 
-/// Null is what numbers become that JSON does not have.
+/// Returns whether a value is or contains null. Numbers that JSON does not have, nan and inf, become null.
 fn has_null(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -168,7 +168,7 @@ fn compare(one: &Value, other: &Value) -> Option<Ordering> {
     }
 }
 
-/// Whole numbers of up to 64 bits exactly, others as f64.
+/// Compares whole numbers of up to 64 bits exactly, and all other numbers as f64.
 fn compare_numbers(one: &Number, other: &Number) -> Option<Ordering> {
     let whole = |number: &Number| number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
     match (whole(one), whole(other)) {
@@ -181,7 +181,8 @@ impl Condition {
     /// Reads a path.
     ///
     /// # Errors
-    /// What a path may be, as the end of a sentence.
+    /// Returns the reason as a text, which says what a path may be. The caller writes the place of the condition
+    /// before it.
     pub fn path(text: &str) -> Result<Vec<String>, String> {
         let path: Vec<String> = text.split('.').map(str::to_owned).collect();
         let is_object = path[0] == "properties" || path[0] == "context";
@@ -190,7 +191,7 @@ impl Condition {
             return Ok(path);
         }
         let fields = FIELDS.join(", ");
-        Err(format!("path = {text:?} must be properties. or context. with keys, dots between, or one of {fields}"))
+        Err(format!("path = {text:?} must be properties. or context. and keys joined by dots, or one of {fields}"))
     }
 
     pub(super) fn holds(&self, parsed: &mut ParsedEvent<'_>) -> bool {
@@ -198,7 +199,7 @@ impl Condition {
     }
 }
 
-/// The value at a path from an event.
+/// Returns the value at a path in an event. `None` if the value is missing.
 fn value_at<'p>(parsed: &'p mut ParsedEvent<'_>, path: &[String]) -> Option<Cow<'p, Value>> {
     let (first, rest) = path.split_first()?;
     let event = parsed.event;

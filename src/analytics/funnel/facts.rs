@@ -1,4 +1,4 @@
-//! What messages, links and sessions that changed say to funnels.
+//! Facts about funnels, from messages, links and changed sessions.
 
 use hashbrown::HashMap;
 
@@ -8,36 +8,36 @@ use crate::analytics::parsed::ParsedEvent;
 use crate::analytics::session::{Actor, Session};
 use crate::model::Timestamp;
 
-/// What messages, links and sessions that changed say to funnels.
+/// Facts about funnels, from messages, links and changed sessions.
 #[derive(Debug, Default)]
 pub struct FunnelFacts {
-    /// New hits, by the place of the funnel and whose they are.
+    /// New hits, by the place of the funnel and by actor.
     pub hits: HashMap<(usize, HitActor), Vec<Hit>>,
-    /// Anonymous ids whose user is another now.
+    /// Anonymous ids that now belong to another user, or to a user for the first time.
     pub linked: Vec<Linked>,
-    /// Unnamed sessions whose hits have another id now: from which to which, one after the other.
+    /// Unnamed sessions whose hits now belong to another id: the former id and the new id. The order matters.
     pub moved_sessions: Vec<(String, String)>,
-    /// Unnamed sessions as they are now, by actor: from when, until when, and the id.
+    /// Changed unnamed sessions as they are now, by actor: the first time, the last time, and the id.
     placed_sessions: HashMap<Actor, Vec<(Timestamp, Timestamp, String)>>,
 }
 
 impl FunnelFacts {
-    /// New hits.
+    /// Returns the number of new hits.
     pub fn len(&self) -> usize {
         self.hits.values().map(Vec::len).sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no new hits.
     pub fn is_empty(&self) -> bool {
         self.hits.is_empty()
     }
 
-    /// Adds what an event says.
+    /// Adds the hits of an event.
     pub fn add_event(&mut self, funnels: &Funnels, parsed: &mut ParsedEvent<'_>) {
         funnels.hits_of(parsed, |funnel, actor, hit| self.hits.entry((funnel, actor)).or_default().push(hit));
     }
 
-    /// Tells where an unnamed session is now.
+    /// Records the times and the id that an unnamed session has now. Ignores a named session.
     pub fn place_session(&mut self, id: &str, session: &Session) {
         if let Some(actor) = session.actor() {
             let place = (session.started_at(), session.last_activity_at(), id.to_owned());
@@ -45,7 +45,8 @@ impl FunnelFacts {
         }
     }
 
-    /// The id of the unnamed session that an actor's event is of, where that changed.
+    /// Returns the id of the unnamed session that contains an actor's event at this time. `None` if no session that
+    /// changed contains it.
     pub fn session_of(&self, actor: &Actor, timestamp_ms: i64) -> Option<&str> {
         let at = Timestamp::from_millis(timestamp_ms);
         let places = self.placed_sessions.get(actor)?;

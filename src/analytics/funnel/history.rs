@@ -1,10 +1,13 @@
-//! An actor's hits in any order of arrival: the incremental form of the machine.
+//! The incremental form of the machine: an actor's hits may arrive in any order.
 //!
-//! Hits are kept in segments, each with the machine as it is after its last hit. A hit after all others advances the last
-//! of them. A late one runs again what follows it: from the episode that encloses it, or else from the segment's
-//! beginning, up to where an episode opens as it did before, or to the end of a segment after which the machine is the
-//! same as before. What lies beyond cannot differ then. A chain lives for a window, so what runs again is what lies within
-//! one after the late hit, and a segment on either side, at most; most of the time it is far less.
+//! Hits are kept in segments. Each segment also keeps the machine as it is after the segment's last hit. A hit that
+//! comes after all others advances the machine of the last segment. A late hit makes the hits after it run again. The
+//! run begins at the episode that encloses the late hit, or else at the beginning of the segment. The run ends where
+//! an episode opens as it did before, or at the end of a segment after which the machine is the same as before. The
+//! hits beyond that point cannot have another result.
+//!
+//! A chain lives for one window. So at most the hits within one window after the late hit, and one segment on either
+//! side, run again. Usually far fewer hits run again.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,33 +15,35 @@ use std::sync::Arc;
 use super::machine::{Chain, Hit, Machine, Opening, Rule};
 use super::segment::{Episode, MAX_SEGMENT_HITS, Segment, first_furthest};
 
-/// Where the segments of an actor are kept, in the order of their first hits.
+/// The store of an actor's segments, in the order of their first hits.
 pub trait Segments {
-    /// What may go wrong.
+    /// The error of the store.
     type Error;
 
-    /// The last segment that begins no later than this.
+    /// Returns the last segment that begins at this position or earlier.
     ///
     /// # Errors
-    /// Of the store, here and below.
+    /// Returns an error of the store, as all methods of this trait do.
     fn holding(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, Self::Error>;
 
-    /// The last segment that begins earlier than this.
+    /// Returns the last segment that begins before this position.
     fn preceding(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, Self::Error>;
 
-    /// The first segment that begins later than this.
+    /// Returns the first segment that begins after this position.
     fn following(&mut self, position: (i64, u8, &str)) -> Result<Option<Segment>, Self::Error>;
 
-    /// Of the segments in which this episode goes on, the furthest that it got: the first where several got equally far.
+    /// Returns the furthest chain of an episode, among the segments in which the episode continues. If several chains
+    /// got equally far, returns the first.
     fn furthest(&mut self, opening: &Opening) -> Result<Option<Chain>, Self::Error>;
 
-    /// Writes a segment, in place of the one with the same first hit.
+    /// Writes a segment. Replaces the segment with the same first hit.
     fn put(&mut self, segment: &Segment) -> Result<(), Self::Error>;
 
-    /// Takes away the segment that begins with this hit.
+    /// Deletes the segment that begins with this hit.
     fn delete(&mut self, first: &Hit) -> Result<(), Self::Error>;
 
-    /// Renames an episode in the segments in which it goes on, from the one that begins with this hit.
+    /// Changes the opening of an episode from `before` to `after` in the segments in which the episode continues.
+    /// Begins with the segment whose first hit is `first`.
     fn rename(&mut self, first: &Hit, before: &Opening, after: &Opening) -> Result<(), Self::Error>;
 }
 
@@ -49,11 +54,11 @@ pub struct History<'a, S> {
     rule: Rule,
     max_hits: usize,
     hits_run: u64,
-    /// What the last insert wrote: most episodes that are asked for begin there.
+    /// The segments of the last insert. Most episodes that a caller asks for begin in them.
     written: Vec<Segment>,
 }
 
-/// The machine where a segment begins, and which episode is open.
+/// The machine before a segment's first hit, and the episode that is open there.
 struct Before {
     machine: Machine,
     open: Option<Opening>,
@@ -67,32 +72,33 @@ impl Before {
 }
 
 impl<'a, S: Segments> History<'a, S> {
-    /// What is kept there.
+    /// Opens the history that is kept in `segments`.
     pub fn new(segments: &'a mut S, rule: Rule) -> Self {
         Self { segments, rule, max_hits: MAX_SEGMENT_HITS, hits_run: 0, written: Vec::new() }
     }
 
-    /// With shorter segments.
+    /// Sets the maximum length of a segment.
     #[cfg(test)]
     pub fn with_max_hits(self, max_hits: usize) -> Self {
         Self { max_hits, ..self }
     }
 
-    /// How many hits the machine took: one for each new hit in order, more where hits ran again.
+    /// Returns how many hits the machine took: one for each new hit in order, more if hits ran again.
     pub fn hits_run(&self) -> u64 {
         self.hits_run
     }
 
-    /// Takes in hits that are new. Returns the episodes that came, went, or got further or less far.
+    /// Adds new hits. Returns the openings of the episodes that appeared, disappeared, or now have another furthest
+    /// chain.
     ///
     /// # Errors
-    /// Of the store.
+    /// Returns an error of the store.
     pub fn insert(&mut self, mut hits: Vec<Hit>) -> Result<BTreeSet<Opening>, S::Error> {
         self.written.clear();
         hits.sort_unstable();
         let mut hits: VecDeque<Arc<Hit>> = hits.into_iter().map(Arc::new).collect();
         let mut changed = BTreeSet::new();
-        // The segment that must run again, because what comes before it is another now; and what that is.
+        // The segment that must run again because the state before it changed, and the new state.
         let mut carried: Option<(Segment, Before)> = None;
         loop {
             let (old, before) = match (carried.take(), hits.front()) {
@@ -116,14 +122,14 @@ impl<'a, S: Segments> History<'a, S> {
         }
     }
 
-    /// The segment that a hit belongs to; an empty one where there is none yet.
+    /// Returns the segment that a hit belongs to. Returns an empty segment if the actor has none yet.
     fn segment_for(&mut self, hit: &Hit) -> Result<Segment, S::Error> {
         let holding = self.segments.holding(hit.position())?;
         let found = if holding.is_some() { holding } else { self.segments.following(hit.position())? };
         Ok(found.unwrap_or_default())
     }
 
-    /// The segment with new hits: one, or several where it grew too long.
+    /// Adds new hits to a segment and runs them. Returns one segment, or several if the segment grew too long.
     fn run(&mut self, old: &Segment, new: Vec<Arc<Hit>>, before: Option<Before>) -> Result<Vec<Segment>, S::Error> {
         let first_new = new.first().map(Arc::clone);
         if before.is_none() && old.hits.last() < first_new.as_ref() {
@@ -176,7 +182,7 @@ impl<'a, S: Segments> History<'a, S> {
         segment.feed(hit, self.rule);
     }
 
-    /// Adds hits that come after all others of their segment, and before the next segment.
+    /// Adds hits that come after all others of their segment and before the next segment.
     fn append(&mut self, segment: Segment, new: Vec<Arc<Hit>>) -> Vec<Segment> {
         let (mut segments, mut last) = (Vec::new(), segment);
         for hit in new {
@@ -190,7 +196,8 @@ impl<'a, S: Segments> History<'a, S> {
         segments
     }
 
-    /// Runs the rest of a segment's hits, up to an episode that opens as it did before, after all that is new.
+    /// Runs the rest of a segment's hits. Stops at an episode that opens as it did before, after all new hits. From
+    /// there on, copies the result from `old`.
     fn run_on(
         &mut self,
         mut segment: Segment,
@@ -220,7 +227,8 @@ impl<'a, S: Segments> History<'a, S> {
         segment
     }
 
-    /// Writes what differs.
+    /// Writes the segments that differ from `old`. Deletes `old` if no segment has its first hit any more. Adds the
+    /// episodes that changed to `changed`.
     fn put(&mut self, old: &Segment, now: &[Segment], changed: &mut BTreeSet<Opening>) -> Result<(), S::Error> {
         if let Some(first) = old.hits.first()
             && now.iter().all(|segment| segment.hits[0] != *first)
@@ -236,7 +244,8 @@ impl<'a, S: Segments> History<'a, S> {
         Ok(())
     }
 
-    /// What the change means for the next segment: it must run again, its open episode has another name, or nothing.
+    /// Applies the change to the next segment. If the segment must run again, returns it with the state before it. If
+    /// only the opening of its open episode changed, renames that episode. Otherwise does nothing.
     fn carry(
         &mut self,
         old: &Segment,
@@ -259,10 +268,10 @@ impl<'a, S: Segments> History<'a, S> {
         Ok(None)
     }
 
-    /// The episode that begins there; none where none does any more.
+    /// Returns the episode with this opening. `None` if no episode opens there any more.
     ///
     /// # Errors
-    /// Of the store.
+    /// Returns an error of the store.
     pub fn episode(&mut self, opening: &Opening) -> Result<Option<Episode>, S::Error> {
         let stored;
         let segment = match self.written.iter().find(|segment| segment.beginning(opening).is_some()) {

@@ -1,4 +1,4 @@
-//! The step machine: an actor's hits, in order, make episodes.
+//! The step machine: makes episodes from an actor's hits, which it takes in order.
 
 use std::sync::Arc;
 
@@ -6,34 +6,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::AnalyticsEvent;
 
-/// What a machine needs to know of its funnel.
+/// The properties of a funnel that its machine needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// What may lie between the first event of a chain and any other, milliseconds, inclusive.
+    /// The maximum time between the first event of a chain and any other event of the chain, in milliseconds,
+    /// inclusive.
     pub window_ms: i64,
-    /// How many steps there are.
+    /// The number of steps.
     pub steps: u8,
 }
 
-/// An event that matches a step. In the order in which the machine takes them: by time, then step, then event id.
+/// An event that matches a step. Hits sort in the order in which the machine takes them: by time, then step, then
+/// event id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Hit {
-    /// When the event happened.
+    /// The time of the event.
     pub timestamp_ms: i64,
-    /// From 1.
+    /// The step that the event matches, from 1.
     pub step: u8,
-    /// The event.
+    /// The id of the event.
     pub event_id: String,
-    /// As it was sent.
+    /// The user of the event, as it was sent.
     pub user_id: Option<String>,
-    /// As it was sent.
+    /// The anonymous id of the event, as it was sent.
     pub anonymous_id: Option<String>,
-    /// As it was sent.
+    /// The session of the event, as it was sent.
     pub session_id: Option<String>,
 }
 
 impl Hit {
-    /// That of an event.
+    /// Returns the hit of an event on a step.
     pub fn of(event: &AnalyticsEvent, step: u8) -> Self {
         Self {
             timestamp_ms: event.timestamp.as_millis(),
@@ -46,35 +48,35 @@ impl Hit {
     }
 }
 
-/// The hit of step 1 that opened an episode: which one it is.
+/// The hit of step 1 that opened an episode. It identifies the episode.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Opening {
-    /// When.
+    /// The time of the hit.
     pub timestamp_ms: i64,
-    /// Its event.
+    /// The id of the hit's event.
     pub event_id: String,
 }
 
 impl Hit {
-    /// The episode that it opens, where it opens one.
+    /// Returns the opening of the episode that this hit opens, if it opens an episode.
     pub fn opening(&self) -> Opening {
         Opening { timestamp_ms: self.timestamp_ms, event_id: self.event_id.clone() }
     }
 
-    /// Where it stands among the hits of its actor.
+    /// Returns the position of this hit among the hits of the actor.
     pub fn position(&self) -> (i64, u8, &str) {
         (self.timestamp_ms, self.step, &self.event_id)
     }
 }
 
 impl Opening {
-    /// Where its hit stands among those of its actor.
+    /// Returns the position of the opening hit among the hits of the actor.
     pub fn position(&self) -> (i64, u8, &str) {
         (self.timestamp_ms, 1, &self.event_id)
     }
 }
 
-/// Hits of the steps 1, 2 and so on, each of another event.
+/// Hits of the steps 1, 2 and so on, each of a different event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain(Vec<Arc<Hit>>);
 
@@ -83,17 +85,17 @@ impl Chain {
         (!hits.is_empty()).then_some(Self(hits))
     }
 
-    /// Its hits, one at least.
+    /// Returns the hits, at least one.
     pub fn hits(&self) -> &[Arc<Hit>] {
         &self.0
     }
 
-    /// When it began.
+    /// Returns the time of the first hit, in milliseconds.
     pub fn started_at_ms(&self) -> i64 {
         self.0[0].timestamp_ms
     }
 
-    /// The step that it has reached.
+    /// Returns the step that the chain has reached.
     pub fn step(&self) -> u8 {
         u8::try_from(self.0.len()).unwrap_or(u8::MAX)
     }
@@ -119,9 +121,9 @@ impl Chain {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) now: Option<Chain>,
-    /// When that changed last.
+    /// The time at which `now` last changed.
     pub(super) changed_at_ms: Option<i64>,
-    /// What it was before that time.
+    /// The chain before that time.
     pub(super) before: Option<Chain>,
 }
 
@@ -139,47 +141,47 @@ impl Slot {
     }
 }
 
-/// What became of a hit.
+/// The effect of a hit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// It opened an episode.
+    /// The hit opened an episode.
     Opened,
-    /// This chain ends with it now.
+    /// This chain now ends with the hit.
     Filled(Chain),
-    /// This chain ended with it, and the episode with the chain.
+    /// This chain ended with the hit. The episode ended with the chain.
     Completed(Chain),
-    /// No episode is open, and it is not of step 1.
+    /// No episode is open, and the hit is not of step 1.
     NothingOpen,
     /// No chain that has reached the step before can be extended.
     NothingToExtend(Unfit),
-    /// The chain that ends at this step began no earlier.
+    /// The chain that already ends at this step began at the same time or later.
     NotLater,
 }
 
-/// Why no chain can be extended.
+/// The reason why no chain can be extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// None has reached the step before.
+    /// No chain has reached the step before.
     NotReached,
-    /// Those that have began longer ago than the window.
+    /// The chains that have reached the step before began longer ago than the window.
     OutOfWindow,
-    /// Those that have and are live hold this event already.
+    /// The live chains that have reached the step before already contain this event.
     SameEvent,
 }
 
-/// The slots of an actor: one for each step while an episode is open, none while none is.
+/// The slots of an actor: one for each step while an episode is open, and no slots otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
     pub(super) slots: Vec<Slot>,
 }
 
 impl Machine {
-    /// Whether an episode is open.
+    /// Returns whether an episode is open.
     pub fn is_open(&self) -> bool {
         !self.slots.is_empty()
     }
 
-    /// Lets time pass: an episode closes when its latest chain is out of the window.
+    /// Lets time pass. Closes the episode if its latest chain is out of the window.
     pub fn pass(&mut self, now_ms: i64, rule: Rule) {
         let is_live =
             self.slots.first().and_then(|slot| slot.now.as_ref()).is_some_and(|chain| chain.is_live(now_ms, rule));
@@ -188,7 +190,8 @@ impl Machine {
         }
     }
 
-    /// As it is for whoever comes no earlier than that: what can have no effect any more is left out.
+    /// Returns the machine as hits at `now_ms` and later see it. Leaves out everything that can have no effect on
+    /// such hits.
     pub fn as_of(&self, now_ms: i64, rule: Rule) -> Self {
         let mut machine = self.clone();
         machine.pass(now_ms, rule);
@@ -203,7 +206,7 @@ impl Machine {
         machine
     }
 
-    /// Takes the next hit.
+    /// Takes the next hit. Returns the effect of the hit.
     pub fn advance(&mut self, hit: &Arc<Hit>, rule: Rule) -> Fate {
         let now_ms = hit.timestamp_ms;
         self.pass(now_ms, rule);

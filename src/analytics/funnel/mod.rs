@@ -1,13 +1,13 @@
 //! Funnels: how far actors got through the steps of a definition (`SEMANTICS` section 6).
 //!
 //! ```text
-//! event -> Funnels::hits_of          which steps of which funnels it matches
+//! event -> Funnels::hits_of          the steps that the event matches, in all funnels
 //! hits of an actor, in order         Machine: slots that hold the best chain to each step
-//! what the machine shows             episodes, each a row of funnel_conversions
+//! result of the machine              episodes, each a row of funnel_conversions
 //! ```
-//! [`Machine`] is the plain form: hits in order go in, episodes come out. [`History`] is the incremental one: hits in any
-//! order, kept in segments with the machine's state between them, so that a late hit runs again what it can change and no
-//! more.
+//! [`Machine`] is the plain form: it takes hits in order and makes episodes. [`History`] is the incremental form: it
+//! takes hits in any order. It keeps them in segments, and keeps the machine's state between segments. So a late hit
+//! runs again only the hits that it can affect.
 
 mod actor;
 mod condition;
@@ -34,41 +34,44 @@ pub use machine::{Chain, Fate, Hit, Machine, Opening, Rule, Unfit};
 pub use report::{Report, StepReport};
 pub use segment::{Episode, MAX_SEGMENT_HITS, Piece, Segment};
 
-/// A funnel.
+/// The definition of a funnel.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Funnel {
-    /// What it is called. Its id comes of this.
+    /// The name. The id is derived from it.
     pub name: String,
-    /// What it is for. Part of no number.
+    /// The purpose of the funnel. It affects no number.
     #[serde(skip)]
     pub description: Option<String>,
     /// Whose events make a chain.
     pub scope: Scope,
-    /// What may lie between the first event of a chain and any other, milliseconds, inclusive.
+    /// The maximum time between the first event of a chain and any other event of the chain, in milliseconds,
+    /// inclusive.
     pub window_ms: i64,
-    /// Whether each episode of an actor is a row, or the first of those that got furthest.
+    /// `true`: each episode of an actor is a row. `false`: one episode of an actor is a row, the first of those that
+    /// got furthest.
     pub reentry: bool,
-    /// 2 to 16 of them.
+    /// The steps, from 2 to 16.
     pub steps: Vec<Step>,
 }
 
 impl Funnel {
-    /// UUIDv5 over the name.
+    /// Returns the id: a UUIDv5 of the name.
     pub fn id(&self) -> String {
         id_of(&self.name)
     }
 
-    /// The first 8 bytes of its id: as internal tables name it.
+    /// Returns the first 8 bytes of the id. Internal tables identify the funnel by this key.
     pub fn key(&self) -> i64 {
         key_of(&self.name)
     }
 
-    /// The id of the episode that an event opened.
+    /// Returns the id of the episode with this opening.
     pub fn episode_id(&self, opening: &Opening) -> String {
         natural_id::of(&format!("funnel_conversions|{}|1|{}", self.id(), opening.event_id))
     }
 
-    /// The steps that an event misses by a condition.
+    /// Returns the steps that ask for the type and name of an event, but have a condition that the event does not
+    /// meet.
     pub fn misses(&self, event: &AnalyticsEvent) -> Vec<Miss> {
         let mut parsed = ParsedEvent::of(event);
         let asking = self.steps.iter().enumerate().filter(|(_, step)| step.asks_for(event));
@@ -79,18 +82,18 @@ impl Funnel {
         asking.filter_map(miss).collect()
     }
 
-    /// What its machine needs to know.
+    /// Returns the properties that the machine needs.
     pub fn rule(&self) -> Rule {
         Rule { window_ms: self.window_ms, steps: u8::try_from(self.steps.len()).unwrap_or(u8::MAX) }
     }
 }
 
-/// The id of the funnel of a name.
+/// Returns the id of the funnel with this name.
 pub fn id_of(name: &str) -> String {
     natural_id::of(&format!("funnels|{name}"))
 }
 
-/// The first 8 bytes of that id.
+/// Returns the key of the funnel with this name: the first 8 bytes of its id.
 pub fn key_of(name: &str) -> i64 {
     natural_id::uuid(&format!("funnels|{name}")).as_u64_pair().0.cast_signed()
 }
@@ -99,24 +102,24 @@ pub fn key_of(name: &str) -> i64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// A user's, those included that an anonymous id of this user's made.
+    /// The events of a user, with the events of anonymous ids that belong to the user.
     User,
-    /// A session's.
+    /// The events of a session.
     Session,
 }
 
-/// A step: which events match it.
+/// A step, and the events that match it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Step {
-    /// What it is called.
+    /// The name.
     pub name: String,
-    /// Of these types; none: of any.
+    /// The event types that match. An empty list matches any type.
     #[serde(rename = "event_type", skip_serializing_if = "Vec::is_empty")]
     pub event_types: Vec<String>,
-    /// Of these names; none: of any.
+    /// The event names that match. An empty list matches any name.
     #[serde(rename = "event_name", skip_serializing_if = "Vec::is_empty")]
     pub event_names: Vec<String>,
-    /// And all of these hold.
+    /// The conditions, which must all hold.
     #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -131,35 +134,35 @@ impl Step {
     }
 }
 
-/// An event that a step asks for by type and name, but that does not meet a condition of it.
+/// An event that a step asks for by type and name, but that does not meet a condition of the step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Miss {
-    /// The hit that it would be.
+    /// The hit that the event would be.
     pub hit: Hit,
     /// The first condition that does not hold.
     pub condition: Condition,
 }
 
-/// Whose hits they are, before links of anonymous ids and ids of unnamed sessions are looked up.
+/// The actor of hits, before links of anonymous ids and ids of unnamed sessions are looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HitActor {
-    /// Of a user, or of an anonymous id that may be linked to one.
+    /// A user, or an anonymous id that may be linked to a user.
     Person(Actor),
-    /// Of the session of that id.
+    /// The session with this id.
     Session(String),
-    /// Of the session that the actor's events make around that time.
+    /// The session that the actor's events form around the time of the hit.
     Unnamed(Actor),
 }
 
-/// All funnels, and where to look for what an event matches.
+/// All funnels, with an index of their steps by event name and event type.
 #[derive(Debug, Clone, Default)]
 pub struct Funnels {
     all: Vec<Arc<Funnel>>,
-    /// Funnel and step, from 0, of the steps that ask for a name.
+    /// The steps that ask for a name, by that name: the places of funnel and step, from 0.
     by_name: HashMap<String, Vec<(usize, usize)>>,
-    /// Of those that ask for no name, but for a type.
+    /// The steps that ask for no name, but for a type, by that type.
     by_type: HashMap<String, Vec<(usize, usize)>>,
-    /// Of those that ask for neither.
+    /// The steps that ask for neither.
     of_any: Vec<(usize, usize)>,
 }
 
@@ -170,7 +173,7 @@ impl PartialEq for Funnels {
 }
 
 impl Funnels {
-    /// The funnels of a configuration, whose names differ.
+    /// Indexes the funnels of a configuration. Their names must differ.
     pub fn new(funnels: Vec<Funnel>) -> Self {
         let mut index = Self { all: funnels.into_iter().map(Arc::new).collect(), ..Self::default() };
         for (at, funnel) in index.all.iter().enumerate() {
@@ -195,18 +198,18 @@ impl Funnels {
         index
     }
 
-    /// All of them.
+    /// Returns all funnels.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Funnel>> {
         self.all.iter()
     }
 
-    /// The one of that name.
+    /// Returns the funnel with this name.
     pub fn by_name(&self, name: &str) -> Option<&Arc<Funnel>> {
         self.all.iter().find(|funnel| funnel.name == name)
     }
 
-    /// The steps that an event matches: the place of the funnel, whose hit it is, and the hit. What matches nothing costs
-    /// two lookups, whatever the number of funnels.
+    /// Finds the steps that an event matches. Calls `found` with the place of the funnel, the actor and the hit. An
+    /// event that no step asks for costs two lookups, whatever the number of funnels.
     pub fn hits_of(&self, parsed: &mut ParsedEvent<'_>, mut found: impl FnMut(usize, HitActor, Hit)) {
         let event = parsed.event;
         let by_name = self.by_name.get(&event.event_name).into_iter().flatten();

@@ -1,41 +1,42 @@
-//! What a funnel's rows add up to.
+//! The report on a funnel: totals over its rows.
 
 use serde::Serialize;
 
-/// A funnel in numbers.
+/// The numbers of a funnel.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Episodes: those that took the first step.
+    /// All episodes: each took the first step.
     pub entered: u64,
-    /// Those that took the last one.
+    /// The episodes that took the last step.
     pub completed: u64,
-    /// Step by step.
+    /// The numbers of each step, in order.
     pub steps: Vec<StepReport>,
 }
 
-/// A step in numbers.
+/// The numbers of a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepReport {
-    /// The step.
+    /// The name of the step.
     pub name: String,
-    /// Episodes that had taken the step before; of the first step, all.
+    /// The episodes that took the step before. For the first step: all episodes.
     pub entered: u64,
-    /// Of those, the ones that took this one.
+    /// The episodes among `entered` that took this step.
     pub reached: u64,
-    /// Of those, the ones that took all steps.
+    /// The episodes among `reached` that took all steps.
     pub converted: u64,
-    /// `reached / entered`; none where nobody entered.
+    /// `reached / entered`. `None` if `entered` is 0.
     pub rate: Option<f64>,
-    /// `reached` over all episodes.
+    /// `reached` divided by all episodes. `None` if there are no episodes.
     pub rate_of_all: Option<f64>,
-    /// From the step before to this one: the median, by nearest rank, milliseconds. None for the first step.
+    /// The median time from the step before to this step, by nearest rank, in milliseconds. `None` for the first
+    /// step, and if no episode reached this step.
     pub median_ms: Option<i64>,
-    /// The 90th percentile.
+    /// The 90th percentile of that time.
     pub p90_ms: Option<i64>,
 }
 
 impl Report {
-    /// The report over episodes, each given as when it took its steps.
+    /// Computes the report. Each episode is given as the times at which it took its steps, in milliseconds.
     pub fn of(step_names: Vec<String>, episodes: impl IntoIterator<Item = Vec<i64>>) -> Self {
         let count = step_names.len();
         let mut took_ms: Vec<Vec<i64>> = vec![Vec::new(); count];
@@ -69,7 +70,7 @@ impl Report {
     }
 }
 
-/// The value at rank `ceil(p n)`.
+/// Returns the value at rank `ceil(p n)`, where `p` is `percent / 100`. `None` if there are no values.
 fn nearest_rank(sorted: &[i64], percent: usize) -> Option<i64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.checked_sub(1)?).copied()

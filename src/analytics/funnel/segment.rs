@@ -1,4 +1,4 @@
-//! A run of an actor's hits, and what the machine made of them.
+//! Segments: consecutive hits of an actor, and the results of the machine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,50 +9,50 @@ use serde::{Deserialize, Serialize};
 use super::machine::{Chain, Fate, Hit, Machine, Opening, Rule, Slot};
 use crate::analytics::State;
 
-/// Hits that one segment holds at most.
+/// The maximum number of hits in a segment.
 pub const MAX_SEGMENT_HITS: usize = 64;
 
 /// A row of `funnel_conversions`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
-    /// Where it begins.
+    /// The hit that opened the episode.
     pub opening: Opening,
     /// The chain that was the first to reach the furthest step.
     pub best: Chain,
-    /// Whether that is the last step.
+    /// Whether the furthest step is the last step of the funnel.
     pub is_completed: bool,
 }
 
-/// What a segment knows of an episode.
+/// The part of an episode that lies in one segment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
-    /// Which one.
+    /// The hit that opened the episode.
     pub opening: Opening,
-    /// Whether it was open when the segment began.
+    /// Whether the episode was open when the segment began.
     pub continues: bool,
-    /// Of the chains that were extended here, the first to reach the furthest step.
+    /// Among the chains that began or were extended in this segment: the first to reach the furthest step.
     pub best: Option<Chain>,
 }
 
-/// Hits that follow each other, and what the machine made of them.
+/// Consecutive hits, and the results of the machine.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Segment {
     pub(super) hits: Vec<Arc<Hit>>,
-    /// In the order of time. An episode that was open when the segment began comes first.
+    /// The pieces in the order of time. An episode that was open when the segment began comes first.
     pub(super) pieces: Vec<Piece>,
     /// The machine after the last hit.
     pub(super) after: Machine,
 }
 
 impl Segment {
-    /// A segment without hits, in which an episode may go on.
+    /// Creates a segment without hits. If `machine` has an open episode, that episode continues in the segment.
     pub(super) fn begin(machine: Machine, open: Option<Opening>) -> Self {
         let open = open.filter(|_| machine.is_open());
         let pieces = open.map(|opening| Piece { opening, continues: true, best: None });
         Self { hits: Vec::new(), pieces: pieces.into_iter().collect(), after: machine }
     }
 
-    /// All hits of an actor in one segment: the plain form.
+    /// Puts all hits of an actor into one segment: the plain form. Calls `told` with each hit and its effect.
     pub fn of_all(mut hits: Vec<Hit>, rule: Rule, mut told: impl FnMut(&Arc<Hit>, &Fate)) -> Self {
         hits.sort_unstable();
         let mut segment = Self::default();
@@ -64,7 +64,7 @@ impl Segment {
         segment
     }
 
-    /// Takes the next hit.
+    /// Adds the next hit. Returns the effect of the hit.
     pub(super) fn feed(&mut self, hit: Arc<Hit>, rule: Rule) -> Fate {
         let fate = self.after.advance(&hit, rule);
         match &fate {
@@ -83,7 +83,8 @@ impl Segment {
         fate
     }
 
-    /// Whether it can be of a funnel with this rule. What was stored for another one cannot.
+    /// Returns whether the segment fits a funnel with this rule. The check is meant to find segments that were stored
+    /// for another rule.
     pub fn is_of(&self, rule: Rule) -> bool {
         let is_step = |hit: &Arc<Hit>| (1..=rule.steps).contains(&hit.step);
         let slots = &self.after.slots;
@@ -96,22 +97,22 @@ impl Segment {
         self.hits.iter().all(is_step) && are_slots && is_open && are_chains && has_piece
     }
 
-    /// Its first hit. A segment that is stored has one.
+    /// Returns the first hit. A stored segment always has a first hit.
     pub fn first(&self) -> &Hit {
         &self.hits[0]
     }
 
-    /// Its hits, in order.
+    /// Returns the hits, in order.
     pub fn hits(&self) -> &[Arc<Hit>] {
         &self.hits
     }
 
-    /// What it knows of episodes, in order.
+    /// Returns the pieces of episodes, in order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// The episodes, of a segment that holds all hits of an actor.
+    /// Returns the episodes. The segment must hold all hits of an actor.
     pub fn episodes(&self, rule: Rule) -> Vec<Episode> {
         let episode = |piece: &Piece| {
             let best = piece.best.clone()?;
@@ -120,17 +121,17 @@ impl Segment {
         self.pieces.iter().filter_map(episode).collect()
     }
 
-    /// The episode that was open when it began.
+    /// Returns the episode that was open when the segment began.
     pub fn continued(&self) -> Option<&Piece> {
         self.pieces.first().filter(|piece| piece.continues)
     }
 
-    /// The episode that begins there, where it begins in this segment.
+    /// Returns the episode with this opening. `None` if the episode does not begin in this segment.
     pub(super) fn beginning(&self, opening: &Opening) -> Option<&Piece> {
         self.pieces.iter().find(|piece| !piece.continues && piece.opening == *opening)
     }
 
-    /// Names the episode that was open when it began.
+    /// Sets the opening of the episode that was open when the segment began.
     #[must_use]
     pub fn with_continued(mut self, opening: Opening) -> Self {
         if let Some(piece) = self.pieces.first_mut().filter(|piece| piece.continues) {
@@ -139,12 +140,12 @@ impl Segment {
         self
     }
 
-    /// The episode that is open after its last hit.
+    /// Returns the episode that is open after the last hit.
     pub(super) fn open_at_end(&self) -> Option<&Opening> {
         self.pieces.last().filter(|_| self.after.is_open()).map(|piece| &piece.opening)
     }
 
-    /// Of each episode, whether it begins here, and the furthest that it gets here.
+    /// Returns for each episode whether it begins in these segments, and its furthest chain in them.
     pub(super) fn summary(segments: &[Self]) -> BTreeMap<&Opening, (bool, Option<&Chain>)> {
         let mut summary: BTreeMap<&Opening, (bool, Option<&Chain>)> = BTreeMap::new();
         for piece in segments.iter().flat_map(|segment| &segment.pieces) {
@@ -158,26 +159,27 @@ impl Segment {
     }
 }
 
-/// Of two chains, the second being later, the one that got further; the first where both got equally far.
+/// Returns the chain that got further. If both chains got equally far, returns `one`, the earlier chain.
 pub(super) fn first_furthest(one: Option<Chain>, later: Option<Chain>) -> Option<Chain> {
     if later.as_ref().map(Chain::step) > one.as_ref().map(Chain::step) { later } else { one }
 }
 
-/// The stored form: hits once, its own first, chains by the places of their hits.
+/// The stored form of a segment. Each hit is stored once, the segment's own hits first. A chain is stored as the
+/// places of its hits in `hits`.
 #[derive(Serialize, Deserialize)]
 struct SegmentBytes<H> {
     hits: Vec<H>,
-    /// How many of them are its own; the others are of earlier segments.
+    /// How many of the hits are the segment's own. The other hits belong to earlier segments.
     own: u16,
-    /// Opening, none for the one that continues; and best chain.
+    /// For each piece: the place of its opening, `None` for the episode that continues, and the best chain.
     pieces: Vec<(Option<u16>, Vec<u16>)>,
     slots: Vec<SlotBytes>,
 }
 
-/// A slot: the chain now, when it changed, the chain before. Without hits: none.
+/// A slot: the chain now, the time when it changed, and the chain before. An empty list means no chain.
 type SlotBytes = (Vec<u16>, Option<i64>, Vec<u16>);
 
-/// The places of hits, while they are written.
+/// The places of hits while a segment is written.
 struct Places<'a> {
     hits: Vec<&'a Hit>,
     by_hit: HashMap<*const Hit, u16>,
@@ -232,7 +234,7 @@ impl State for Segment {
         let (stored, rest) = postcard::take_from_bytes::<SegmentBytes<Hit>>(bytes).ok()?;
         let SegmentBytes { hits, own, pieces, slots } = stored;
         let mut hits: Vec<Arc<Hit>> = hits.into_iter().map(Arc::new).collect();
-        // None within none: there is no chain.
+        // The outer `None` means a place that does not exist. The inner `None` means no chain.
         let chain = |places: &[u16]| -> Option<Option<Chain>> {
             let of_chain: Option<Vec<_>> = places.iter().map(|at| hits.get(usize::from(*at)).cloned()).collect();
             of_chain.map(Chain::from_hits)

@@ -11,7 +11,7 @@ use crate::model::EventBuilder;
 type At<'a> = (i64, u8, &'a str);
 type Key = (i64, u8, String);
 
-/// Segments as they are stored: bytes, and beside them the episode that goes on.
+/// Segments as they are stored: the bytes, and separately the opening of the episode that continues.
 #[derive(Debug, Default)]
 struct Kept {
     segments: BTreeMap<Key, (Vec<u8>, Option<Opening>)>,
@@ -71,7 +71,7 @@ impl Segments for Kept {
     }
 }
 
-/// An episode as texts: what opened it, the hits of its chain, whether it is complete.
+/// An episode for comparison: the event that opened it, the hits of its chain, and whether it is complete.
 type Shown = (String, Vec<(i64, String)>, bool);
 
 fn shown(episode: &Episode) -> Shown {
@@ -83,7 +83,7 @@ fn plain(hits: &[Hit], rule: Rule) -> Vec<Shown> {
     Segment::of_all(hits.to_vec(), rule, |_, _| {}).episodes(rule).iter().map(shown).collect()
 }
 
-/// The same by the words of the specification, and by nothing else: what each slot held when is looked up in its log.
+/// Computes the same by the words of the specification alone. Looks up in a log what each slot held at a time.
 fn naive(hits: &[Hit], rule: Rule) -> Vec<Shown> {
     type Steps = Vec<(i64, String)>;
     let mut hits: Vec<&Hit> = hits.iter().collect();
@@ -130,7 +130,7 @@ fn naive(hits: &[Hit], rule: Rule) -> Vec<Shown> {
     rows
 }
 
-/// The furthest step that any choice of hits reaches, tried one after another.
+/// Returns the furthest step that any choice of hits reaches. Tries all choices.
 fn furthest(hits: &[Hit], rule: Rule) -> usize {
     fn extend(hits: &[Hit], rule: Rule, start: i64, step: u8, from: usize) -> usize {
         let next = (from..hits.len()).filter(|at| hits[*at].step == step + 1);
@@ -145,11 +145,11 @@ fn hit(ms: i64, step: u8, id: &str) -> Hit {
     Hit { timestamp_ms: ms, step, event_id: id.into(), user_id: None, anonymous_id: None, session_id: None }
 }
 
-/// Events at few times, each matching some of the steps.
+/// Makes events at few different times. Each event matches some of the steps.
 fn events(steps: u8, count: usize) -> impl Strategy<Value = Vec<Hit>> {
     prop::collection::vec((0..60_i64, 1..(1_u16 << steps)), 1..count).prop_map(move |events| {
         let hits = events.iter().enumerate().flat_map(|(number, (ms, mask))| {
-            // Ids in an order that is not the one of arrival.
+            // The order of ids is not the order of arrival.
             let id = format!("{:03}", (number * 7919 + 13) % 1000);
             (1..=steps).filter(move |step| mask >> (step - 1) & 1 == 1).map(move |step| hit(*ms, step, &id))
         });
@@ -157,7 +157,7 @@ fn events(steps: u8, count: usize) -> impl Strategy<Value = Vec<Hit>> {
     })
 }
 
-/// Mostly one step an event.
+/// Makes events that each match one step.
 fn sparse(count: usize) -> impl Strategy<Value = Vec<Hit>> {
     prop::collection::vec((0..400_i64, 1..4_u8), 1..count).prop_map(|events| {
         let hits = events
@@ -201,7 +201,7 @@ proptest! {
         prop_assert_eq!(plain(&hits, rule), naive(&hits, rule));
     }
 
-    /// Where no event matches two steps, and none are at one time, nobody finds a longer chain.
+    /// If no event matches two steps and no two events have the same time, no choice of hits gives a longer chain.
     #[test]
     fn no_choice_of_hits_gets_further(steps in prop::collection::vec(1..5_u8, 1..14), window_ms in 1..14_i64) {
         let rule = Rule { window_ms, steps: 4 };
@@ -225,7 +225,7 @@ proptest! {
         prop_assert_eq!(incremental(&shuffled, rule, &sizes, max_hits).0, plain(&hits, rule));
     }
 
-    /// Long histories, with the segments' own length: episodes that end, that go on for ever, that merge.
+    /// Long histories, also with segments of the usual length. Episodes end, go on for ever, or merge.
     #[test]
     fn long_histories_too(
         hits in sparse(300),
@@ -258,18 +258,18 @@ fn the_window_is_inclusive_to_the_millisecond() {
 #[test]
 fn one_event_fills_one_step_and_the_completing_one_opens_nothing() {
     let rule = Rule { window_ms: 100, steps: 2 };
-    // A then A is two visits.
+    // A followed by A is two visits.
     let both = |ms: i64, id: &str| [hit(ms, 1, id), hit(ms, 2, id)];
     let hits: Vec<Hit> = [both(0, "a"), both(10, "b"), both(20, "c")].into_iter().flatten().collect();
     let chain = |one: (i64, &str), other: (i64, &str)| vec![(one.0, one.1.to_owned()), (other.0, other.1.to_owned())];
     let rows = plain(&hits, rule);
     assert_eq!(rows[0], ("a".into(), chain((0, "a"), (10, "b")), true));
     assert_eq!(rows[1], ("c".into(), vec![(20, "c".into())], false));
-    // The step comes before the id: they convert although b < z.
+    // Hits sort by step before id: these hits convert although b < z.
     assert!(plain(&[hit(5, 2, "b"), hit(5, 1, "z")], rule)[0].2);
 }
 
-/// An episode that never ends, and hits that come late to it.
+/// Adds late hits to an episode that never ends.
 #[test]
 fn a_late_hit_runs_few_hits_again_whatever_the_history() {
     let rule = Rule { window_ms: 1_000, steps: 3 };
@@ -277,13 +277,13 @@ fn a_late_hit_runs_few_hits_again_whatever_the_history() {
     let count = 100_000_i64;
     let mut history = History::new(&mut kept, rule);
     history.insert((0..count).map(|at| hit(at * 10, 1, &format!("{at:06}"))).collect()).unwrap();
-    assert_eq!(history.hits_run(), 100_000, "in order, each once");
+    assert_eq!(history.hits_run(), 100_000, "each hit runs once if all arrive in order");
     let opening = Opening { timestamp_ms: 0, event_id: "000000".into() };
     assert_eq!(history.episode(&opening).unwrap().unwrap().best.step(), 1);
     for (ms, step) in [(5, 1), (500_003, 1), (500_007, 2), (999_985, 2), (-1, 1)] {
         let mut history = History::new(&mut kept, rule);
         history.insert(vec![hit(ms, step, &format!("late {ms}"))]).unwrap();
-        // The window, and two segments.
+        // At most the hits of one window, and of two segments.
         assert!(history.hits_run() <= 101 + 2 * MAX_SEGMENT_HITS as u64, "{ms} {step}: {}", history.hits_run());
     }
     let opening = Opening { timestamp_ms: -1, event_id: "late -1".into() };
@@ -326,7 +326,7 @@ fn conditions_compare_by_json_type_and_what_is_missing_is_false() {
         ("properties.list.9", "ne", json!(3), true),
         ("page_url", "prefix", json!("https://e.org"), true),
         ("user_id", "eq", json!("ada"), true),
-        // Missing, and null.
+        // Missing values, and null.
         ("properties.none", "eq", json!(0), false),
         ("properties.none", "ne", json!(0), true),
         ("properties.missing", "lt", json!(0), false),
@@ -394,5 +394,5 @@ fn an_event_is_a_hit_of_every_step_that_it_matches() {
     let event = EventBuilder::new("page", "seen").user_id("ada").session_id("s").build();
     assert_eq!(hits(&event), [(0, person, 3)]);
     let event = EventBuilder::new("page", "view").session_id("s").build();
-    assert_eq!(hits(&event), [(1, HitActor::Session("s".into()), 1)], "nobody's, but of a session");
+    assert_eq!(hits(&event), [(1, HitActor::Session("s".into()), 1)], "the event has a session but no actor");
 }

@@ -1,4 +1,5 @@
-//! What an event's context says of its session; where it leaves browser, system or device out, its user agent does.
+//! Reads the attributes of a session from an event's context. If the context lacks the browser, the operating system
+//! or the device, its user agent gives them.
 
 use std::sync::LazyLock;
 
@@ -9,12 +10,13 @@ use woothee::parser::Parser;
 
 use crate::model::{AnalyticsEvent, JsonObject};
 
-/// What reads user agents, with its data: part of what sessions depend on.
+/// The library that reads user agents, and the version of its code and data. The fingerprint of sessions contains
+/// this text.
 pub const USER_AGENT_READER: &str = "woothee 0.13.0";
 
 static USER_AGENTS: LazyLock<Parser> = LazyLock::new(Parser::new);
 
-/// The parts of a context that a session shows, as they come. All else in it is passed over.
+/// The parts of a context that a session shows, as they were sent. Ignores all other parts.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Parts {
@@ -28,7 +30,7 @@ struct Parts {
     user_agent: Value,
 }
 
-/// What a session shows of an event's context.
+/// The attributes that a session takes from an event's context.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Context {
     pub(super) device_type: Option<String>,
@@ -38,12 +40,12 @@ pub struct Context {
     pub(super) city: Option<String>,
 }
 
-/// The contexts of a batch: most events of a session have the same, so each is read once.
+/// The contexts of a batch. Most events of a session have the same context, so each context is read once.
 #[derive(Debug, Default)]
 pub struct Contexts<'a>(HashMap<&'a str, Context>);
 
 impl<'a> Contexts<'a> {
-    /// That of an event.
+    /// Returns the context of an event. Reads it if no earlier event had the same.
     pub fn of(&mut self, event: &'a AnalyticsEvent) -> &Context {
         let text = event.context.as_ref().map_or("", JsonObject::as_str);
         self.0.entry(text).or_insert_with(|| Context::of(event))
@@ -51,7 +53,7 @@ impl<'a> Contexts<'a> {
 }
 
 impl Context {
-    /// That of an event.
+    /// Reads the context of an event.
     pub fn of(event: &AnalyticsEvent) -> Self {
         event.context.as_ref().map(Self::read).unwrap_or_default()
     }
@@ -90,7 +92,7 @@ impl Context {
     }
 }
 
-/// A text that says something: as everywhere on the wire, "" means absent.
+/// Returns the text if it is not empty. As everywhere on the wire, "" means absent.
 fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
@@ -166,7 +168,7 @@ mod tests {
     fn the_reader_is_the_one_whose_version_is_named() {
         let (name, version) = USER_AGENT_READER.split_once(' ').unwrap();
         let locked = format!("name = \"{name}\"\nversion = \"{version}\"\n");
-        assert!(include_str!("../../../Cargo.lock").contains(&locked), "sessions depend on it: name the new version");
+        assert!(include_str!("../../../Cargo.lock").contains(&locked), "USER_AGENT_READER must name the new version");
     }
 
     proptest! {

@@ -1,8 +1,8 @@
-//! Sessions of events that name none: an actor's events are of one session where no gap between neighbours is longer
-//! than the timeout. A late event may extend a session, begin one before it, or bridge two.
+//! Sessions of events without a `session_id`. An actor's events belong to one session if no gap between neighbours is
+//! longer than the timeout. A late event may extend a session, begin a session before it, or bridge two sessions.
 //!
-//! The sessions of an actor lie apart by more than the timeout. So a new one touches only those that begin or end within
-//! the timeout of it, and what these merge to touches no other that is stored.
+//! The stored sessions of an actor are more than the timeout apart. So a new session touches only the sessions that
+//! begin or end within the timeout of it. The session that results from the merge touches no other stored session.
 
 use std::fmt;
 
@@ -13,7 +13,8 @@ use super::{Context, Session};
 use crate::analytics::{Merge as _, entry_of};
 use crate::model::{AnalyticsEvent, Timestamp, natural_id};
 
-/// Who an event is of: its user, else its anonymous id. A user and an anonymous id of the same text are two.
+/// The actor of an event: its user, or else its anonymous id. A user and an anonymous id with the same text are two
+/// actors.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Actor {
     is_user: bool,
@@ -21,20 +22,20 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Its anonymous id; none where it is a user.
+    /// Returns the anonymous id. `None` if the actor is a user.
     pub fn anonymous_id(&self) -> Option<&str> {
         (!self.is_user).then_some(self.id.as_str())
     }
 }
 
-/// As it stands in the database.
+/// Writes the actor as the database stores it.
 impl fmt::Display for Actor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}|{}", if self.is_user { "user" } else { "anonymous" }, self.id)
     }
 }
 
-/// An actor, borrowed. It has the hash of the [`Actor`].
+/// A borrowed actor. It has the same hash as the [`Actor`].
 #[derive(Debug, Clone, Copy, Hash)]
 pub struct ActorRef<'a> {
     is_user: bool,
@@ -42,13 +43,13 @@ pub struct ActorRef<'a> {
 }
 
 impl<'a> ActorRef<'a> {
-    /// The actor of an event; none where it has none.
+    /// Returns the actor of an event. `None` if the event has no user and no anonymous id.
     pub fn of(event: &'a AnalyticsEvent) -> Option<Self> {
         let user = event.user_id.as_ref().map(|id| Self { is_user: true, id });
         user.or_else(|| event.anonymous_id.as_ref().map(|id| Self { is_user: false, id }))
     }
 
-    /// Its own.
+    /// Returns an owned copy.
     pub fn to_actor(self) -> Actor {
         Actor { is_user: self.is_user, id: self.id.to_owned() }
     }
@@ -60,26 +61,27 @@ impl Equivalent<Actor> for ActorRef<'_> {
     }
 }
 
-/// What events that name no session say of sessions, by whose they are.
+/// The sessions that new events without a `session_id` form, by actor.
 #[derive(Debug, Default)]
 pub struct UnnamedSessions(HashMap<Actor, Vec<Session>>);
 
 impl UnnamedSessions {
-    /// How many there are, as far as is known.
+    /// Returns the number of sessions so far. [`Self::into_sorted`] may still merge some of them.
     pub fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no sessions.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Takes in an event of an actor.
+    /// Adds an event of an actor.
     pub fn add_event(&mut self, actor: ActorRef<'_>, event: &AnalyticsEvent, context: &Context, timeout_ms: i64) {
         let sessions = entry_of(&mut self.0, &actor, |actor| actor.to_actor(), Vec::new);
         let (from, to) = reach_of(event.timestamp, event.timestamp, timeout_ms);
-        // Most events follow each other. Where one does not, `join` finds what it touches.
+        // Most events touch the actor's last session. For any other event, `join` later finds the sessions that it
+        // touches.
         let is_touched = |last: &&mut Session| last.started_at <= to && last.last_activity_at >= from;
         if let Some(last) = sessions.last_mut().filter(is_touched) {
             last.add_event(event, context);
@@ -90,7 +92,8 @@ impl UnnamedSessions {
         }
     }
 
-    /// Those of each actor in the order of time, apart by more than the timeout; in the order of actors.
+    /// Returns the sessions, sorted by actor. The sessions of an actor are in the order of time and more than the
+    /// timeout apart.
     pub fn into_sorted(self, timeout_ms: i64) -> Vec<(Actor, Vec<Session>)> {
         let join = |(actor, sessions)| (actor, join(sessions, timeout_ms));
         let mut sessions: Vec<_> = self.0.into_iter().map(join).collect();
@@ -98,14 +101,14 @@ impl UnnamedSessions {
         sessions
     }
 
-    /// Adds what was said elsewhere.
+    /// Adds sessions of an actor that were collected elsewhere.
     #[cfg(test)]
     pub fn add(&mut self, actor: Actor, sessions: Vec<Session>) {
         self.0.entry(actor).or_default().extend(sessions);
     }
 }
 
-/// Sessions of one actor, in the order of time, those merged that lie no further apart than the timeout.
+/// Sorts the sessions of one actor by time, and merges sessions that are no further apart than the timeout.
 fn join(mut sessions: Vec<Session>, timeout_ms: i64) -> Vec<Session> {
     if sessions.len() < 2 {
         return sessions;
@@ -121,13 +124,13 @@ fn join(mut sessions: Vec<Session>, timeout_ms: i64) -> Vec<Session> {
     joined
 }
 
-/// Whether a session begins within the timeout after the end of one that began before it.
+/// Returns whether `later` begins within the timeout after the end of `earlier`. `earlier` must begin first.
 fn is_near(earlier: &Session, later: &Session, timeout_ms: i64) -> bool {
     later.started_at.as_millis() - earlier.last_activity_at.as_millis() <= timeout_ms
 }
 
-/// The times between which a stored session touches this one: it begins no later than the second, and ends no earlier
-/// than the first.
+/// Returns the two times that decide which stored sessions touch this session. A stored session touches it if it
+/// begins no later than the second time and ends no earlier than the first time.
 pub fn reach(session: &Session, timeout_ms: i64) -> (Timestamp, Timestamp) {
     reach_of(session.started_at, session.last_activity_at, timeout_ms)
 }
@@ -136,24 +139,25 @@ fn reach_of(first: Timestamp, last: Timestamp, timeout_ms: i64) -> (Timestamp, T
     (Timestamp::from_millis(first.as_millis() - timeout_ms), Timestamp::from_millis(last.as_millis() + timeout_ms))
 }
 
-/// A session and what it came of.
+/// A session, and the stored sessions that became part of it.
 #[derive(Debug, PartialEq)]
 pub struct Placed {
-    /// The stored sessions that it holds, with their ids.
+    /// The stored sessions that are now part of it, with their ids.
     pub before: Vec<(String, Session)>,
     /// The session now.
     pub after: Session,
 }
 
 impl Placed {
-    /// The id that it has already: that of the stored session with the same first event.
+    /// Returns the id that the session keeps: the id of the stored session with the same first event. `None` if no
+    /// stored session has the same first event.
     pub fn kept_id(&self) -> Option<&str> {
         let is_same = |before: &&(String, Session)| before.1.unnamed == self.after.unnamed;
         self.before.iter().find(is_same).map(|(id, _)| id.as_str())
     }
 }
 
-/// Puts new sessions of an actor among the stored ones that they touch.
+/// Merges the new sessions of an actor with the stored sessions that they touch.
 pub fn place(stored: Vec<(String, Session)>, new: Vec<Session>, timeout_ms: i64) -> Vec<Placed> {
     let stored = stored.into_iter().map(|(id, session)| Placed { after: session.clone(), before: vec![(id, session)] });
     let new = new.into_iter().map(|session| Placed { before: Vec::new(), after: session });
@@ -172,8 +176,8 @@ pub fn place(stored: Vec<(String, Session)>, new: Vec<Session>, timeout_ms: i64)
     sessions
 }
 
-/// The ids that an unnamed session may have: it has the first that nobody sent as a `session_id`. Empty where the session
-/// was named.
+/// Returns the ids that an unnamed session may have, in order. The session gets the first id that nobody sent as a
+/// `session_id`. Returns no ids if the session was named.
 pub fn candidate_ids(session: &Session) -> impl Iterator<Item = String> {
     let first = session.unnamed.as_ref().map(|unnamed| {
         let event_id = unnamed.first_event_id.clone();

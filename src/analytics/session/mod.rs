@@ -1,7 +1,8 @@
-//! Sessions: what all messages of one session add up to (`SEMANTICS` section 3).
+//! Sessions: each combines all messages of one session (`SEMANTICS` section 3).
 //!
-//! A message alone is a small session; two sessions of one id merge into one. Everything in it is a least, a greatest
-//! or a count, so the order of merging cannot be seen. Which events that name no session make one is in [`gap`].
+//! One message makes a small session. Two sessions with the same id merge into one. Every part of a session is a
+//! minimum, a maximum or a count, so the order of merges does not affect the result. The module [`gap`] decides which
+//! events without a `session_id` form a session.
 
 mod context;
 mod gap;
@@ -16,8 +17,8 @@ use crate::model::{AnalyticsEvent, AnalyticsSession, Kind, SessionKind, SessionM
 pub use context::{Context, Contexts, USER_AGENT_READER};
 pub use gap::{Actor, ActorRef, Placed, UnnamedSessions, candidate_ids, place, reach};
 
-/// The group of `analytics_sessions`. Key: the session id, as it was sent. Sessions that nobody named have no key before
-/// their neighbours are known: they go through [`place`].
+/// The group of `analytics_sessions`. Key: the session id, as it was sent. Sessions that nobody named have no key
+/// until their neighbours are known: they go through [`place`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sessions;
 
@@ -36,27 +37,29 @@ impl Group for Sessions {
 }
 
 impl ByKey<Sessions> {
-    /// What is said of a session so far; the first message of it was at `timestamp`.
+    /// Returns the facts about a session so far. If there are none, begins them at `timestamp`, the time of the
+    /// message to add.
     pub fn of_session(&mut self, id: &str, timestamp: Timestamp) -> &mut Session {
         self.of(id, str::to_owned, || Session::at(timestamp))
     }
 }
 
-/// All that is known of a session.
+/// All that is known about a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
-    /// Where nobody named it: whose it is.
+    /// The source of the id, if nobody named the session. `None` if a message named it.
     unnamed: Option<Unnamed>,
     started_at: Timestamp,
     last_activity_at: Timestamp,
-    /// Whether an `end` arrived, whenever.
+    /// Whether an `end` arrived, at any time.
     has_end: bool,
     event_count: u64,
-    /// What messages told, by [`Column`]. Apart, since sessions are moved about more often than looked into.
+    /// The values that messages gave, by [`Column`]. Boxed, because sessions are moved in memory more often than they
+    /// are read.
     claims: Box<[Option<Claim>; Column::COUNT]>,
 }
 
-/// The columns that a message tells.
+/// The columns whose value comes from one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     UserId,
@@ -72,7 +75,7 @@ enum Column {
 
 impl Column {
     const COUNT: usize = 9;
-    /// In the order of their numbers, which is part of the stored form.
+    /// All columns in the order of their numbers. The order is part of the stored form.
     const ALL: [Column; Column::COUNT] = [
         Column::UserId,
         Column::DeviceType,
@@ -85,25 +88,25 @@ impl Column {
         Column::ExitPage,
     ];
 
-    /// Whose word counts, if two messages tell this.
+    /// Returns whether message `one` decides this column if message `other` also has a value for it.
     fn prefers(self, one: TellerRef<'_>, other: TellerRef<'_>) -> bool {
         match self {
             Column::UserId | Column::LandingPage => one < other,
             Column::ExitPage => one > other,
-            // A `start` before any other.
+            // A `start` comes before all other messages.
             _ => (!one.is_start, one) < (!other.is_start, other),
         }
     }
 }
 
-/// A value, and the message that told it.
+/// A value, and the message that gave it.
 #[derive(Debug, Clone, PartialEq)]
 struct Claim {
     teller: Arc<Teller>,
     value: String,
 }
 
-/// A message that told something.
+/// A message that gave a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Teller {
     timestamp_ms: i64,
@@ -112,7 +115,7 @@ struct Teller {
     is_start: bool,
 }
 
-/// A message, in the order of `SEMANTICS` section 0: by time, then kind, then id.
+/// A borrowed [`Teller`]. Sorts in the order of `SEMANTICS` section 0: by time, then kind, then id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct TellerRef<'a> {
     timestamp_ms: i64,
@@ -135,22 +138,22 @@ impl TellerRef<'_> {
     }
 }
 
-/// What the id of a session comes from that nobody named.
+/// The source of the id of a session that nobody named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Unnamed {
     actor: Actor,
-    /// The event of the least time, and of those the one with the least id.
+    /// The event with the earliest time. If several events have that time: the event with the least id.
     first_event_id: String,
 }
 
 impl Session {
-    /// A session that nobody named, before anything is said of it.
+    /// Creates a session that nobody named, at its first event. Does not add the event.
     pub fn of_actor(actor: Actor, first: &AnalyticsEvent) -> Self {
         let unnamed = Some(Unnamed { actor, first_event_id: first.id.clone() });
         Self { unnamed, ..Self::at(first.timestamp) }
     }
 
-    /// Takes in what an event says.
+    /// Adds an event and its context.
     pub fn add_event(&mut self, event: &AnalyticsEvent, context: &Context) {
         self.event_count += 1;
         let timestamp_ms = event.timestamp.as_millis();
@@ -166,7 +169,7 @@ impl Session {
         telling.that(Column::ExitPage, &event.page_url);
     }
 
-    /// Takes in what a session message says.
+    /// Adds a session message.
     pub fn add_message(&mut self, message: &SessionMessage) {
         self.has_end |= message.kind == SessionKind::End;
         let (timestamp_ms, is_start) = (message.timestamp.as_millis(), message.kind == SessionKind::Start);
@@ -182,7 +185,7 @@ impl Session {
         telling.that(Column::ExitPage, &message.exit_page);
     }
 
-    /// A session before anything is said of it but a time.
+    /// Creates a session that has a time and nothing else.
     pub fn at(timestamp: Timestamp) -> Self {
         Self {
             unnamed: None,
@@ -210,44 +213,47 @@ impl Session {
         self.claims[column as usize].as_ref().map(|claim| claim.value.as_str())
     }
 
-    /// The least timestamp.
+    /// Returns the earliest timestamp.
     pub fn started_at(&self) -> Timestamp {
         self.started_at
     }
 
-    /// The greatest timestamp.
+    /// Returns the latest timestamp.
     pub fn last_activity_at(&self) -> Timestamp {
         self.last_activity_at
     }
 
-    /// From the one to the other, also while the session is open.
+    /// Returns the time from the start to the last activity, in milliseconds, also while the session is open.
     pub fn duration_ms(&self) -> i64 {
         self.last_activity_at.as_millis() - self.started_at.as_millis()
     }
 
-    /// The user of the first message that has one.
+    /// Returns the user of the first message that has a user.
     pub fn user_id(&self) -> Option<&str> {
         self.told(Column::UserId)
     }
 
-    /// Whose it is, where nobody named it.
+    /// Returns the actor of a session that nobody named. `None` if a message named the session.
     pub fn actor(&self) -> Option<&Actor> {
         self.unnamed.as_ref().map(|unnamed| &unnamed.actor)
     }
 
-    /// Whether T alone can close it: no `end` did, and its last activity does not lie before `closed_before`.
+    /// Returns whether the session is open: no `end` arrived, and its last activity is not before `closed_before`. An
+    /// advance of T alone can close such a session.
     pub fn is_open(&self, closed_before: Timestamp) -> bool {
         !self.has_end && self.last_activity_at >= closed_before
     }
 
-    /// Whether the other's row is the same but for what most messages change: count, duration, end and exit page.
+    /// Returns whether the other session has the same row, apart from the columns that most messages change: count,
+    /// duration, end and exit page.
     pub fn differs_in_activity_alone(&self, other: &Self) -> bool {
         let is_same = |column: Column| self.told(column) == other.told(column);
         self.started_at == other.started_at
             && Column::ALL.into_iter().all(|column| column == Column::ExitPage || is_same(column))
     }
 
-    /// The row that shows it. It is closed where an `end` arrived, or its last activity lies before `closed_before`.
+    /// Returns the row that shows the session. The session is closed if an `end` arrived, or if its last activity is
+    /// before `closed_before`.
     pub fn row(&self, id: &str, closed_before: Timestamp) -> AnalyticsSession {
         let is_closed = !self.is_open(closed_before);
         let told = |column: Column| self.told(column).map(str::to_owned);
@@ -270,11 +276,11 @@ impl Session {
     }
 }
 
-/// A message that is telling a session what it knows.
+/// A message while its values are added to a session.
 struct Telling<'a> {
     claims: &'a mut [Option<Claim>; Column::COUNT],
     teller: TellerRef<'a>,
-    /// Once its word counts somewhere.
+    /// The message as the session keeps it. `None` until a value of the message is kept.
     kept: Option<Arc<Teller>>,
 }
 
@@ -314,18 +320,18 @@ impl Merge for Session {
     }
 }
 
-/// The stored form of a session. A message that told several things stands in it once.
+/// The stored form of a session. A message that gave several values is stored once.
 #[derive(Serialize, Deserialize)]
 struct SessionBytes<U, T, V> {
     unnamed: Option<U>,
     started_at_ms: i64,
-    /// After the start.
+    /// From the start to the last activity.
     duration_ms: i64,
     has_end: bool,
     event_count: u64,
-    /// In their order.
+    /// The messages that gave values, sorted.
     tellers: Vec<T>,
-    /// By [`Column`]: the teller's place, and the value.
+    /// By [`Column`]: the place of the message in `tellers`, and the value.
     claims: [Option<(u8, V)>; Column::COUNT],
 }
 

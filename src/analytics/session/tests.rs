@@ -5,7 +5,7 @@ use super::*;
 use crate::analytics::{StateError, Stored};
 use crate::model::{EventBuilder, SessionBuilder};
 
-/// The row where silence closes nothing: all happens later than that.
+/// Returns the row with a `closed_before` that is earlier than every message: silence closes nothing.
 fn shown(session: &Session) -> AnalyticsSession {
     session.row("s", at(0))
 }
@@ -26,7 +26,7 @@ fn merged(parts: impl IntoIterator<Item = Session>) -> Session {
     parts.into_iter().reduce(merge).unwrap()
 }
 
-/// What a message alone says of its session.
+/// Returns the session that one message makes.
 fn small(message: Stored<'_>) -> Session {
     match message {
         Stored::Event(event) => {
@@ -39,11 +39,11 @@ fn small(message: Stored<'_>) -> Session {
             session.add_message(message);
             session
         }
-        Stored::Metric(_) => unreachable!("it is of no session"),
+        Stored::Metric(_) => unreachable!("a metric belongs to no session"),
     }
 }
 
-/// The messages as a session, which is the same in every order.
+/// Merges messages into a session. Asserts that the reverse order gives the same session.
 fn session(messages: &[Stored<'_>]) -> Session {
     let small = || messages.iter().map(|message| small(*message));
     let session = merged(small());
@@ -78,9 +78,9 @@ fn attributes_come_from_a_start_first_and_each_on_its_own() {
     let second = SessionBuilder::start("s").timestamp(at(4)).id("b").os("beos").country("NO").build();
     let first = SessionBuilder::start("s").timestamp(at(4)).id("a").os("plan9").build();
     let row = shown(&session(&[(&event).into(), (&heartbeat).into(), (&second).into(), (&first).into()]));
-    assert_eq!(row.os.as_deref(), Some("plan9"), "of two starts at one time, the lesser id");
-    assert_eq!(row.country.as_deref(), Some("NO"), "the other start, where the first says nothing");
-    assert_eq!(row.browser.as_deref(), Some("firefox"), "no start says it: the first message that does");
+    assert_eq!(row.os.as_deref(), Some("plan9"), "of two starts at the same time, the one with the lesser id decides");
+    assert_eq!(row.country.as_deref(), Some("NO"), "the other start decides, because the first has no country");
+    assert_eq!(row.browser.as_deref(), Some("firefox"), "no start has a browser: the first message with one decides");
     assert_eq!((row.city.as_deref(), row.referrer.as_deref()), (Some("Oslo"), Some("r")));
     assert_eq!(row.device_type, None);
 }
@@ -89,7 +89,8 @@ fn attributes_come_from_a_start_first_and_each_on_its_own() {
 fn a_session_that_two_users_share_is_the_firsts() {
     let nobody = event(1, "a").build();
     let grace = event(3, "z").user_id("grace").build();
-    // A start counts first for attributes, not for the user; at equal times an event comes before a session message.
+    // A start comes first for attributes, but not for the user. At equal times an event comes before a session
+    // message.
     let ada = SessionBuilder::start("s").timestamp(at(3)).id("a").user_id("ada").build();
     assert_eq!(shown(&session(&[(&nobody).into(), (&ada).into(), (&grace).into()])).user_id.as_deref(), Some("grace"));
 }
@@ -121,7 +122,8 @@ proptest! {
 
     #![proptest_config(crate::property_config())]
 
-    /// L5: any split into partitions, each reduced by itself, merges to the whole, in any order.
+    /// L5: splits messages into partitions and merges each partition by itself. Merging the partitions, in any order,
+    /// gives the same session as merging all messages.
     #[test]
     fn partitions_merge_to_the_whole(
         messages in prop::collection::vec((0..4_u8, 0..6_i64, 0..8_u8, any::<u8>()), 1..30),

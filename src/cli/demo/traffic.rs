@@ -1,4 +1,4 @@
-//! Believable traffic: people who visit, create missions, write specs, search and complete what they began.
+//! Generates believable traffic: people visit, create missions, write specs, search, and complete their missions.
 
 use std::collections::BTreeMap;
 
@@ -28,16 +28,16 @@ pub(super) enum DemoMessage {
     Event(AnalyticsEvent),
     Metric(Metric),
     Session(SessionMessage),
-    /// What a client with a bug sends: it ends in the ledger, with its reason.
+    /// A message of a client with a bug. The worker rejects it: it ends in the ledger, with its reason.
     Bad(&'static str),
 }
 
-/// Messages in the order of their times.
+/// Planned messages, in the order of their times.
 #[derive(Debug)]
 pub(super) struct Traffic {
     random: Rng,
     visits: u64,
-    /// By time, and a number that keeps apart what is at the same.
+    /// By time in milliseconds, and by a number that separates messages of the same time.
     planned: BTreeMap<(i64, u64), DemoMessage>,
     messages: u64,
 }
@@ -47,7 +47,7 @@ impl Traffic {
         Self { random: Rng::with_seed(seed), visits: 0, planned: BTreeMap::new(), messages: 0 }
     }
 
-    /// Plans the visits of the hours before a moment: fewer at night, more on the last day.
+    /// Plans the visits of the hours before a time: fewer visits at night, more on the last day.
     pub(super) fn plan_history(&mut self, hours: i64, until: Timestamp) {
         for hour in (0..hours).rev() {
             let start_ms = until.as_millis() - (hour + 1) * HOUR_MS;
@@ -62,7 +62,7 @@ impl Traffic {
         }
     }
 
-    /// Plans a visit that begins at a moment, with so many seconds from one step to the next, in the mean.
+    /// Plans a visit that begins at a time. `pace_seconds` is the mean time from one step to the next.
     pub(super) fn plan_visit(&mut self, at_ms: i64, pace_seconds: f64) {
         self.visits += 1;
         let user = format!("user-{}", (self.random.f64().powi(2) * f64::from(USERS)) as u32);
@@ -117,7 +117,7 @@ impl Traffic {
         }
     }
 
-    /// A step of a visit: some time passes, and something happens.
+    /// Plans a step of a visit: an event, some time after the step before.
     fn event(&mut self, visit: &mut Visit, event: EventBuilder) {
         visit.at_ms += (visit.pace_seconds * 1000.0 * (0.2 + 1.6 * self.random.f64())) as i64;
         let event = event.user_id(&visit.user).session_id(&visit.session).timestamp(visit.at());
@@ -125,7 +125,7 @@ impl Traffic {
         self.plan(visit, DemoMessage::Event(event));
     }
 
-    /// A request and what it took, milliseconds.
+    /// Plans the metric of a request. Returns how long the request took, in milliseconds.
     fn request(&mut self, visit: &mut Visit, endpoint: &str) -> f64 {
         let slow = if endpoint == "/search" { 3.0 } else { 1.0 };
         let took_ms = (slow * 12.0 * (2.2 * self.random.f64()).exp() * 100.0).round() / 100.0;
@@ -140,13 +140,13 @@ impl Traffic {
         self.planned.insert((visit.at_ms, self.messages), message);
     }
 
-    /// Takes what is planned up to a moment.
+    /// Takes the messages that are planned up to a time.
     pub(super) fn until(&mut self, now: Timestamp) -> Vec<DemoMessage> {
         let later = self.planned.split_off(&(now.as_millis() + 1, 0));
         std::mem::replace(&mut self.planned, later).into_values().collect()
     }
 
-    /// How long until the next visit begins, milliseconds: four seconds in the mean.
+    /// Returns the time until the next visit begins, in milliseconds: four seconds on average.
     pub(super) fn next_visit_ms(&mut self) -> i64 {
         (-4_000.0 * (1.0 - self.random.f64()).ln()) as i64
     }

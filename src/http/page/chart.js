@@ -1,4 +1,4 @@
-// How numbers get into the document: as text, as lists that keep their elements, and as charts by the hour.
+// Writes numbers into the document: as text, as lists that keep their elements, and as hourly charts.
 
 const HOUR_MS = 3_600_000;
 const SECOND_MS = 1000;
@@ -12,7 +12,7 @@ const integer = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const twoDecimals = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 });
 const threeDigits = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
 const roundPercent = new Intl.NumberFormat(undefined, { style: 'percent', maximumFractionDigits: 1 });
-// Always one decimal, so that a number that moves does not jump.
+// Always one decimal, so that the width does not jump when the number changes.
 const percent = new Intl.NumberFormat(undefined, {
   style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1,
 });
@@ -21,19 +21,19 @@ const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumS
 const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', timeZone: 'UTC' });
 const longDay = new Intl.DateTimeFormat(undefined, { dateStyle: 'long', timeZone: 'UTC' });
 
-/** A plain number: whole ones in full, small ones to three digits. */
+/** Formats a plain number: integers in full, fractions with at most two decimals, below 1 with three digits. */
 export function formatNumber(value) {
   if (value === null || value === undefined) return DASH;
   if (Number.isInteger(value)) return integer.format(value);
   return (Math.abs(value) < 1 ? threeDigits : twoDecimals).format(value);
 }
 
-/** A share between 0 and 1 as a percentage. */
+/** Formats a share between 0 and 1 as a percentage. */
 export function formatShare(share) {
   return share === null || !Number.isFinite(share) ? DASH : percent.format(share);
 }
 
-/** Milliseconds in the two units that matter: `340 ms`, `12.5 s`, `2 m 05 s`, `3 h 20 m`. */
+/** Formats milliseconds in at most two units: `340 ms`, `12.5 s`, `2 m 05 s`, `3 h 20 m`. */
 export function formatDuration(ms) {
   if (ms === null || ms === undefined) return DASH;
   if (ms < 0) return `−${formatDuration(-ms)}`;
@@ -46,10 +46,10 @@ export function formatDuration(ms) {
   return `${integer.format(Math.floor(minutes / 60))} h ${two(minutes % 60)} m`;
 }
 
-/** The same on an axis, where the second unit is often zero. */
+/** Formats milliseconds for an axis: leaves out a second unit that is zero. */
 const axisDuration = (ms) => (ms === 0 ? '0' : formatDuration(ms).replace(/ 00 [ms]$/, ''));
 
-/** `14:05:11` of an RFC 3339 time in UTC, as all times of the API are. */
+/** `14:05:11`, from an RFC 3339 time in UTC. All times of the API have this form. */
 export const formatTime = (timestamp) => timestamp.slice(11, 19);
 
 /** `22 Nov`. */
@@ -61,7 +61,7 @@ export const formatHour = (ms) => `${formatDay(ms)} ${new Date(ms).toISOString()
 /** `23 November 2026`. */
 export const formatDate = (date) => longDay.format(new Date(date));
 
-/** What an expression's values are: how they are written, and whether an hour without samples counts as 0. */
+/** Tells how the values of an expression are formatted, and whether an hour without samples counts as 0. */
 export function kindOf(expression) {
   const name = expression.replace(/\{.*\}/s, '');
   const isCount = name === 'users.active' || /\.(count|sum|usage|entered|converted|users)$/.test(name);
@@ -75,7 +75,7 @@ export function kindOf(expression) {
 
 // ---- Document ----
 
-/** A copy of a template's elements, and its named parts. */
+/** Copies the elements of a template. Returns the copy and its named parts. */
 export function fromTemplate(name) {
   const fragment = document.getElementById(`${name}-template`).content.cloneNode(true);
   const parts = { root: fragment.firstElementChild };
@@ -83,19 +83,19 @@ export function fromTemplate(name) {
   return { fragment, parts };
 }
 
-/** Writes text only where it differs: an untouched node costs no layout and keeps a reader's selection. */
+/** Writes a text only if it differs: an unchanged node costs no layout and keeps the reader's selection. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** The same for an attribute. */
+/** Writes an attribute only if it differs. */
 export function setAttribute(node, name, value) {
   if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
 const viewsOf = new WeakMap();
 
-/** Makes the children of an element those of the items, in their order; what stays is updated, never made anew. */
+/** Gives an element one child for each item, in order. A child whose key stays is updated, never created again. */
 export function showList(parent, items, keyOf, create, update) {
   if (!viewsOf.has(parent)) viewsOf.set(parent, new Map());
   const views = viewsOf.get(parent);
@@ -117,20 +117,20 @@ export function showList(parent, items, keyOf, create, update) {
   });
 }
 
-/** A view that has nothing but the parts of its template. */
+/** Returns a `create` function for views that consist of the parts of a template. */
 export const partsOf = (template) => () => fromTemplate(template).parts;
 
 // ---- Charts ----
 
 const chartOf = new WeakMap();
-// A chart far outside the view is not drawn: a page may have a thousand.
+// Charts far outside the view are not drawn: a page may have a thousand charts.
 const nearView = new IntersectionObserver((entries) => {
   for (const entry of entries) chartOf.get(entry.target).setVisible(entry.isIntersecting);
 }, { rootMargin: '200px' });
 
-/** Round steps that cover a range with three or four lines. */
+/** Returns ticks at round steps that cover a range with three or four lines. */
 function ticksOf(low, high, kind) {
-  // Tenths of minutes and of hours make round steps of durations.
+  // Long durations use tenths of a minute or of an hour as their unit, so that steps are round.
   const isLong = kind.format === formatDuration && high >= MINUTE_MS;
   const unit = !isLong ? 1 : (high < HOUR_MS ? MINUTE_MS : HOUR_MS) / 10;
   const span = (high - low) / unit || Math.abs(high / unit) || 1;
@@ -142,7 +142,7 @@ function ticksOf(low, high, kind) {
   return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(15)));
 }
 
-/** Where the scale begins and ends: counts stand on zero, and so does whatever is near enough to it. */
+/** Returns the ends of the scale. Zero is included for counts, and for positive values if min is at most max / 2. */
 function rangeOf(values, isCount) {
   const known = values.filter((value) => value !== null);
   if (known.length === 0) return [0, 1];
@@ -152,21 +152,21 @@ function rangeOf(values, isCount) {
   return standsOnZero ? [Math.min(0, low), Math.max(0, high)] : [low, high];
 }
 
-/** An SVG path through points that may be missing: each run of known ones is a line of its own. */
+/** Returns an SVG path through the values. Missing values split it: each run of known values is a separate line. */
 function pathOf(values, from, y) {
   let path = '';
   let isDrawing = false;
   values.forEach((value, index) => {
     if (value === null) { isDrawing = false; return; }
     const hasNext = index + 1 < values.length && values[index + 1] !== null;
-    // A lone point is a line to itself, which round caps show as a dot.
+    // A single point is a line of length 0, which round caps show as a dot.
     path += isDrawing ? `L${from + index} ${y(value)}` : `M${from + index} ${y(value)}${hasNext ? '' : 'h0'}`;
     isDrawing = true;
   });
   return path;
 }
 
-/** The chart of one metric, its readout, and the same as a table. */
+/** The chart of one metric, with its readout and its table. */
 export class Chart {
   constructor(label, expression, period) {
     const { fragment, parts } = fromTemplate('chart');
@@ -193,7 +193,7 @@ export class Chart {
     nearView.observe(parts.plot);
   }
 
-  /** Takes the hours that the server has, oldest first. */
+  /** Sets the hours that the server has, oldest first. */
   setHistory(points) {
     this.known = new Map(points.map((point) => [Date.parse(point.start), point.value]));
     if (this.newest) this.known.set(this.newest.start, this.newest.value);
@@ -209,7 +209,7 @@ export class Chart {
     this.changed();
   }
 
-  /** Ends its use: the observer would keep it otherwise. */
+  /** Ends the use of the chart: otherwise the observer would keep the plot in memory. */
   remove() {
     nearView.unobserve(this.parts.plot);
   }
@@ -229,7 +229,7 @@ export class Chart {
     if (this.parts.details.open) this.fillTable();
   }
 
-  /** Lays the known hours on an even scale that ends with the newest. */
+  /** Puts the known hours on an even scale that ends with the newest hour. */
   arrange() {
     let last = this.newest?.start ?? 0;
     for (const start of this.known.keys()) last = Math.max(last, start);
@@ -244,7 +244,7 @@ export class Chart {
     this.isStale = false;
     this.arrange();
     const { parts, values, kind } = this;
-    // No share is beyond 0 and 1.
+    // A share is always between 0 and 1.
     const ticks = kind.isShare ? [0, 0.5, 1] : ticksOf(...rangeOf(values, kind.isCount), kind);
     const low = ticks[0];
     const high = ticks[ticks.length - 1];
@@ -255,7 +255,7 @@ export class Chart {
     parts.svg.setAttribute('viewBox', `0 0 ${last} 1000`);
     parts.grid.setAttribute('d', ticks.map((tick) => `M0 ${y(tick)}H${last}`).join(''));
     parts.line.setAttribute('d', pathOf(values.slice(0, -1), 0, y));
-    // The newest hour is not over: what leads to it is drawn broken.
+    // The newest hour is not complete: the line to it is dashed.
     parts['current-hour'].setAttribute('d', pathOf(values.slice(-2), Math.max(values.length - 2, 0), y));
     const points = kind.isCount ? values.map((value, index) => `${index} ${y(value)}`) : [];
     parts.area.setAttribute('d', points.length > 0 ? `M0 ${y(0)}L${points.join('L')}L${last} ${y(0)}Z` : '');
@@ -278,7 +278,7 @@ export class Chart {
     setAttribute(parts.plot, 'aria-valuemax', Math.max(hours.length - 1, 0));
   }
 
-  /** The hour under the pointer or chosen by key, or the extremes when there is none. */
+  /** Shows the hour under the pointer or chosen by key; without such an hour, the extremes. */
   showReadout() {
     const { parts, hours, values, kind } = this;
     const at = this.picked === null ? -1 : hours.indexOf(this.picked);
@@ -340,7 +340,7 @@ export class Chart {
     this.pick(targets[event.key]);
   }
 
-  /** Brings the open table up to date; rows stay, so that reading on is possible. */
+  /** Updates the open table. Existing rows stay, so that the reader does not lose the place. */
   fillTable() {
     this.arrange();
     const body = this.parts.rows;
@@ -357,7 +357,7 @@ export class Chart {
         row.firstChild.textContent = formatHour(start);
         this.rows.set(start, row);
       }
-      // Newest first; the hours come oldest first, so each goes before the one that came before it.
+      // The table is newest first, but the hours are oldest first: each row goes before the previous one.
       const next = index > 0 ? this.rows.get(this.hours[index - 1]) : null;
       if (row.parentNode !== body || row.nextSibling !== next) body.insertBefore(row, next);
       const value = this.values[index];

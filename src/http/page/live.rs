@@ -1,4 +1,4 @@
-//! What the page shows, live: read once for each change, however many pages are open.
+//! The live data of the page. The database is read once for each change, however many pages are open.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -14,24 +14,26 @@ use crate::http::health::Health;
 use crate::store::{CommitNotice, NumberKey, Overview, Reader, Status, StoreError};
 use crate::telemetry::Telemetry;
 
-/// The least time between two snapshots.
+/// Shortest time between two snapshots.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
-/// Reading takes this part of the time at most: where it is slow, snapshots are rarer.
+/// Reading takes at most 1/`MAX_SHARE` of the time. If reading is slow, snapshots are rarer.
 const MAX_SHARE: u32 = 10;
-/// A sign of life where nothing changes.
+/// How long to wait for a change. Then a snapshot is sent anyway, as a sign of life.
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(5);
-/// Over how long messages a second are counted.
+/// Window over which the rate of messages is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
-/// Hours behind the charts change once in a snapshot; many pages that load at once read them once.
+/// How long one read of the history serves all pages: many pages that load together cost one read. Snapshots bring
+/// newer values.
 const HISTORY_MAX_AGE: Duration = Duration::from_secs(1);
-/// When a page that lost its stream asks again.
+/// How long a page waits before it reconnects to a lost event stream.
 const RETRY_MS: u64 = 1_000;
+/// Pause after the database could not be read.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// JSON that many read.
+/// JSON that many requests share.
 pub(super) type Json = Arc<str>;
 
-/// What pages are told.
+/// Sends snapshots to the open pages.
 #[derive(Debug, Default)]
 pub struct LivePage {
     events: watch::Sender<Bytes>,
@@ -40,28 +42,28 @@ pub struct LivePage {
     history: Mutex<Option<(Instant, Json)>>,
 }
 
-/// Where it is read.
+/// The sources of a snapshot.
 #[derive(Debug, Clone)]
 pub struct PageSource {
     /// Reads the database.
     pub reader: Reader,
-    /// Told of every commit.
+    /// Receives a notice of every commit.
     pub notices: watch::Receiver<CommitNotice>,
-    /// Whether NATS is reached.
+    /// Knows whether NATS is connected.
     pub health: Arc<Health>,
-    /// What the worker counts.
+    /// The counters of the worker.
     pub telemetry: Arc<Telemetry>,
 }
 
-/// Where the stream was, when: for the rate.
+/// Applied sequences and the times when they were seen, to measure the rate.
 #[derive(Default)]
 struct Rate(VecDeque<(Instant, u64)>);
 
 impl Rate {
-    /// Messages a second since the beginning of the window.
+    /// Returns the messages per second since the start of the window.
     fn at(&mut self, now: Instant, applied_seq: u64) -> f64 {
         self.0.push_back((now, applied_seq));
-        // One that is older stays, so that there is a beginning.
+        // Keeps one point that is at least as old as the window, as its start.
         while self.0.get(1).is_some_and(|(at, _)| now - *at >= RATE_WINDOW) {
             self.0.pop_front();
         }
@@ -71,7 +73,7 @@ impl Rate {
 }
 
 impl LivePage {
-    /// Snapshots from now on as server-sent events, the first at once. Their receivers are counted.
+    /// Subscribes to snapshots, as server-sent events. The first one is read at once. Open receivers are counted.
     pub(in crate::http) fn subscribe(&self) -> watch::Receiver<Bytes> {
         let mut events = self.events.subscribe();
         events.mark_unchanged();
@@ -79,12 +81,12 @@ impl LivePage {
         events
     }
 
-    /// How many subscribe.
+    /// Returns the number of open receivers.
     pub(in crate::http) fn subscribers(&self) -> usize {
         self.events.receiver_count()
     }
 
-    /// Reads a snapshot whenever something changed and somebody looks, until `stop`.
+    /// Reads and sends snapshots until `stop`: after each change, but only while a page is open.
     pub async fn run(&self, source: PageSource, stop: CancellationToken) {
         let mut notices = source.notices.clone();
         let _ = self.source.set(source.clone());
@@ -96,13 +98,13 @@ impl LivePage {
                 let began = Instant::now();
                 match read(&source, Some(&mut rate)).await {
                     Ok(snapshot) => {
-                        // JSON has no line breaks of its own.
+                        // Compact JSON has no line breaks, so one `data` line holds all of it.
                         let event = format!("retry: {RETRY_MS}\nevent: snapshot\ndata: {snapshot}\n\n");
                         self.events.send_replace(event.into());
                         pause = pause.max(began.elapsed() * (MAX_SHARE - 1));
                     }
                     Err(error) => {
-                        tracing::warn!("the page cannot be brought up to date: {error}");
+                        tracing::warn!("cannot update the page: {error}");
                         pause = RETRY_AFTER;
                     }
                 }
@@ -120,7 +122,7 @@ impl LivePage {
         }
     }
 
-    /// The hours behind the charts; none before the database is open.
+    /// Returns the hours for the charts; `None` before the database is open.
     pub(in crate::http) async fn history(&self) -> Option<Result<Json, StoreError>> {
         let source = self.source.get()?;
         let mut kept = self.history.lock().await;
@@ -136,13 +138,13 @@ impl LivePage {
         }))
     }
 
-    /// What the database says of itself; none before it is open.
+    /// Reads the status of the database; `None` before the database is open.
     pub(in crate::http) async fn status(&self) -> Option<Result<Status, StoreError>> {
         let source = self.source.get()?;
         Some(source.reader.status().await)
     }
 
-    /// What stands now; none before the database is open.
+    /// Reads a snapshot now; `None` before the database is open.
     pub(in crate::http) async fn now(&self) -> Option<Result<Json, StoreError>> {
         Some(read(self.source.get()?, None).await)
     }
@@ -220,7 +222,7 @@ mod tests {
         let mut at = |seconds: u64, seq| rate.at(began + Duration::from_secs(seconds), seq);
         assert_eq!((at(0, 100), at(1, 300), at(2, 500)), (0.0, 200.0, 200.0));
         assert_eq!((at(11, 500), at(12, 500), at(30, 500)), (20.0, 0.0, 0.0));
-        // The stream begins anew.
+        // The stream was recreated: sequences start again.
         assert_eq!(at(31, 3), 0.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The page, and what it reads.
+//! Serves the page, its files and its data.
 
 pub(super) mod live;
 
@@ -19,7 +19,7 @@ use super::auth::{AccessDenied, Guard, unauthorized};
 use super::limited::{MAX_CONNECTIONS, MAX_SILENCE};
 use crate::store::StoreError;
 
-/// Pages that may be open at once.
+/// Largest number of pages that may be open at a time.
 const MAX_PAGES: usize = 400;
 
 const _: () = {
@@ -29,16 +29,16 @@ const _: () = {
         "an open page would be taken for a silent one"
     );
 };
-/// Nothing but what this server sends is run, shown or asked.
+/// The browser may run, show and request only what this server sends.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 const HTML: &str = "text/html; charset=utf-8";
 const INDEX: &str = include_str!("index.html");
 const LOGIN: &str = include_str!("login.html");
 const FOREIGN_HOST: &str =
-    "this address is for this machine; to look from another, or by another name, set http.token\n";
+    "this address serves only this machine; to use another machine or another name, set http.token\n";
 
-/// A file that is part of the program.
+/// Returns a file that is built into the program.
 fn asset(status: StatusCode, content_type: &'static str, body: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
@@ -62,7 +62,7 @@ pub(super) async fn chart_script() -> Response {
     asset(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("chart.js"))
 }
 
-/// `/`; where a token is needed, the form that asks for it.
+/// `/`: the page, or the login form if the token is missing.
 pub(super) async fn index(State(guard): State<Guard>, headers: HeaderMap) -> Response {
     match guard.check(&headers) {
         Ok(()) => asset(StatusCode::OK, HTML, INDEX),
@@ -76,7 +76,7 @@ pub(super) struct Login {
     token: String,
 }
 
-/// The form's answer: a cookie, and the page.
+/// `/login`: sets the cookie and redirects to the page; shows the form again if the token is wrong.
 pub(super) async fn login(State(guard): State<Guard>, Form(login): Form<Login>) -> Response {
     match guard.cookie_for(&login.token) {
         Some(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
@@ -84,7 +84,7 @@ pub(super) async fn login(State(guard): State<Guard>, Form(login): Form<Login>) 
     }
 }
 
-/// Why a request for data is refused, where it is.
+/// Returns the response to a request for data that must be refused; `None` if the request may pass.
 fn refused(guard: &Guard, headers: &HeaderMap) -> Option<Response> {
     match guard.check(headers) {
         Ok(()) => None,
@@ -93,7 +93,7 @@ fn refused(guard: &Guard, headers: &HeaderMap) -> Option<Response> {
     }
 }
 
-/// `/api/stream`: snapshots as server-sent events, the first at once.
+/// `/api/stream`: snapshots as server-sent events; the first one comes at once.
 pub(super) async fn stream(
     State(guard): State<Guard>,
     State(page): State<Arc<LivePage>>,
@@ -106,7 +106,7 @@ pub(super) async fn stream(
     if page.subscribers() >= MAX_PAGES {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
     }
-    // The bytes of an event are shared by all pages.
+    // All pages share the bytes of an event.
     let events = futures::stream::unfold(page.subscribe(), async |mut events| {
         events.changed().await.ok()?;
         let event = events.borrow_and_update().clone();

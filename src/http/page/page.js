@@ -1,4 +1,4 @@
-// The live page: follows /api/stream and writes each snapshot into the document, in place.
+// The live page: follows /api/stream, and updates the document in place with each snapshot.
 //
 //   EventSource -> connection state -> show(snapshot) -> strip, widgets, funnels, tops, gaps
 //                                   -> /api/history    -> charts
@@ -8,7 +8,7 @@ import {
   kindOf, partsOf, setAttribute, setText, showList,
 } from '/chart.js';
 
-// The server sends at least every 5 s, so after 12 s two signs of life are missing.
+// The server sends a snapshot about every 5 s or more often, so after 12 s two signs of life are missing.
 const SILENCE_MS = 12_000;
 const CHECK_MS = 1000;
 const BACKOFF_MIN_MS = 1000;
@@ -37,7 +37,7 @@ function showBar(parts, share) {
   if (parts.bar.style.width !== width) parts.bar.style.width = width;
 }
 
-// ---- The strip, and what concerns the whole page ----
+// ---- Strip, rebuilds and gaps ----
 
 function showField(name, value, text = formatNumber(value), isTrouble = false) {
   const node = document.querySelector(`[data-field="${name}"]`);
@@ -52,7 +52,7 @@ function showStrip(snapshot) {
   const rate = snapshot.messages_per_second;
   showField('messages_per_second', rate, formatNumber(rate >= 100 ? Math.round(rate) : Math.round(rate * 10) / 10));
   showField('lag', lag, lag === null ? 'unknown' : formatNumber(lag));
-  // One stream is the rule; more are named.
+  // Usually there is one stream. If there are more, each position follows the name of its stream.
   const positions = streams.map((stream) => formatNumber(stream.applied_seq));
   const named = streams.map((stream, index) => `${stream.name} ${positions[index]}`).join(', ');
   showField('applied_seq', streams.map((stream) => stream.applied_seq).join(' '),
@@ -103,7 +103,7 @@ function createWidget(widget) {
   return { ...parts, remove: () => showList(parts.metrics, [], metricId, null, null) };
 }
 
-// A metric whose rule was changed is another one: its chart has other hours and units.
+// The key of a metric includes its expression: a changed expression needs a new chart, with other hours and units.
 const metricId = (metric) => JSON.stringify([metric.key, metric.expression]);
 
 function createMetric(widget, metric) {
@@ -113,7 +113,7 @@ function createMetric(widget, metric) {
   parts.root.dataset.metric = metric.key;
   parts.key.textContent = metric.key;
   parts.expression.textContent = metric.expression;
-  // One line is shown; a long expression is whole here and in the table's caption.
+  // The card shows one line. The title and the caption of the table hold the whole expression.
   parts.expression.title = metric.expression;
   parts.chart.replaceWith(chart.fragment);
   charts.set(key, chart);
@@ -121,7 +121,7 @@ function createMetric(widget, metric) {
   return { ...parts, chart, kind: kindOf(metric.expression), remove };
 }
 
-/** How a value stands to the one before: an arrow for the eye, words for everybody. */
+/** Compares a value with the previous one: an arrow for the eye, words for everybody. */
 function describeChange(metric, kind, before) {
   const { value, previous_value: previous, change_percent: change } = metric;
   if (previous === null) return ['', 'none', `no samples in the ${before}`];
@@ -155,7 +155,7 @@ function updateWidget(view, widget) {
   const { now, before } = PERIODS[widget.period] ?? { now: widget.period, before: 'period before' };
   setText(view.title, widget.title ?? widget.id);
   setText(view.period, now);
-  // Cards grow with what they hold, so that rows are filled; the style sheet knows the rest.
+  // The width of a card follows the number of its metrics, so that rows are filled. The style sheet does the rest.
   view.root.style.setProperty('--metrics', Math.min(widget.metrics.length, 4));
   showList(view.metrics, widget.metrics, metricId, (metric) => createMetric(widget, metric),
     (metricView, metric) => updateMetric(metricView, metric, before));
@@ -243,14 +243,14 @@ let historyAt = -Infinity;
 let isHistoryUnderWay = false;
 let connections = 0;
 
-/** What the older hours of charts depend on: the connection, the metrics, the rebuilt, the hour that has ended. */
+/** Names what the older hours of charts depend on: connection, metrics, rebuilds, and the hour of the data. */
 function historyKey(snapshot) {
   const metrics = snapshot.widgets.flatMap((widget) => widget.metrics.map(
     (metric) => `${widget.id}/${widget.period}/${metric.key}/${metric.expression}/${metric.is_frozen}`));
   return `${connections} ${snapshot.t?.slice(0, 13)} ${metrics.join(' ')}`;
 }
 
-/** Fetches the history where what it depends on has changed, but seldom while old messages are run through. */
+/** Fetches the history if its key has changed. The pause matters in a backlog, when the hour changes often. */
 async function followHistory(snapshot) {
   const wanted = historyKey(snapshot);
   if (wanted === historyOf || isHistoryUnderWay || Date.now() - historyAt < HISTORY_PAUSE_MS) return;
@@ -266,13 +266,13 @@ async function followHistory(snapshot) {
     }
     historyOf = wanted;
   } catch {
-    // The stream tells of a lost server; the next snapshot tries again.
+    // The event stream reports a lost server. The next snapshot tries again.
   } finally {
     isHistoryUnderWay = false;
   }
 }
 
-/** After a new connection the history is fetched at once, even if an answer to the old one is still to come. */
+/** Makes the history due at once after a new connection, even if an older answer is still to come. */
 function forgetHistory() {
   connections += 1;
   historyAt = -Infinity;
@@ -287,7 +287,7 @@ let retryTimer = null;
 let heardAt = Date.now();
 let attemptAt = Date.now();
 
-/** Says the state where it is shown and, once for each change, to those who listen. */
+/** Shows the state, and announces each change once to screen readers. */
 function setState(state, detail = '') {
   if (document.body.dataset.state !== state) document.body.dataset.state = state;
   const words = STATE_WORDS[state];
@@ -298,7 +298,7 @@ function setState(state, detail = '') {
   setText(byId('status'), state === 'stale' ? since : words + detail);
 }
 
-/** The `/` of a server that wants a token is the page that asks for it. */
+/** Loads `/` again: without a valid token, the server answers with the login form. */
 const askForToken = () => location.replace('/');
 
 function show(snapshot) {
@@ -327,14 +327,14 @@ function connect() {
   source = new EventSource('/api/stream');
   source.addEventListener('open', forgetHistory);
   source.addEventListener('snapshot', (event) => {
-    // Only what could be shown counts as heard: a page that fails on it must not call itself live.
+    // A snapshot counts as heard only after it was shown: a page that cannot show it must not be called live.
     show(JSON.parse(event.data));
     heardAt = Date.now();
     backoffMs = BACKOFF_MIN_MS;
   });
   source.addEventListener('error', () => {
     setState('stale');
-    // Lost connections it makes again by itself; an answer other than 200 ends it.
+    // An EventSource reconnects by itself after a lost connection. An answer other than 200 closes it.
     if (source.readyState === EventSource.CLOSED) reconnectLater();
   });
 }
@@ -345,7 +345,7 @@ function reconnectLater() {
   backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS);
 }
 
-/** An EventSource does not tell the status that ended it, so the status is asked for. */
+/** Asks for the HTTP status first, because an EventSource does not tell why it was closed. Then connects again. */
 async function reconnect() {
   const probe = new AbortController();
   const timer = setTimeout(() => probe.abort(), SILENCE_MS);
@@ -353,7 +353,7 @@ async function reconnect() {
     const response = await fetch('/api/stream', { cache: 'no-store', signal: probe.signal });
     if (response.status === 401) return askForToken();
   } catch {
-    // No server: the next EventSource finds out the same.
+    // No server answers. The next EventSource fails in the same way.
   } finally {
     clearTimeout(timer);
     probe.abort();
@@ -361,7 +361,7 @@ async function reconnect() {
   connect();
 }
 
-/** A connection can be dead without an error, as after a computer's sleep: then a new one is made. */
+/** Replaces a silent connection: after a computer's sleep, a connection can be dead without an error. */
 function checkSilence() {
   if (Date.now() - Math.max(heardAt, attemptAt) < SILENCE_MS || retryTimer !== null) return;
   setState('stale');
@@ -369,7 +369,7 @@ function checkSilence() {
   reconnectLater();
 }
 
-// On paper all charts are in view.
+// Draws all charts before printing: on paper all are in view.
 addEventListener('beforeprint', () => { for (const chart of charts.values()) chart.drawIfStale(); });
 connect();
 setInterval(checkSilence, CHECK_MS);

@@ -1,6 +1,6 @@
-//! Bytes to a typed message, or a rejection. Pure.
+//! Decodes bytes to a typed message, or to a rejection. Pure.
 //!
-//! Applies the reasons from `unknown_subject` to `invalid_type`. What the fields hold is for [`super::validate`].
+//! Applies the reasons from `payload_too_large` to `invalid_type`. [`super::validate`] checks the fields' values.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod parse;
@@ -11,10 +11,10 @@ use self::parse::{MAX_NESTING_LEVELS, Payload, Values};
 use super::rejection::{Findings, Reason, Rejection};
 use crate::model::Kind;
 
-/// Whole numbers below this are exact in an f64: no other one reads as the same.
+/// 2^53. Each whole number below this limit has an f64 of its own: no other whole number reads as the same f64.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// A message whose fields are there and have the right types.
+/// A message that has all required fields, each of the right type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wire {
     /// From `analytics.events`.
@@ -25,13 +25,13 @@ pub enum Wire {
     Session(Box<WireSession>),
 }
 
-/// An event as it is on the wire; [`Option`] where a message may leave the field out.
+/// An event as it is on the wire. A field is an [`Option`] if a message may leave it out.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[allow(missing_docs, reason = "the wire's field names")]
 pub struct WireEvent {
     pub id: Option<String>,
     pub event_type: String,
-    /// Whether the type is the subject's token, not the message's own word.
+    /// Whether the subject supplied the type, because the message has none.
     pub event_type_supplied: bool,
     pub event_name: String,
     pub timestamp: Option<String>,
@@ -62,7 +62,7 @@ pub struct WireMetric {
 #[allow(missing_docs, reason = "the wire's field names")]
 pub struct WireSession {
     pub id: Option<String>,
-    /// Required, but its absence is `no_identity`, a later reason.
+    /// Required. If it is absent, the reason is `no_identity`, which validation applies.
     pub session_id: Option<String>,
     pub kind: String,
     pub timestamp: Option<String>,
@@ -78,10 +78,10 @@ pub struct WireSession {
     pub exit_page: Option<String>,
 }
 
-/// Reads a payload of a known kind. `suffix` is the subject's token after the kind.
+/// Decodes a payload of a known kind. `suffix` is the subject's token after the kind.
 ///
 /// # Errors
-/// The first reason, in order, that speaks against the message.
+/// The first rule, in the order of [`Reason`], that the message breaks.
 pub fn decode(kind: Kind, suffix: Option<&str>, payload: &[u8], max_payload_bytes: usize) -> Result<Wire, Rejection> {
     let mut fields = Fields { values: parse(payload, max_payload_bytes)?, findings: Findings::default() };
     let wire = match kind {
@@ -102,11 +102,11 @@ fn parse(payload: &[u8], max_payload_bytes: usize) -> Result<Box<Values>, Reject
         Rejection::message(Reason::InvalidUtf8, format!("byte {} is not UTF-8", error.valid_up_to()))
     })?;
     if parse::nests_too_deep(payload) {
-        let error = format!("it nests past {MAX_NESTING_LEVELS} levels");
+        let error = format!("the payload nests deeper than {MAX_NESTING_LEVELS} levels");
         return Err(Rejection::message(Reason::InvalidJson, error));
     }
     let payload = parse::payload(text)
-        .map_err(|error| Rejection::message(Reason::InvalidJson, format!("not JSON, or not all of it: {error}")))?;
+        .map_err(|error| Rejection::message(Reason::InvalidJson, format!("not one valid JSON value: {error}")))?;
     match payload {
         Payload::Object(values) => Ok(values),
         Payload::Other(other) => {
@@ -116,7 +116,7 @@ fn parse(payload: &[u8], max_payload_bytes: usize) -> Result<Box<Values>, Reject
     }
 }
 
-/// The fields of a message, taken one by one.
+/// Takes the fields of a message one by one, and collects the findings.
 struct Fields {
     values: Box<Values>,
     findings: Findings,
@@ -173,7 +173,7 @@ impl Fields {
         }
     }
 
-    /// The field's value; null and "" mean absent.
+    /// Takes the field's value. Returns `None` for null and "" too.
     fn take(&mut self, field: &str) -> Option<Value> {
         self.values.take(field).filter(|value| !value.is_null() && value.as_str() != Some(""))
     }
@@ -194,7 +194,8 @@ impl Fields {
         self.text_or(field, value, None)
     }
 
-    /// A required text or its substitute. Where another type stands there, that is what is wrong, not that it is missing.
+    /// Returns a required text, or its substitute if the text is absent. A value of another type is `invalid_type`,
+    /// not `missing_field`.
     fn text_or(&mut self, field: &str, value: Option<Value>, substitute: Option<&str>) -> String {
         match value {
             None => self.required(field, substitute.map(str::to_owned)),
@@ -216,7 +217,7 @@ impl Fields {
         }
     }
 
-    /// A text, or a whole number, which becomes text.
+    /// Takes a text, or a whole number, which becomes text.
     fn identifier(&mut self, field: &str) -> Option<String> {
         let value = self.take(field)?;
         let whole = match &value {
@@ -243,7 +244,7 @@ impl Fields {
         }
     }
 
-    /// An object, or a string that holds one.
+    /// Takes an object, or a string that holds an object as JSON.
     fn object(&mut self, field: &str) -> Option<Map<String, Value>> {
         match self.take(field)? {
             Value::Object(map) => Some(map),
@@ -257,7 +258,7 @@ impl Fields {
 
     fn object_in_text(&mut self, field: &str, text: &str) -> Option<Map<String, Value>> {
         if parse::nests_too_deep(text.as_bytes()) {
-            let error = || format!("the JSON in {field} nests past {MAX_NESTING_LEVELS} levels");
+            let error = || format!("the JSON in {field} nests deeper than {MAX_NESTING_LEVELS} levels");
             self.findings.add(Reason::InvalidJson, field, error);
             return None;
         }

@@ -1,4 +1,4 @@
-//! JSON text to the values of the fields that have a meaning.
+//! Parses JSON text into the values of the known fields.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::{Deserializer as JsonDeserializer, Error, Value};
 
-/// JSON that nests deeper than this is `invalid_json`: a bound on the stack that parsing takes.
+/// JSON that nests deeper than this is `invalid_json`. This limit bounds the stack that parsing needs.
 pub(super) const MAX_NESTING_LEVELS: usize = 128;
 
-/// Every field that has a meaning in a message of some kind.
+/// The number of known fields, over all kinds of message.
 const FIELDS: usize = 24;
 
-/// The place of a field. One `match`, since a message asks twice for every field.
+/// Returns the place of a known field in [`Values`]. One `match`, because each field of a message is looked up twice.
 fn place(field: &str) -> Option<usize> {
     Some(match field {
         "anonymous_id" => 0,
@@ -43,25 +43,25 @@ fn place(field: &str) -> Option<usize> {
     })
 }
 
-/// The values of a message's fields. Where a field comes twice, the last one counts.
+/// The values of a message's known fields. If a field comes twice, its last value counts.
 #[derive(Debug, Default)]
 pub(super) struct Values([Option<Value>; FIELDS]);
 
 impl Values {
-    /// Takes a field's value.
+    /// Takes a field's value out. A second call for the same field returns `None`.
     pub(super) fn take(&mut self, field: &str) -> Option<Value> {
         debug_assert!(place(field).is_some(), "{field} has no place");
         self.0.get_mut(place(field)?)?.take()
     }
 }
 
-/// What a payload is.
+/// A parsed payload: an object, or another JSON value.
 pub(super) enum Payload {
     Object(Box<Values>),
     Other(Value),
 }
 
-/// Reads a text whose nesting was checked.
+/// Parses a payload. The caller has checked its nesting.
 pub(super) fn payload(text: &str) -> Result<Payload, Error> {
     if !text.trim_ascii_start().starts_with('{') {
         return value(text).map(Payload::Other);
@@ -72,7 +72,7 @@ pub(super) fn payload(text: &str) -> Result<Payload, Error> {
     Ok(Payload::Object(values))
 }
 
-/// Reads any JSON of which the nesting was checked.
+/// Parses any JSON value. The caller has checked its nesting.
 pub(super) fn value(text: &str) -> Result<Value, Error> {
     let mut deserializer = unbounded(text);
     let value = Value::deserialize(&mut deserializer)?;
@@ -80,16 +80,17 @@ pub(super) fn value(text: &str) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// serde_json's own limit is a level short of ours, so it is off; callers check the nesting first.
+/// Returns a deserializer without serde_json's nesting limit, which is one level lower than ours. Callers check the
+/// nesting first.
 fn unbounded(text: &str) -> JsonDeserializer<serde_json::de::StrRead<'_>> {
     let mut deserializer = JsonDeserializer::from_str(text);
     deserializer.disable_recursion_limit();
     deserializer
 }
 
-/// Whether arrays and objects nest past [`MAX_NESTING_LEVELS`].
+/// Returns whether arrays and objects nest deeper than [`MAX_NESTING_LEVELS`].
 pub(super) fn nests_too_deep(json: &[u8]) -> bool {
-    // Nearly always there are too few of them for that, wherever they stand.
+    // Nearly every message has too few brackets to nest so deep. Counting them is fast.
     let opened: usize = json.iter().map(|byte| usize::from(matches!(byte, b'[' | b'{'))).sum();
     opened > MAX_NESTING_LEVELS && nests_deeper_than(json, MAX_NESTING_LEVELS)
 }
@@ -127,7 +128,7 @@ impl<'de> Visitor<'de> for OfObject {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
         let mut values = Box::<Values>::default();
         while let Some(place) = fields.next_key_seed(Place)? {
-            // One that means nothing is read all the same: a message is JSON as a whole, or none.
+            // Unknown fields are parsed too: the whole message must be JSON.
             let value: Value = fields.next_value()?;
             if let Some(slot) = place.and_then(|place| values.0.get_mut(place)) {
                 *slot = Some(value);
@@ -137,7 +138,7 @@ impl<'de> Visitor<'de> for OfObject {
     }
 }
 
-/// Reads a key, and keeps its place alone.
+/// Reads a key, and returns only its place. `None` if the field is unknown.
 struct Place;
 
 impl<'de> DeserializeSeed<'de> for Place {

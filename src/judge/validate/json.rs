@@ -1,4 +1,4 @@
-//! Limits on JSON that is stored: properties, context, tags.
+//! Checks the limits on stored JSON: properties, context, tags.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use super::Limits;
 use crate::judge::rejection::{Findings, Reason};
 use crate::model::JsonObject;
 
-/// Checks an object of properties or context, itself the first level. Looks at all of it: the first reason in order
-/// may sit anywhere. The nesting is bounded by [`crate::judge::decode`].
+/// Checks the object `properties` or `context`. The object itself is level 1. Checks every value, because the first
+/// reason in order may be anywhere. [`crate::judge::decode`] has bounded the nesting.
 pub(super) fn check(field: &str, map: &Map<String, Value>, limits: &Limits, findings: &mut Findings) {
     Walk { limits, findings }.object(map, 1, Path { parent: None, step: PathStep::Key(field) });
 }
 
-/// Checks canonical tags, strings to strings.
+/// Checks the tags: canonical JSON, with strings as values.
 pub(super) fn check_tags(tags: &JsonObject, limits: &Limits, findings: &mut Findings) {
     if tags.as_str() == "{}" {
         return;
@@ -22,7 +22,7 @@ pub(super) fn check_tags(tags: &JsonObject, limits: &Limits, findings: &mut Find
     let map = tags.to_map();
     if map.len() > limits.max_tags {
         findings.add(Reason::TooManyProperties, "tags", || {
-            format!("tags has {} keys; {} are allowed", map.len(), limits.max_tags)
+            format!("tags has {} keys; at most {} are allowed", map.len(), limits.max_tags)
         });
     }
     for (key, value) in &map {
@@ -31,7 +31,7 @@ pub(super) fn check_tags(tags: &JsonObject, limits: &Limits, findings: &mut Find
         if key.chars().count() > limits.max_tag_key_chars || value.chars().count() > limits.max_tag_value_chars {
             findings.add(Reason::StringTooLong, field, || {
                 let Limits { max_tag_key_chars: keys, max_tag_value_chars: values, .. } = limits;
-                format!("a tag's key may have {keys} characters, its value {values}")
+                format!("a tag's key may have at most {keys} characters, its value at most {values}")
             });
         }
         if key.contains('\0') || value.contains('\0') {
@@ -41,7 +41,7 @@ pub(super) fn check_tags(tags: &JsonObject, limits: &Limits, findings: &mut Find
     let bytes = tags.as_str().len();
     if bytes > limits.max_tags_bytes {
         findings.add(Reason::StringTooLong, "tags", || {
-            format!("tags have {bytes} bytes as canonical JSON; {} are allowed", limits.max_tags_bytes)
+            format!("tags have {bytes} bytes as canonical JSON; at most {} are allowed", limits.max_tags_bytes)
         });
     }
 }
@@ -65,7 +65,7 @@ impl Walk<'_> {
         self.level(level, path);
         let max = self.limits.max_keys;
         if map.len() > max {
-            self.add(Reason::TooManyProperties, path, || format!("it has {} keys; {max} are allowed", map.len()));
+            self.add(Reason::TooManyProperties, path, || format!("{} keys; at most {max} are allowed", map.len()));
         }
         for (key, value) in map {
             let path = Path { parent: Some(&path), step: PathStep::Key(key) };
@@ -79,7 +79,7 @@ impl Walk<'_> {
         let max = self.limits.max_array_elements;
         if elements.len() > max {
             let found = elements.len();
-            self.add(Reason::TooManyProperties, path, || format!("it has {found} elements; {max} are allowed"));
+            self.add(Reason::TooManyProperties, path, || format!("{found} elements; at most {max} are allowed"));
         }
         for (at, value) in elements.iter().enumerate() {
             self.value(value, level, Path { parent: Some(&path), step: PathStep::Index(at) });
@@ -89,17 +89,17 @@ impl Walk<'_> {
     fn level(&mut self, level: usize, path: Path<'_>) {
         let max = self.limits.max_depth_levels;
         if level > max {
-            self.add(Reason::TooDeep, path, || format!("it is on level {level}; {max} are allowed"));
+            self.add(Reason::TooDeep, path, || format!("nesting level {level}; at most {max} are allowed"));
         }
     }
 
     fn string(&mut self, text: &str, path: Path<'_>) {
         let max = self.limits.max_string_bytes;
         if text.len() > max {
-            self.add(Reason::StringTooLong, path, || format!("it has {} bytes; {max} are allowed", text.len()));
+            self.add(Reason::StringTooLong, path, || format!("{} bytes; at most {max} are allowed", text.len()));
         }
         if text.contains('\0') {
-            self.add(Reason::NullCharacter, path, || "it contains U+0000".into());
+            self.add(Reason::NullCharacter, path, || "the string contains U+0000".into());
         }
     }
 
@@ -108,7 +108,7 @@ impl Walk<'_> {
     }
 }
 
-/// Where a value stands, as a list on the stack: it costs nothing until something is wrong.
+/// The path of a value, as a list on the stack. The text of the path is made only if the value breaks a rule.
 #[derive(Clone, Copy)]
 struct Path<'a> {
     parent: Option<&'a Path<'a>>,
@@ -121,7 +121,7 @@ enum PathStep<'a> {
     Index(usize),
 }
 
-/// Longer keys are cut in a path: it names a place, it does not repeat the message.
+/// Longer keys are cut in a path, because a path names a place and does not repeat the message.
 const MAX_KEY_CHARS_IN_PATH: usize = 64;
 
 impl fmt::Display for Path<'_> {

@@ -1,21 +1,21 @@
-//! What validation allows.
+//! The limits that validation applies.
 
 use std::time::Duration;
 
-/// What validation allows. Defaults are in [`crate::config`].
+/// The limits that validation applies. Each limit is the greatest allowed value. [`crate::config`] has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a payload.
     pub max_payload_bytes: usize,
     /// Characters of an id.
     pub max_id_chars: usize,
-    /// Characters of an event_type, an event_name, a user_id, a session_id, an anonymous_id.
+    /// Characters of an event_type, event_name, user_id, session_id or anonymous_id.
     pub max_name_chars: usize,
     /// Characters of a metric's name.
     pub max_metric_name_chars: usize,
     /// Keys of any object in properties and context.
     pub max_keys: usize,
-    /// Levels of properties and context, themselves the first.
+    /// Levels of properties and context. The object itself is level 1.
     pub max_depth_levels: usize,
     /// Elements of any array in properties and context.
     pub max_array_elements: usize,
@@ -31,12 +31,12 @@ pub struct Limits {
     pub max_tags_bytes: usize,
     /// How far a timestamp may be after `recv`.
     pub max_future: Duration,
-    /// How far a timestamp may be before `recv`; no limit where none.
+    /// How far a timestamp may be before `recv`. `None` means no limit.
     pub max_age: Option<Duration>,
 }
 
 impl Limits {
-    /// None: what was accepted once is not judged by them again.
+    /// No limits. For a replay of accepted messages: today's limits must not reject them.
     pub const NONE: Self = Self {
         max_payload_bytes: usize::MAX,
         max_id_chars: usize::MAX,

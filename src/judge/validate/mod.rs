@@ -1,7 +1,7 @@
-//! Rules over a typed message: limits, names, identities, time. Pure.
+//! Checks a typed message against the rules: limits, names, identities, time. Pure.
 //!
-//! Applies the reasons from `no_identity` to `null_character`, and carries a verdict on time that the writer applies
-//! only where the id is new: a copy of a known message is a copy whatever the time.
+//! Applies the reasons from `no_identity` to `null_character`. Also judges the timestamp, but the writer applies that
+//! result only if the id is new: a copy of a known message is a copy, whatever the time.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod json;
@@ -20,7 +20,7 @@ use crate::model::{
     AnalyticsEvent, JsonObject, Kind, Metric, MetricType, SessionKind, SessionMessage, Timestamp, natural_id,
 };
 
-/// Placeholders that client code sends where it has no identity. Compared without case.
+/// Placeholders that client code sends if it has no identity. Compared without regard to ASCII case.
 const PLACEHOLDERS: [&str; 12] = [
     "null",
     "undefined",
@@ -36,10 +36,10 @@ const PLACEHOLDERS: [&str; 12] = [
     "00000000-0000-0000-0000-000000000000",
 ];
 
-/// Beyond this a sum of samples could leave f64.
+/// With greater values, a sum of samples could leave the range of f64.
 const MAX_ABS_VALUE: f64 = 1e300;
 
-/// Where a message stands in the stream, and since when.
+/// The message's place in the stream, and when the server received the message.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
     /// The stream's name.
@@ -48,22 +48,22 @@ pub struct Origin<'a> {
     pub epoch: i64,
     /// The message's sequence.
     pub stream_sequence: u64,
-    /// When the server received it.
+    /// When the server received the message.
     pub recv: Timestamp,
 }
 
 impl Origin<'_> {
-    /// The id of a message that brings none: the same on every redelivery and replay.
+    /// Makes the id for a message without an id. Every redelivery and replay makes the same id.
     fn id(&self, kind: Kind) -> String {
         let name = format!("{}/{}/{}/{kind}", self.stream, self.epoch, self.stream_sequence);
         natural_id::of(&name)
     }
 }
 
-/// Judges a message by its own content and `recv`, never by now.
+/// Judges a message by its own content and `recv`, never by the current time.
 ///
 /// # Errors
-/// The first reason, in order, that speaks against the message.
+/// The first rule, in the order of [`Reason`], that the message breaks.
 pub fn validate(wire: Wire, origin: Origin<'_>, limits: &Limits) -> Result<Message, Rejection> {
     let rules = Validation { origin, limits, findings: Findings::default() };
     match wire {
@@ -205,7 +205,7 @@ impl Validation<'_> {
         })
     }
 
-    /// The id as it is stored, and whether the server supplied it.
+    /// Returns the id as it is stored, and whether the server supplied it.
     fn id(&mut self, kind: Kind, sent: Option<String>) -> (String, bool) {
         let Some(mut id) = sent else { return (self.origin.id(kind), true) };
         let max = self.limits.max_id_chars;
@@ -276,10 +276,10 @@ impl Validation<'_> {
             self.findings.add(Reason::ValueOutOfRange, "value", || "value is beyond ±1e300".into());
         }
         if value < 0.0 && metric_type == MetricType::Timer {
-            self.findings.add(Reason::ValueOutOfRange, "value", || "a timer's value may not be negative".into());
+            self.findings.add(Reason::ValueOutOfRange, "value", || "a timer's value must not be negative".into());
         }
         if value < 0.0 && metric_type == MetricType::Counter {
-            self.findings.add(Reason::NegativeCounter, "value", || "a counter's value may not be negative".into());
+            self.findings.add(Reason::NegativeCounter, "value", || "a counter's value must not be negative".into());
         }
     }
 
@@ -311,11 +311,11 @@ impl Validation<'_> {
         let after_recv_ms = timestamp.as_millis() - recv.as_millis();
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         if after_recv_ms > millis(self.limits.max_future) {
-            let error = format!("timestamp {timestamp} is more than limits.max_future after it was received at {recv}");
+            let error = format!("timestamp {timestamp} is more than limits.max_future after the server's time {recv}");
             return Some((Reason::TimestampInFuture, error));
         }
         if self.limits.max_age.is_some_and(|max_age| -after_recv_ms > millis(max_age)) {
-            let error = format!("timestamp {timestamp} is more than limits.max_age before it was received at {recv}");
+            let error = format!("timestamp {timestamp} is more than limits.max_age before the server's time {recv}");
             return Some((Reason::TimestampTooOld, error));
         }
         None
@@ -323,7 +323,7 @@ impl Validation<'_> {
 }
 
 struct Time {
-    /// `recv` stands in for a timestamp that cannot be read.
+    /// The parsed timestamp. `recv` if the message has no timestamp, or if its timestamp cannot be parsed.
     timestamp: Timestamp,
     supplied: Supplied,
     untimely: Option<Rejection>,

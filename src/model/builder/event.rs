@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::clock;
 use crate::model::{AnalyticsEvent, JsonObject, Timestamp};
 
-/// Builder for analytics events. Every event gets a new UUIDv7 and the time of the call.
+/// Builder for analytics events. By default, an event has a new UUIDv7 as its id, and the current time.
 #[derive(Debug, Clone)]
 pub struct EventBuilder {
     event: AnalyticsEvent,
@@ -13,7 +13,7 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// An event of any type.
+    /// Begins an event of any type.
     pub fn new(event_type: impl Into<String>, event_name: impl Into<String>) -> Self {
         Self {
             event: AnalyticsEvent {
@@ -33,46 +33,46 @@ impl EventBuilder {
         }
     }
 
-    /// A `track` event: a user did something.
+    /// Begins a `track` event: a user did something.
     pub fn track(name: impl Into<String>) -> Self {
         Self::new("track", name)
     }
 
-    /// A `page` event: a page was seen.
+    /// Begins a `page` event: a user saw a page.
     pub fn page(url: impl Into<String>) -> Self {
         Self::new("page", "page_view").page_url(&url.into())
     }
 
-    /// An `identify` event: from here on the user is known.
+    /// Begins an `identify` event: from this event on, the user is known.
     pub fn identify(user_id: impl Into<String>) -> Self {
         Self::new("identify", "user_identified").user_id(&user_id.into())
     }
 
-    /// Its id, in place of a new one: 1 to 128 printable ASCII characters.
+    /// Sets the id, in place of the new UUIDv7: 1 to 128 printable ASCII characters.
     pub fn id(mut self, id: &str) -> Self {
         self.event.id = id.to_owned();
         self
     }
 
-    /// When it happened, in place of now.
+    /// Sets when the event happened, in place of the current time.
     pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
         self.event.timestamp = timestamp;
         self
     }
 
-    /// Who did it.
+    /// Sets the user.
     pub fn user_id(mut self, id: &str) -> Self {
         self.event.user_id = Some(id.to_owned());
         self
     }
 
-    /// Who did it, before they are known.
+    /// Sets the anonymous id, which stands for the user before the user is known.
     pub fn anonymous_id(mut self, id: &str) -> Self {
         self.event.anonymous_id = Some(id.to_owned());
         self
     }
 
-    /// The session it belongs to.
+    /// Sets the session that the event belongs to.
     pub fn session_id(mut self, id: &str) -> Self {
         self.event.session_id = Some(id.to_owned());
         self
@@ -90,25 +90,25 @@ impl EventBuilder {
         self
     }
 
-    /// Replaces the context. A value that is not an object becomes its key `value`.
+    /// Replaces the context. A value that is not an object becomes the key `value` of the context.
     pub fn context(mut self, ctx: Value) -> Self {
         self.event.context = Some(JsonObject::from(&into_map(ctx)));
         self
     }
 
-    /// The page it happened on.
+    /// Sets the page that the event happened on.
     pub fn page_url(mut self, url: &str) -> Self {
         self.event.page_url = Some(url.to_owned());
         self
     }
 
-    /// The page that led there.
+    /// Sets the page that led to this page.
     pub fn referrer(mut self, referrer: &str) -> Self {
         self.event.referrer = Some(referrer.to_owned());
         self
     }
 
-    /// The event.
+    /// Returns the event.
     pub fn build(mut self) -> AnalyticsEvent {
         self.event.properties = self.properties.as_ref().map(JsonObject::from);
         self.event

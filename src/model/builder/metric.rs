@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::clock;
 use crate::model::{JsonObject, Metric, MetricType, Timestamp};
 
-/// Builder for metrics. Every sample gets a new UUIDv7 and the time of the call.
+/// Builder for metrics. By default, a sample has a new UUIDv7 as its id, and the current time.
 #[derive(Debug, Clone)]
 pub struct MetricBuilder {
     metric: Metric,
@@ -13,22 +13,22 @@ pub struct MetricBuilder {
 }
 
 impl MetricBuilder {
-    /// An increment, not negative.
+    /// Begins a counter sample: an increment, which must not be negative.
     pub fn counter(name: impl Into<String>, value: f64) -> Self {
         Self::new(name, MetricType::Counter, value)
     }
 
-    /// A sample of something that goes up and down.
+    /// Begins a gauge sample: a value that goes up and down.
     pub fn gauge(name: impl Into<String>, value: f64) -> Self {
         Self::new(name, MetricType::Gauge, value)
     }
 
-    /// A duration in milliseconds.
+    /// Begins a timer sample: a duration in milliseconds, which must not be negative.
     pub fn timer(name: impl Into<String>, duration_ms: f64) -> Self {
         Self::new(name, MetricType::Timer, duration_ms).unit("ms")
     }
 
-    /// A sample of a distribution.
+    /// Begins a histogram sample: a value of a distribution.
     pub fn histogram(name: impl Into<String>, value: f64) -> Self {
         Self::new(name, MetricType::Histogram, value)
     }
@@ -48,13 +48,13 @@ impl MetricBuilder {
         }
     }
 
-    /// Its id, in place of a new one: 1 to 128 printable ASCII characters.
+    /// Sets the id, in place of the new UUIDv7: 1 to 128 printable ASCII characters.
     pub fn id(mut self, id: &str) -> Self {
         self.metric.id = id.to_owned();
         self
     }
 
-    /// When it was measured, in place of now.
+    /// Sets when the sample was measured, in place of the current time.
     pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
         self.metric.timestamp = timestamp;
         self
@@ -66,13 +66,13 @@ impl MetricBuilder {
         self
     }
 
-    /// The value's unit.
+    /// Sets the value's unit.
     pub fn unit(mut self, unit: &str) -> Self {
         self.metric.unit = Some(unit.to_owned());
         self
     }
 
-    /// The metric.
+    /// Returns the metric.
     pub fn build(mut self) -> Metric {
         self.metric.tags = (!self.tags.is_empty()).then(|| JsonObject::from(&self.tags));
         self.metric

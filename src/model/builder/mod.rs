@@ -49,12 +49,12 @@ pub mod metrics {
             .tag("status", &status.to_string())
     }
 
-    /// Number of users active now.
+    /// The number of users that are active now.
     pub fn active_users(count: f64) -> MetricBuilder {
         MetricBuilder::gauge("users.active", count)
     }
 
-    /// One mission more.
+    /// One more mission was created.
     pub fn missions_created() -> MetricBuilder {
         MetricBuilder::counter("missions.created", 1.0)
     }

@@ -3,24 +3,24 @@
 use crate::clock;
 use crate::model::{SessionKind, SessionMessage, Timestamp};
 
-/// Builder for session messages. Every message gets a new UUIDv7 and the time of the call.
+/// Builder for session messages. By default, a message has a new UUIDv7 as its id, and the current time.
 #[derive(Debug, Clone)]
 pub struct SessionBuilder {
     message: SessionMessage,
 }
 
 impl SessionBuilder {
-    /// The session begins.
+    /// Begins a `start` message: the session begins.
     pub fn start(session_id: impl Into<String>) -> Self {
         Self::new(session_id, SessionKind::Start)
     }
 
-    /// The session is still going on.
+    /// Begins a `heartbeat` message: the session is still going on.
     pub fn heartbeat(session_id: impl Into<String>) -> Self {
         Self::new(session_id, SessionKind::Heartbeat)
     }
 
-    /// The session is over.
+    /// Begins an `end` message: the session is over.
     pub fn end(session_id: impl Into<String>) -> Self {
         Self::new(session_id, SessionKind::End)
     }
@@ -46,79 +46,79 @@ impl SessionBuilder {
         }
     }
 
-    /// Its id, in place of a new one: 1 to 128 printable ASCII characters.
+    /// Sets the id, in place of the new UUIDv7: 1 to 128 printable ASCII characters.
     pub fn id(mut self, id: &str) -> Self {
         self.message.id = id.to_owned();
         self
     }
 
-    /// When it happened, in place of now.
+    /// Sets the message's time, in place of the current time.
     pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
         self.message.timestamp = timestamp;
         self
     }
 
-    /// Whose session it is.
+    /// Sets the user of the session.
     pub fn user_id(mut self, id: &str) -> Self {
         self.message.user_id = Some(id.to_owned());
         self
     }
 
-    /// Whose session it is, before they are known.
+    /// Sets the anonymous id, which stands for the user before the user is known.
     pub fn anonymous_id(mut self, id: &str) -> Self {
         self.message.anonymous_id = Some(id.to_owned());
         self
     }
 
-    /// `desktop`, `phone`, or a word of your own.
+    /// Sets the device type: `desktop`, `phone`, or your own word.
     pub fn device_type(mut self, device_type: &str) -> Self {
         self.message.device_type = Some(device_type.to_owned());
         self
     }
 
-    /// The browser's name.
+    /// Sets the browser's name.
     pub fn browser(mut self, browser: &str) -> Self {
         self.message.browser = Some(browser.to_owned());
         self
     }
 
-    /// The operating system's name.
+    /// Sets the operating system's name.
     pub fn os(mut self, os: &str) -> Self {
         self.message.os = Some(os.to_owned());
         self
     }
 
-    /// The country.
+    /// Sets the country.
     pub fn country(mut self, country: &str) -> Self {
         self.message.country = Some(country.to_owned());
         self
     }
 
-    /// The city.
+    /// Sets the city.
     pub fn city(mut self, city: &str) -> Self {
         self.message.city = Some(city.to_owned());
         self
     }
 
-    /// The page that led to the session.
+    /// Sets the page that led to the session.
     pub fn referrer(mut self, referrer: &str) -> Self {
         self.message.referrer = Some(referrer.to_owned());
         self
     }
 
-    /// The session's first page.
+    /// Sets the session's first page.
     pub fn landing_page(mut self, landing_page: &str) -> Self {
         self.message.landing_page = Some(landing_page.to_owned());
         self
     }
 
-    /// The session's last page.
+    /// Sets the session's last page.
     pub fn exit_page(mut self, exit_page: &str) -> Self {
         self.message.exit_page = Some(exit_page.to_owned());
         self
     }
 
-    /// The message.
+    /// Returns the message.
     pub fn build(self) -> SessionMessage {
         self.message
     }

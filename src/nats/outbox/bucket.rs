@@ -1,4 +1,4 @@
-//! The KV bucket of dashboards: made where it is missing.
+//! The KV bucket of dashboards, which is created if it is missing.
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Republish, StorageType};
 
@@ -7,19 +7,19 @@ use crate::nats::connect::Connection;
 use crate::nats::error::NatsError;
 use crate::nats::lookup::{Found, find, nanos};
 
-/// The stream behind a bucket.
+/// Returns the name of the stream behind a bucket.
 pub(in crate::nats) fn stream_of(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
 
-/// How a bucket stands.
+/// The state of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::nats) struct BucketState {
-    /// When it was made.
+    /// When the bucket was created, in nanoseconds since the Unix epoch.
     pub(in crate::nats) created_ns: i64,
-    /// The revision of the last put, or deletion, of any key.
+    /// The revision of the last put or deletion of any key.
     pub(in crate::nats) last_revision: u64,
-    /// The keys that were ever put, and not purged.
+    /// Number of keys that were ever put and not purged.
     pub(in crate::nats) messages: u64,
 }
 
@@ -30,8 +30,8 @@ impl BucketState {
     }
 }
 
-/// Makes the bucket where it is missing, as KV clients expect one, and has it republish what is put. Returns how it
-/// stands.
+/// Creates the bucket if it is missing, with the settings that KV clients expect, and has it republish every put.
+/// Creates or changes the bucket only if `stream.create` is true. Returns the state of the bucket.
 pub(in crate::nats) async fn ensure(
     connection: &Connection,
     config: &config::Dashboard,
@@ -57,7 +57,7 @@ pub(in crate::nats) async fn ensure(
             let wanted = Config { republish: Some(republish), ..found.cached_info().config.clone() };
             let updated = jetstream.update_stream(wanted).await;
             let updated = updated.map_err(|error| NatsError::request(format!("cannot change stream {name}"), error))?;
-            tracing::info!(bucket = config.bucket, prefix = config.prefix, "changed where the bucket republishes to");
+            tracing::info!(bucket = config.bucket, prefix = config.prefix, "the bucket republishes to new subjects");
             Ok(BucketState::of(&updated))
         }
         Found::Missing if !stream.create => {

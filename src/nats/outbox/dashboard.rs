@@ -1,8 +1,9 @@
-//! Live numbers: from the outbox to the KV bucket, which republishes them.
+//! Publishes live numbers from the outbox to the KV bucket, which republishes them.
 //!
-//! What was published last is read from the bucket itself, when the worker starts and whenever a put fails: so the last
-//! state always gets there, whatever died in between, and nothing is put twice. At most one put of a key is in flight, and
-//! each says which revision it follows: one that comes late, or that another writer came before, is refused.
+//! The bucket itself tells which state was published last. It is read when the worker starts, and after every failed
+//! put. So the last state always arrives, whatever died in between, and nothing is put twice. At most one put of a
+//! key is in flight, and each put names the revision that it follows. The server refuses a put that comes late, or
+//! after a put of another writer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -27,27 +28,27 @@ use crate::nats::error::NatsError;
 use crate::nats::fetch;
 use crate::store::{CommitNotice, Number, NumberKey, Reader, StoreError};
 
-/// How often the bucket is looked into, should somebody else have changed it.
+/// How often the bucket is checked: another program may have changed it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Puts, or reads of what is in the bucket, that wait for an answer at once.
+/// How many puts, or reads of the bucket, wait for an answer at once.
 const MAX_IN_FLIGHT: usize = 256;
 
 const _: () = assert!(MAX_IN_FLIGHT <= MAX_ACK_INFLIGHT as usize, "puts would wait for their own acks");
 const KV_OPERATION: &str = "KV-Operation";
 const DELETE: &str = "DEL";
 
-/// Publishes what widgets show.
+/// Publishes the numbers that widgets show.
 #[derive(Debug)]
 pub struct DashboardOutbox {
-    /// To the server.
+    /// The connection to the server.
     pub connection: Connection,
-    /// The bucket.
+    /// The bucket, and the subjects to which it republishes.
     pub config: config::Dashboard,
-    /// Whether the bucket may be made, and with how many replicas.
+    /// Tells whether the bucket may be created, and with how many replicas.
     pub stream: config::Stream,
     /// The database, for reading.
     pub reader: Reader,
-    /// Told of every commit.
+    /// Brings the commit notices.
     pub notices: watch::Receiver<CommitNotice>,
 }
 
@@ -63,7 +64,7 @@ struct DashboardMessage<'a> {
     as_of: BTreeMap<&'a str, u64>,
 }
 
-/// What of a body says whether it is another one.
+/// The part of a body that decides whether the number has changed.
 #[derive(Deserialize)]
 struct Triple {
     value: Option<f64>,
@@ -71,47 +72,47 @@ struct Triple {
     change_percent: Option<f64>,
 }
 
-/// What the bucket holds of a key.
+/// The value of a key in the bucket.
 #[derive(Debug, Clone, Copy, Default)]
 struct BucketValue {
-    /// Whether there is anything.
+    /// Whether the key has a value.
     is_there: bool,
-    /// None where there is nothing, or nothing that we wrote.
+    /// `None` if there is no value, or a value that streamgauge did not write.
     shown: Option<Shown>,
-    /// The revision that a put follows; 0 where there is none.
+    /// The revision that the next put follows; 0 if there is none.
     revision: u64,
 }
 
 type PutAnswer = (Number, Result<u64, PutError>);
 
-/// Why a put did not succeed.
+/// Why a put failed.
 enum PutError {
-    /// The bucket holds another revision than we thought.
+    /// The bucket holds another revision than the put named.
     Overtaken,
     Failed(String),
 }
 
-/// What is to be published, and what was.
+/// The numbers that wait to be published, and the published state as far as it is known.
 #[derive(Default)]
 struct NumbersInHand {
-    /// The last change that was read.
+    /// The last change that was read from the database.
     seen: i64,
-    /// The last states that are not published yet.
+    /// The last states that are not yet published.
     waiting: BTreeMap<NumberKey, Number>,
     held: HashMap<NumberKey, BucketValue>,
     in_flight: BTreeSet<NumberKey>,
     answers: FuturesUnordered<BoxFuture<'static, PutAnswer>>,
-    /// When the bucket was made that it is held by.
+    /// When the bucket was created that holds the values in `held`.
     bucket_created_ns: Option<i64>,
-    /// When a widget's numbers may be published again.
+    /// When the numbers of a widget may be published again.
     next_at: HashMap<String, Instant>,
 }
 
 impl DashboardOutbox {
-    /// Publishes until `stop`; then once more what waits.
+    /// Publishes until `stop`, then publishes the numbers that still wait, and returns.
     ///
     /// # Errors
-    /// Where the database fails. NATS failing is no error: the outbox keeps the last states.
+    /// If the database fails. A failure of NATS is not an error: the outbox keeps the last states.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
         let mut outbox = NumbersInHand::default();
@@ -121,7 +122,7 @@ impl DashboardOutbox {
                 Err(error) => {
                     let delay = backoff.next_delay();
                     tracing::warn!(retry_in_ms = delay.as_millis(), "live numbers wait in the database: {error}");
-                    // What is in flight may or may not have got there.
+                    // Puts in flight may or may not have reached the bucket.
                     outbox = NumbersInHand::default();
                     tokio::select! {
                         () = stop.cancelled() => return Ok(()),
@@ -148,7 +149,7 @@ impl DashboardOutbox {
                 seen_commit = Some(notice.shown);
                 let mut changed = self.reader.numbers_changed(outbox.seen).await?;
                 if changed.is_empty() || !is_ready {
-                    // Another program may have begun their count anew.
+                    // Another program may have restarted the count of changes.
                     changed = self.reader.numbers_changed(0).await?;
                 }
                 let has_numbers = !changed.is_empty() || !notice.rules.dashboards.widgets.is_empty();
@@ -168,9 +169,9 @@ impl DashboardOutbox {
             tokio::select! {
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
                 changed = self.notices.changed() => if changed.is_err() { stop.cancelled().await },
-                // The server may have come back without what it held.
+                // The server may have come back without the bucket's values.
                 _ = connects.changed() => is_ready = *connects.borrow_and_update() <= 1,
-                // Or somebody may have put, deleted or purged.
+                // Another program may have put, deleted or purged a key.
                 _ = look.tick() => is_ready = false,
                 Some((number, answer)) = outbox.answers.next() => {
                     if let Err(error) = self.settle(outbox, number, answer).await {
@@ -183,7 +184,8 @@ impl DashboardOutbox {
         }
     }
 
-    /// Makes the bucket where it is missing, and reads what it holds of these, unless it stands as it was left.
+    /// Creates the bucket if it is missing, and reads the values of these numbers from it. Skips the reads if the
+    /// bucket is unchanged since the last put, or if puts are in flight.
     async fn look_into_bucket(&self, outbox: &mut NumbersInHand, numbers: &[Number]) -> Result<(), NatsError> {
         let state = bucket::ensure(&self.connection, &self.config, &self.stream).await?;
         let revisions = outbox.held.values().map(|held| held.revision);
@@ -208,12 +210,12 @@ impl DashboardOutbox {
         Ok((key, held))
     }
 
-    /// What the bucket holds of a key.
+    /// Reads the value of a key from the bucket.
     async fn held(&self, key: &NumberKey) -> Result<BucketValue, NatsError> {
         let stream = bucket::stream_of(&self.config.bucket);
         let last = fetch::last_of(&self.connection.jetstream(), &stream, &self.subject(key)).await?;
         Ok(last.map_or_else(BucketValue::default, |last| {
-            // What it holds may be deleted, or not ours: then it is to be put.
+            // The value may be deleted, or written by another program: then the number must be put.
             let is_there = !last.payload.is_empty();
             let triple: Option<Triple> = serde_json::from_slice(&last.payload).ok();
             let shown = triple.map(|Triple { value, previous_value, change_percent }| Shown {
@@ -229,7 +231,7 @@ impl DashboardOutbox {
         format!("$KV.{}.{}.{}", self.config.bucket, key.widget_id, key.metric_key)
     }
 
-    /// Puts what may be put now, of each widget together. Returns when the next may.
+    /// Puts all numbers that are due, the numbers of a widget together. Returns when the next number is due.
     fn put_due(&self, outbox: &mut NumbersInHand, notice: &CommitNotice, is_last: bool) -> Option<Instant> {
         let now = Instant::now();
         let mut due_at: Option<Instant> = None;
@@ -237,7 +239,7 @@ impl DashboardOutbox {
         let mut due = Vec::new();
         for key in outbox.waiting.keys().filter(|key| !outbox.in_flight.contains(*key)) {
             if outbox.answers.len() + due.len() >= MAX_IN_FLIGHT {
-                // An answer makes room, and looks again.
+                // An answer makes room; after it, this function runs again.
                 break;
             }
             match outbox.next_at.get(&key.widget_id).copied().filter(|at| *at > now && !is_last) {
@@ -261,7 +263,7 @@ impl DashboardOutbox {
         due_at
     }
 
-    /// Puts one number after a revision; its answer is the new revision.
+    /// Puts one number, which must follow `revision`. The answer is the new revision.
     fn put(&self, number: Number, revision: u64) -> BoxFuture<'static, PutAnswer> {
         let (subject, jetstream) = (self.subject(&number.key), self.connection.jetstream());
         let mut message = PublishMessage::build().expected_last_subject_sequence(revision);
@@ -281,7 +283,7 @@ impl DashboardOutbox {
         })
     }
 
-    /// Takes in an answer.
+    /// Handles the answer to a put. After an overtaken put, reads the key again.
     async fn settle(
         &self,
         outbox: &mut NumbersInHand,
@@ -308,7 +310,8 @@ impl DashboardOutbox {
     }
 }
 
-/// In a cluster the leader may know of a put that the others have not confirmed yet.
+/// Whether the put was overtaken. In a cluster, the leader may know of a put that the other servers have not yet
+/// confirmed.
 fn is_overtaken(error: &async_nats::jetstream::context::PublishError) -> bool {
     let source = std::error::Error::source(error);
     let source = source.and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
@@ -331,7 +334,7 @@ fn body(number: &Number) -> bytes::Bytes {
 }
 
 impl NumbersInHand {
-    /// Takes in the last state of a number.
+    /// Adds the last state of a number.
     fn take(&mut self, number: Number) {
         self.seen = self.seen.max(number.change);
         let key = number.key.clone();
@@ -339,7 +342,7 @@ impl NumbersInHand {
         self.skip_what_is_held(&key);
     }
 
-    /// What the bucket holds already need not be put, unless something else is on its way.
+    /// Removes a waiting number that the bucket already holds, unless a put of its key is in flight.
     fn skip_what_is_held(&mut self, key: &NumberKey) {
         let Some(number) = self.waiting.get(key).filter(|_| !self.in_flight.contains(key)) else { return };
         let held = self.held.get(key).copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Dead letters: from the ledger to the stream, each once within the duplicate window.
+//! Publishes dead letters from the ledger to the stream, each once within the stream's duplicate window.
 
 use std::collections::BTreeSet;
 
@@ -20,16 +20,16 @@ use crate::nats::error::NatsError;
 use crate::nats::stream;
 use crate::store::{DeadLetterKey, DeadLetterMessage, Reader, StoreError, Unpublished, WriterThread};
 
-/// Rows published at once, and marked together.
+/// How many rows are published at once, and marked together.
 const PAGE_ROWS: u32 = 256;
-/// Bytes of their payloads that are in memory at once, and one more payload.
+/// Payload bytes in memory at once. The last payload may exceed this limit.
 const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
-/// Longer header values are cut: they explain, the body and the database have the rest.
+/// Longer header values are cut. They only explain; the body and the database have the rest.
 const MAX_HEADER_CHARS: usize = 1024;
 
 const _: () = assert!(PAGE_ROWS <= MAX_ACK_INFLIGHT, "a page would wait for its own acks");
 
-/// Publishes rows of the ledger once they are committed.
+/// Publishes rows of the ledger after they are committed.
 #[derive(Debug)]
 pub struct DeadLetterOutbox {
     connection: Connection,
@@ -38,26 +38,28 @@ pub struct DeadLetterOutbox {
     writer: WriterThread,
 }
 
-/// What one pass over the outbox did.
+/// The result of one pass over the outbox.
 #[derive(Debug, Default)]
 struct Pass {
     published: usize,
     failed: usize,
-    /// A row that fails says that others on its subject would, say for want of a permission: they wait for the next pass.
+    /// Subjects of failed rows. Other rows on such a subject would fail too, for example because a permission is
+    /// missing. They wait for the next pass.
     failed_subjects: BTreeSet<String>,
     last_error: Option<String>,
 }
 
 impl DeadLetterOutbox {
-    /// A publisher from a database to a stream.
+    /// Makes an outbox that publishes from a database to a stream.
     pub fn new(connection: Connection, config: config::Stream, reader: Reader, writer: WriterThread) -> Self {
         Self { connection, config, reader, writer }
     }
 
-    /// Publishes what is there, then whenever `rejections` tells of more, until `stop`; then once more what is left.
+    /// Publishes the waiting rows, then new rows whenever `rejections` announces them. At the `stop`, makes a last
+    /// pass over the remaining rows, and returns.
     ///
     /// # Errors
-    /// Where the database fails. NATS failing is no error: rows wait in the ledger.
+    /// If the database fails. A failure of NATS is not an error: the rows wait in the ledger.
     pub async fn run(self, mut rejections: watch::Receiver<u64>, stop: CancellationToken) -> Result<(), StoreError> {
         let mut backoff = Backoff::default();
         let mut retry_at = None;
@@ -65,7 +67,7 @@ impl DeadLetterOutbox {
         self.ensure_stream().await;
         loop {
             rejections.mark_unchanged();
-            // Rows that failed are tried again when their time comes; new ones do not wait for them.
+            // Failed rows are tried again at `retry_at`. New rows do not wait for them.
             if retry_at.is_some_and(|at| Instant::now() >= at) || stop.is_cancelled() {
                 (retry_at, tried) = (None, None);
             }
@@ -93,7 +95,8 @@ impl DeadLetterOutbox {
         }
     }
 
-    /// One pass over the rows after `tried`, in stream order. A row that fails stays, and those on other subjects go on.
+    /// Makes one pass over the rows after `tried`, in stream order. A failed row stays; rows on other subjects are
+    /// still published.
     async fn publish_after(&self, tried: &mut Option<DeadLetterKey>) -> Result<Pass, StoreError> {
         let mut pass = Pass::default();
         loop {
@@ -163,14 +166,16 @@ impl DeadLetterOutbox {
     }
 }
 
-/// Headers and body. Where both together exceed the server's maximum the body is cut; the database keeps it whole.
+/// Builds headers and body. If both together exceed the server's maximum, the body is cut; the database keeps the
+/// whole body.
 fn message(row: DeadLetterMessage, dlq: &str, max_bytes: usize) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     let recv = Timestamp::from_millis(row.recv_ms).to_string();
     let id = format!("{}:{}:{}", row.stream, row.epoch, row.stream_seq);
     let seq = row.stream_seq.to_string();
     for (name, value) in [
-        // A stream of the operator's that takes these subjects too, such as the one that is read, is not meant.
+        // Another stream of the operator may take these subjects too, even the ingest stream. It must refuse the
+        // message.
         ("Nats-Expected-Stream", Some(dlq)),
         ("Nats-Msg-Id", Some(id.as_str())),
         ("Dlq-Reason", Some(&row.reason)),
@@ -193,7 +198,7 @@ fn message(row: DeadLetterMessage, dlq: &str, max_bytes: usize) -> (HeaderMap, B
     (headers, body)
 }
 
-/// `NATS/1.0`, a line each, an empty line.
+/// Counts the bytes of the headers on the wire: `NATS/1.0`, a line for each header, an empty line.
 fn wire_bytes(headers: &HeaderMap) -> usize {
     let lines = headers.iter().flat_map(|(name, values)| {
         let name_bytes = AsRef::<str>::as_ref(name).len();
@@ -202,7 +207,7 @@ fn wire_bytes(headers: &HeaderMap) -> usize {
     lines.sum::<usize>() + "NATS/1.0\r\n\r\n".len()
 }
 
-/// Printable ASCII as it is; everything else escaped, so that a value is one line in any client.
+/// Keeps printable ASCII and escapes everything else, so that a value is one line in any client. Cuts the result.
 fn ascii(text: &str) -> String {
     let escaped = text.chars().flat_map(|c| {
         let is_plain = matches!(c, ' '..='~');

@@ -1,4 +1,4 @@
-//! What is committed, on its way to NATS: dead letters to their stream, numbers of widgets to their bucket.
+//! Publishes committed data to NATS: dead letters to their stream, and numbers of widgets to their bucket.
 
 pub(super) mod bucket;
 mod dashboard;

@@ -1,27 +1,27 @@
-//! Acks: one subscription for all of them. A future for each, as async-nats gives one, costs as much as all the rest of
-//! publishing.
+//! Receives all acks through one subscription. One future for each ack, as async-nats has it, costs as much as all
+//! the rest of publishing.
 
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, Message, StatusCode, Subject, SubscribeError, Subscriber};
 use futures::StreamExt;
 use serde::Deserialize;
 
-/// Where acks come in.
+/// The subscription that receives the acks.
 pub(super) struct Acks {
     inbox: String,
     messages: Subscriber,
 }
 
-/// What the server says of a message.
+/// The server's answer to a message.
 #[derive(Debug)]
 pub(super) enum Said {
     Stored {
         sequence: u64,
         is_duplicate: bool,
     },
-    /// A limit speaks against this very message: sending it again does not help.
+    /// The message exceeds a size limit. Another try does not help.
     TooLarge(String),
-    /// All else may pass: a leader's change even answers "stream not found".
+    /// Any other failure may pass. Even "stream not found" may only mean that a leader changes.
     NotStored(String),
 }
 
@@ -35,20 +35,23 @@ struct AckBody {
 }
 
 impl Acks {
+    /// Subscribes to an inbox of its own.
+    ///
     /// # Errors
-    /// Where the client has died.
+    /// If the client has died.
     pub(super) async fn subscribe(client: &Client) -> Result<Self, SubscribeError> {
         let inbox = format!("{}.", client.new_inbox());
         let messages = client.subscribe(format!("{inbox}*")).await?;
         Ok(Self { inbox, messages })
     }
 
-    /// Where the ack of the message with a number is to go.
+    /// Returns the subject for the ack of the message with this number.
     pub(super) fn reply(&self, number: u64) -> Subject {
         format!("{}{number}", self.inbox).into()
     }
 
-    /// The next one: of which message, and what it says. None where the client has died.
+    /// Returns the next ack: the number of the message, and the server's answer. Returns `None` if the client has
+    /// died.
     pub(super) async fn next(&mut self) -> Option<(u64, Said)> {
         loop {
             let message = self.messages.next().await?;
@@ -62,16 +65,16 @@ impl Acks {
 
 fn said(message: &Message) -> Said {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Said::NotStored("no stream took it (stream not found)".into());
+        return Said::NotStored("no stream took the message (stream not found)".into());
     }
     match serde_json::from_slice(&message.payload) {
         Ok(AckBody { error: Some(error), .. }) if error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
             Said::TooLarge(error.to_string())
         }
         Ok(AckBody { error: Some(error), .. }) => Said::NotStored(error.to_string()),
-        Ok(AckBody { seq: 0, .. }) => Said::NotStored("the answer is no ack of a stream: it has no sequence".into()),
+        Ok(AckBody { seq: 0, .. }) => Said::NotStored("the answer is not a stream's ack: it has no sequence".into()),
         Ok(AckBody { seq: sequence, duplicate: is_duplicate, .. }) => Said::Stored { sequence, is_duplicate },
-        Err(error) => Said::NotStored(format!("the answer is no ack of a stream: {error}")),
+        Err(error) => Said::NotStored(format!("the answer is not a stream's ack: {error}")),
     }
 }
 

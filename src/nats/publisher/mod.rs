@@ -1,7 +1,9 @@
-//! A producer: publishes messages with many acks outstanding, and tries again until each is acknowledged.
+//! Publishes the messages of a producer, with many acks outstanding. Each message is tried again until it is
+//! acknowledged.
 //!
-//! A [`Publisher`] hands messages to a [`window`], whose one task sends them, in the order in which they came, and tries
-//! again. What the stream stored already it drops, by `Nats-Msg-Id`, and after that a worker does, by id.
+//! A [`Publisher`] hands messages to a [`window`]. The window's one task sends the messages in the order of arrival,
+//! and tries again. The stream drops a copy of a stored message by its `Nats-Msg-Id`; later copies are dropped by a
+//! worker, by id.
 
 mod acks;
 mod outgoing;
@@ -23,20 +25,20 @@ use super::connect::{Connection, MAX_ACK_INFLIGHT, connect_once};
 use super::error::NatsError;
 use crate::config;
 
-/// Longer than anybody waits; keeps deadlines within what the clock can say.
+/// The longest patience. Nobody waits longer, and the clock can still represent the deadlines.
 const MAX_PATIENCE: Duration = Duration::from_secs(86_400);
 
-/// How a [`Publisher`] publishes.
+/// Options of a [`Publisher`].
 #[derive(Debug, Clone)]
 pub struct PublisherOptions {
     /// `stream.prefix`: messages go to `<prefix>.events`, `<prefix>.metrics`, `<prefix>.sessions`.
     pub prefix: String,
-    /// Messages that are not acknowledged yet, 1 to 16,384; more have to wait.
+    /// Maximum number of messages without an ack, 1 to 16,384. Further messages wait.
     pub max_in_flight: u32,
-    /// Their bytes; they are kept to be sent again.
+    /// Maximum number of bytes in these messages, which are kept in memory to be sent again.
     pub max_in_flight_bytes: u32,
-    /// How long a message may take from being handed over to being acknowledged, all tries together, before it is handed
-    /// back; a day at most.
+    /// How long a message may take from [`Publisher::publish`] to its ack, all tries together; a day at most. After
+    /// that time the message is handed back.
     pub patience: Duration,
 }
 
@@ -51,7 +53,7 @@ impl Default for PublisherOptions {
     }
 }
 
-/// A producer of events, metrics and session messages. Clones share its connection and its window.
+/// Publishes events, metrics and session messages. Clones share the connection and the window.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     options: Arc<PublisherOptions>,
@@ -60,39 +62,40 @@ pub struct Publisher {
     bytes: Arc<Semaphore>,
 }
 
-/// What the stream said of a message.
+/// The stream's ack of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// Its sequence in the stream.
+    /// The sequence of the message in the stream.
     pub sequence: u64,
-    /// Whether the stream knew its `Nats-Msg-Id` already, from before the first try. False where it took more than one:
-    /// then that cannot be told.
+    /// Whether the stream knew the message's `Nats-Msg-Id` before the first try. Always false after more than one
+    /// try: then the stream may know the id from an earlier try.
     pub is_duplicate: bool,
 }
 
 /// Why a message was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishFailure {
-    /// No message that a worker could accept.
+    /// No worker could accept such a message.
     #[error("{0}")]
     Invalid(String),
-    /// The server takes no message of this size; sending it again does not help.
+    /// The server takes no message of this size. Another try does not help.
     #[error("{0}")]
     TooLarge(String),
     /// No place was free in the window.
-    #[error("{max_in_flight} messages were waiting for their acks for {patience:?}; is nats-server there?")]
+    #[error("the window of {max_in_flight} messages stayed full for {patience:?}; is nats-server running?")]
     WindowFull {
-        /// The window.
+        /// The size of the window, in messages.
         max_in_flight: u32,
-        /// How long this one waited for a place in it.
+        /// How long the message waited for a place in the window.
         patience: Duration,
     },
-    /// Nobody acknowledged it. It may be in the stream nevertheless: publishing it again, with the same id, is safe.
+    /// Nobody acknowledged the message. It may still be in the stream; it is safe to publish it again with the same
+    /// id.
     #[error("not acknowledged within {patience:?}: {last}")]
     NotAcknowledged {
-        /// How long was tried.
+        /// How long the publisher tried.
         patience: Duration,
-        /// What the last try said.
+        /// The error of the last try.
         last: String,
     },
     /// The runtime that the publisher was made in has ended.
@@ -100,18 +103,18 @@ pub enum PublishFailure {
     Stopped,
 }
 
-/// A message that was not published, handed back.
+/// A message that was not published and is handed back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct Unsent<M> {
     /// The message.
     pub message: M,
-    /// Why.
+    /// The reason why it was not published.
     pub error: PublishFailure,
 }
 
-/// A message that was handed over: a future of its ack. It is sent whether this is awaited or not; but only who awaits
-/// it learns that it was not acknowledged.
+/// A future of a message's ack. The message is sent even if nobody awaits the receipt. But only a caller that awaits
+/// it learns of a missing ack.
 #[derive(Debug)]
 #[must_use = "a message that cannot be published is handed back here"]
 pub struct Receipt<M> {
@@ -125,7 +128,7 @@ impl<M: Unpin> Future for Receipt<M> {
     type Output = Result<Acknowledged, Unsent<M>>;
 
     /// # Panics
-    /// Where it is polled again after it was ready, as any future may.
+    /// If it is polled again after it was ready, as any future may.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match self.answer.poll_unpin(context) {
             Poll::Pending => return Poll::Pending,
@@ -137,15 +140,16 @@ impl<M: Unpin> Future for Receipt<M> {
 }
 
 impl Publisher {
-    /// Connects without credentials and TLS; for those make a [`Connection`] of a [`config::Nats`].
+    /// Connects without credentials files or TLS. For these, make a [`Connection`] from a [`config::Nats`], and call
+    /// [`Publisher::new`].
     ///
     /// # Errors
-    /// Where the server cannot be reached, or is too old.
+    /// If the server cannot be reached, does not admit the client, or is too old.
     pub async fn connect(url: &str, options: PublisherOptions) -> Result<Self, NatsError> {
         Ok(Self::new(connect_once(&config::Nats::at(url)).await?, options))
     }
 
-    /// Publishes on a connection. To be called within a tokio runtime, which does the sending.
+    /// Makes a publisher on a connection. Call it inside a tokio runtime, which runs the task that sends.
     pub fn new(connection: Connection, mut options: PublisherOptions) -> Self {
         options.max_in_flight = options.max_in_flight.clamp(1, MAX_ACK_INFLIGHT);
         options.patience = options.patience.min(MAX_PATIENCE);
@@ -159,10 +163,11 @@ impl Publisher {
         }
     }
 
-    /// Hands a message over to be sent. Waits while the window is full; [`PublisherOptions::patience`] begins now.
+    /// Hands a message to the window, which sends it. Waits while the window is full. [`PublisherOptions::patience`]
+    /// begins with this call.
     ///
     /// # Errors
-    /// [`Unsent`] hands the message back where it cannot be sent; nothing was sent then.
+    /// [`Unsent`] hands the message back if it cannot be sent. Then nothing was sent.
     pub async fn publish<M: Publishable>(&self, message: M) -> Result<Receipt<M>, Unsent<M>> {
         let outgoing = match message.outgoing() {
             Ok(outgoing) => outgoing,
@@ -180,8 +185,8 @@ impl Publisher {
         }
     }
 
-    /// Waits until every message that was handed over before is acknowledged or handed back, which takes no longer than
-    /// [`PublisherOptions::patience`]. To be called before the runtime ends.
+    /// Waits until every earlier message is acknowledged or handed back. This takes at most
+    /// [`PublisherOptions::patience`]. Call it before the runtime ends.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         if self.window.send(Handed::Flush(done)).is_ok() {
@@ -189,9 +194,9 @@ impl Publisher {
         }
     }
 
-    /// A message's places in the window.
+    /// Waits for a message's places in the window: one message, and its bytes.
     async fn places(&self, size_bytes: usize) -> [Option<OwnedSemaphorePermit>; 2] {
-        // A message that is larger than the window has it alone.
+        // A message that is larger than the window takes all bytes of the window.
         let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX).min(self.options.max_in_flight_bytes);
         // The semaphores are never closed.
         [

@@ -1,4 +1,4 @@
-//! What a publisher sends: a body, and the id by which the stream knows a second copy.
+//! The messages that a publisher sends: a body, and the id by which the stream recognises a copy.
 
 use std::fmt;
 
@@ -10,24 +10,24 @@ use serde_json::{Map, Value};
 use crate::clock;
 use crate::model::{AnalyticsEvent, Kind, Metric, SessionMessage};
 
-/// A message as it goes out.
+/// A message in the form in which it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// What it is: where it goes.
+    /// The kind, which decides the subject.
     pub kind: Kind,
     /// The body.
     pub payload: Bytes,
-    /// `Nats-Msg-Id`: `<kind>:<id>`, with an id of its own where the body has none that a header can carry, so that another
-    /// try is not another message.
+    /// `Nats-Msg-Id`: `<kind>:<id>`. If the body has no id that a header can carry, a new id stands in its place, so
+    /// that another try is not another message.
     pub message_id: String,
 }
 
-/// What a [`Publisher`](super::Publisher) can publish.
+/// A message that a [`Publisher`](super::Publisher) can publish.
 pub trait Publishable {
-    /// The message as it goes out.
+    /// Returns the message in the form in which it is sent.
     ///
     /// # Errors
-    /// A sentence that says what keeps it from being a message.
+    /// A sentence that says why it cannot be sent.
     fn outgoing(&self) -> Result<Outgoing, String>;
 }
 
@@ -58,14 +58,15 @@ fn as_json(kind: Kind, id: &str, message: &impl Serialize) -> Result<Outgoing, S
 }
 
 fn message_id(kind: Kind, id: &str) -> String {
-    // A header is a line of ASCII, without spaces at its ends.
+    // A header value is one line of ASCII, without spaces at its ends.
     let is_fit = !id.is_empty() && id.bytes().all(|byte| matches!(byte, b' '..=b'~')) && id.trim() == id;
     if is_fit { format!("{kind}:{id}") } else { format!("{kind}:{}", clock::new_id()) }
 }
 
 impl Outgoing {
-    /// A line of JSON as it was written; an object without an id gets a UUIDv7 as its first field, so that trying again
-    /// never counts it twice. What is no object goes out as it is: a worker says what is wrong with it.
+    /// Makes a message from a line of JSON, which is sent as it was written. But an object without an id gets a
+    /// UUIDv7, so that another try never counts twice. An absent `id` becomes the first field; a null or empty `id`
+    /// is replaced. A line that is not an object is sent unchanged: a worker says what is wrong with it.
     pub fn of_line(kind: Kind, line: &[u8]) -> Self {
         let as_is = |id: &str| Self { kind, payload: Bytes::copy_from_slice(line), message_id: message_id(kind, id) };
         let Ok(text) = std::str::from_utf8(line) else { return as_is("") };
@@ -87,7 +88,7 @@ impl Outgoing {
             object.insert("id".into(), id.into());
             Value::Object(object).to_string()
         } else {
-            // The rest stays as it was written, to the digit.
+            // The rest of the line stays as it was written, to the digit.
             let rest = text.trim_start().strip_prefix('{').unwrap_or_default();
             let comma = if is_any { "," } else { "" };
             format!("{{\"id\":\"{id}\"{comma}{rest}")
@@ -96,9 +97,9 @@ impl Outgoing {
     }
 }
 
-/// What a line of JSON is asked for. The rest of it is passed over: most lines go out as they are.
+/// The fields that are needed from a line of JSON. The rest of the line is skipped: most lines are sent unchanged.
 struct LineFields {
-    /// The last one, where there are several: so they are read everywhere.
+    /// The last `id` if there are several: the whole program reads repeated fields so.
     id: Value,
     has_id: bool,
     is_any: bool,
@@ -133,7 +134,7 @@ impl<'de> Visitor<'de> for LineFieldsVisitor {
     }
 }
 
-/// The name of a field.
+/// The name of a field, compared with `id`.
 struct Name {
     is_id: bool,
 }
@@ -158,7 +159,7 @@ impl Visitor<'_> for NameVisitor {
     }
 }
 
-/// A message that is made already.
+/// An [`Outgoing`] message is ready to be sent.
 impl Publishable for Outgoing {
     fn outgoing(&self) -> Result<Outgoing, String> {
         Ok(self.clone())
@@ -181,7 +182,7 @@ mod tests {
             let object: serde_json::Value = serde_json::from_slice(&given.payload).unwrap();
             assert_eq!(given.message_id, format!("events:{}", object["id"].as_str().unwrap()));
         }
-        // What has no id that a header could carry goes out as it is, under a Nats-Msg-Id of its own.
+        // A line without an id that a header could carry is sent unchanged, under a new Nats-Msg-Id.
         for text in ["not json", "[1]", r#"{"id":[]}"#, r#"{"id":"é"}"#, r#"{"id":" a"}"#] {
             let [one, other] = [(); 2].map(|()| Outgoing::of_line(Kind::Event, text.as_bytes()));
             assert_eq!(&one.payload[..], text.as_bytes());

@@ -1,7 +1,7 @@
-//! The window: messages that are not acknowledged, oldest first, and the one task that owns them.
+//! The window: messages without an ack, oldest first, and the one task that owns them.
 //!
-//! Where an ack fails, it is the connection or the stream as a rule, so after a pause all that are not acknowledged are
-//! sent again; when the connection is back, at once.
+//! The cause of a failed ack is usually the connection or the stream. So after a pause, all messages without an ack
+//! are sent again. When the connection is back, they are sent again at once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,41 +18,44 @@ use crate::judge::subject;
 use crate::nats::backoff::Backoff;
 use crate::nats::connect::{Connection, REQUEST_TIMEOUT};
 
-/// How long the client may take to accept a message. It buffers; where the buffer is full, the connection hangs.
+/// How long the client may take to accept a message. The client buffers messages; if its buffer is full, the
+/// connection hangs.
 const SEND_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an ack may take before the message is sent again.
 const ACK_PATIENCE: Duration = REQUEST_TIMEOUT;
-/// Messages that are taken before acks are looked at.
+/// How many messages are taken before acks are handled.
 const TAKEN_AT_ONCE: usize = 256;
-/// How many times as many as may be in flight.
+/// How many entries the window has for each message that may be in flight: settled messages may stay in it for a
+/// while.
 const WINDOWS: usize = 2;
 
 const _: () =
-    assert!(SEND_PATIENCE.as_millis() < ACK_PATIENCE.as_millis(), "an ack would be missed before it is sent for");
+    assert!(SEND_PATIENCE.as_millis() < ACK_PATIENCE.as_millis(), "a message is sent before its ack counts as late");
 const NOT_CONNECTED: &str = "not connected to NATS";
 
-/// What a publisher hands to its window.
+/// A message, or a request, that a publisher hands to its window.
 #[derive(Debug)]
 pub(super) enum Handed {
     Message(OutgoingMessage),
-    /// To be told when everything before is settled.
+    /// Is answered when all earlier messages are settled.
     Flush(oneshot::Sender<()>),
 }
 
-/// A message on its way.
+/// A message on its way, with its deadline.
 #[derive(Debug)]
 pub(super) struct OutgoingMessage {
     pub(super) outgoing: Outgoing,
-    /// When it is handed back. In the order of handing over, but for clones that overtake each other.
+    /// When the message is handed back. Later messages have later deadlines, except if clones of a publisher overtake
+    /// each other.
     pub(super) deadline: Instant,
     pub(super) answer: oneshot::Sender<PublishResult>,
-    /// Its places in the window; free again when the job is dropped.
+    /// The message's places in the window. They are free again when this value is dropped.
     pub(super) places: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl OutgoingMessage {
     fn answer(self, answer: PublishResult) {
-        // First: who learns of the answer may publish the next.
+        // The places are freed first: the receiver of the answer may publish the next message.
         drop(self.places);
         if let Err(Err(error)) = self.answer.send(answer) {
             let id = self.outgoing.message_id;
@@ -64,46 +67,48 @@ impl OutgoingMessage {
 pub(super) struct Window {
     connection: Connection,
     client: Client,
-    /// None where the client has died: nothing is sent then.
+    /// `None` without a subscription, for example after the client has died. Then nothing is sent.
     acks: Option<Acks>,
     prefix: String,
     patience: Duration,
-    /// None where it is settled.
+    /// `None` stands for a settled message.
     messages: VecDeque<Option<InFlight>>,
-    /// So many, settled ones among them, and nothing new is taken until the oldest is settled.
+    /// Maximum length of `messages`, settled ones included. Beyond it, no new message is taken until the oldest is
+    /// settled.
     max_messages: usize,
-    /// The number of the first of them. Messages are numbered as they are handed over: acks name the number.
+    /// The number of the first entry in `messages`. Messages are numbered in the order of arrival; acks name the
+    /// number.
     first: u64,
-    /// To be told when all messages with lesser numbers are settled.
+    /// Flushes that wait. Each is answered when all messages with lower numbers are settled.
     flushes: VecDeque<(u64, oneshot::Sender<()>)>,
-    /// When to send again, where something failed. Until then nothing new is sent either.
+    /// When to send again after a failure. Until then, new messages are not sent either.
     retry_at: Option<Instant>,
     backoff: Backoff,
 }
 
 struct InFlight {
     job: OutgoingMessage,
-    /// None where it is to be sent, or sent again.
+    /// `None` if the message must be sent, or sent again.
     sent_at: Option<Instant>,
     tries: u32,
-    /// What the last answer said; that none came says less than one that did.
+    /// The last error. A missing answer does not overwrite it, because a missing answer says less.
     last_error: Option<String>,
 }
 
 impl InFlight {
-    /// When something is to be done: it is handed back, or sent again.
+    /// Returns when the message is due: to be handed back, or to be sent again.
     fn due(&self) -> Instant {
         self.sent_at.map_or(self.job.deadline, |sent_at| self.job.deadline.min(sent_at + ACK_PATIENCE))
     }
 }
 
-/// What came of sending a message.
+/// The result of a try to send a message.
 enum Sent {
-    /// It is on its way.
+    /// The message is on its way.
     Yes,
-    /// The client takes none.
+    /// The client takes no message now.
     No,
-    /// The server takes none that is so large.
+    /// The server takes no message of this size.
     TooLarge(String),
 }
 
@@ -124,7 +129,7 @@ impl Window {
         }
     }
 
-    /// Sends what comes, until all publishers are dropped and nothing is in flight.
+    /// Sends incoming messages, until all publishers are dropped and no message is in flight.
     pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Handed>) {
         let mut returns = self.connection.connects();
         let mut handed = Vec::with_capacity(TAKEN_AT_ONCE);
@@ -159,7 +164,7 @@ impl Window {
         match Acks::subscribe(&self.client).await {
             Ok(acks) => self.acks = Some(acks),
             Err(error) => {
-                tracing::debug!("acks cannot be subscribed to: {error}");
+                tracing::debug!("cannot subscribe to acks: {error}");
                 self.retry_later();
             }
         }
@@ -168,7 +173,7 @@ impl Window {
     fn answer_flushes(&mut self) {
         while self.flushes.front().is_some_and(|(upto, _)| *upto <= self.first) {
             if let Some((_, done)) = self.flushes.pop_front() {
-                // Who asked may have gone.
+                // The caller of `flush` may have gone.
                 let _ = done.send(());
             }
         }
@@ -207,7 +212,7 @@ impl Window {
             }
             Ok(Err(error)) => {
                 message.last_error = Some(error.to_string());
-                // It has died, and they with it.
+                // The client has died, and its subscription with it.
                 self.acks = None;
                 return Sent::No;
             }
@@ -225,7 +230,7 @@ impl Window {
         }
     }
 
-    /// Takes an ack, and those that have arrived behind it.
+    /// Handles an ack, and the acks that have arrived after it.
     fn take_acks(&mut self, first: Option<(u64, Said)>) {
         let mut arrived = Some(first);
         while let Some(ack) = arrived {
@@ -238,21 +243,22 @@ impl Window {
         }
     }
 
-    /// A message is acknowledged, will never be, or not this time. After another try the first one's answer may come, or both.
+    /// Settles a message, or has it sent again. After a second try, the answer to the first try may arrive, or both
+    /// answers.
     fn take_ack(&mut self, number: u64, said: Said) {
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         let Some(message) = place.and_then(|place| self.messages.get_mut(place)) else { return };
         let answer = match said {
             Said::Stored { sequence, is_duplicate } => {
                 self.backoff.reset();
-                // After another try, the copy that the stream knows may be that of the first.
+                // After a second try, the stream may know the copy from the first try.
                 let is_first = message.as_ref().is_some_and(|message| message.tries == 1);
                 Ok(Acknowledged { sequence, is_duplicate: is_duplicate && is_first })
             }
             Said::TooLarge(why) => Err(PublishFailure::TooLarge(why)),
             Said::NotStored(why) => {
                 if let Some(message) = message {
-                    tracing::debug!("not acknowledged, to be sent again: {why}");
+                    tracing::debug!("not acknowledged, will be sent again: {why}");
                     (message.sent_at, message.last_error) = (None, Some(why));
                     self.retry_later();
                 }
@@ -293,7 +299,7 @@ impl Window {
         }
     }
 
-    /// The oldest message's time is over.
+    /// Hands back the oldest message, whose deadline has passed.
     fn hand_back_oldest(&mut self) {
         let Some(Some(oldest)) = self.messages.pop_front() else { return };
         self.first += 1;
@@ -311,7 +317,7 @@ impl Window {
         Some(format!("no answer; the server says: {refusal}"))
     }
 
-    /// Sends again what is not acknowledged by now.
+    /// Sends all messages without an ack again.
     async fn send_again(&mut self) {
         if let Err(error) = self.connection.revive_if_dead().await {
             tracing::debug!("{error}");
@@ -327,7 +333,7 @@ impl Window {
         for (number, place) in (self.first..).zip(&mut messages) {
             let Some(message) = place else { continue };
             message.sent_at = None;
-            // A client that takes one message no more takes no other.
+            // A client that does not take one message takes no other.
             if !can_send {
                 continue;
             }
@@ -349,7 +355,7 @@ impl Window {
     }
 }
 
-/// The next ack; never where none can come.
+/// Waits for the next ack; forever if there is no subscription.
 async fn next(acks: &mut Option<Acks>) -> Option<(u64, Said)> {
     match acks {
         Some(acks) => acks.next().await,

@@ -1,5 +1,5 @@
-//! Facts of large transactions, made on a thread beside the writer's: while it writes the raw rows of a batch, the rules go
-//! over the one before.
+//! Makes the facts of large transactions on a thread beside the writer's. While the writer writes the raw rows of a
+//! batch, the rules read the batch before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,23 +12,23 @@ use crate::position::Position;
 use crate::store::receipt::{Ending, stored};
 use crate::store::sqlite::rebuild::accepted_log::StoredRows;
 
-/// Batches of fewer messages are not worth a thread.
+/// A first batch of fewer messages is not worth a thread.
 const MIN_MESSAGES: usize = 1_000;
-/// Batches that wait to be gone over.
+/// How many written batches may wait for the rules.
 const MAX_WAITING: usize = 1;
 
-/// What a transaction takes at once.
+/// A part of a transaction.
 pub(in crate::store) enum Part<'env> {
     /// A batch that the caller keeps.
     Borrowed(&'env Batch),
     /// A batch.
     Batch(Batch),
-    /// Stored rows that stand for messages.
+    /// Stored rows that stand in for messages.
     Rows(StoredRows),
 }
 
 impl Part<'_> {
-    /// The batch of messages that it is, if it is one.
+    /// Returns the batch; `None` for stored rows.
     pub(super) fn as_batch(&self) -> Option<&Batch> {
         match self {
             Self::Borrowed(batch) => Some(batch),
@@ -45,7 +45,7 @@ impl Part<'_> {
         }
     }
 
-    /// The position that it follows.
+    /// Returns the position that the part follows.
     pub(super) fn after(&self) -> &Position {
         match self {
             Self::Borrowed(batch) => &batch.after,
@@ -54,7 +54,7 @@ impl Part<'_> {
         }
     }
 
-    /// The position once it is written.
+    /// Returns the position after the part is written.
     pub(super) fn end(&self) -> Position {
         match self {
             Self::Borrowed(batch) => batch.end(),
@@ -67,7 +67,7 @@ impl Part<'_> {
 /// A part whose raw rows are written, and how its messages ended.
 type WrittenPart<'env> = (Part<'env>, Vec<Ending>);
 
-/// Where facts of a transaction are made.
+/// Where the facts of a transaction are made: here, on the writer's thread, or on a second thread.
 pub(super) enum FactsThread<'scope, 'env> {
     Here(Box<Facts>, &'env Rules),
     Thread { written: SyncSender<WrittenPart<'env>>, keys: Arc<AtomicUsize>, thread: ScopedJoinHandle<'scope, Facts> },
@@ -84,21 +84,22 @@ impl<'scope, 'env> FactsThread<'scope, 'env> {
         let thread = Builder::new().name("facts".into());
         match thread.spawn_scoped(scope, move || gather(rules, &queue, &seen)) {
             Ok(thread) => Self::Thread { written, keys, thread },
-            // The system gives no thread.
+            // The system cannot start a thread.
             Err(_) => Self::Here(Box::default(), rules),
         }
     }
 
-    /// Adds what a batch says, of which these messages were stored.
+    /// Adds the facts of a part. `endings` says which of its messages were stored.
     pub(super) fn add(&mut self, part: Part<'env>, endings: Vec<Ending>) {
         match self {
             Self::Here(facts, rules) => facts.add(rules, stored(part.verdicts(), &endings)),
-            // Nobody takes it where the thread has panicked, which `finish` passes on.
+            // This fails only if the thread has panicked; `finish` passes the panic on.
             Self::Thread { written, .. } => drop(written.send((part, endings))),
         }
     }
 
-    /// How many keys they speak of, of the batches that were gone over: what they take in memory.
+    /// Returns how many keys the facts have so far: a measure of their memory. Batches that still wait are not
+    /// counted.
     pub(super) fn keys(&self) -> usize {
         match self {
             Self::Here(facts, _) => facts.keys(),
@@ -106,7 +107,7 @@ impl<'scope, 'env> FactsThread<'scope, 'env> {
         }
     }
 
-    /// All of them.
+    /// Waits for the thread, if there is one. Returns all facts.
     pub(super) fn finish(self) -> Facts {
         match self {
             Self::Here(facts, _) => *facts,

@@ -1,12 +1,12 @@
-//! The transaction, written once: what a batch changes, all or nothing.
+//! The one transaction that every batch goes through: all of its changes, or none.
 //!
 //! ```text
-//! begin      a transaction, and in a shadow a snapshot of the accepted log
-//! position   compare-and-set on where the batch began: whoever else wrote makes it fail here
-//! raw        raw rows, the ledger of rejections, gaps; under backlog of several batches
-//! facts      the rules go over stored messages, beside the writer where they are many
-//! derived    facts are applied to the tables of each group, then the numbers of widgets
-//! commit     then those who publish are told, and the write-ahead log is moved
+//! begin      begins a transaction, and in a shadow a snapshot of the accepted log
+//! position   moves the position by compare-and-set: fails if another program wrote since the batch began
+//! raw        writes raw rows, the ledger of rejections and gaps; with a backlog, of several batches
+//! facts      applies the rules to stored messages; on a second thread if there are many
+//! derived    applies the facts to the tables of each group, then evaluates the numbers of widgets
+//! commit     commits, sends the commit notice, and moves the write-ahead log
 //! ```
 
 mod facts_thread;
@@ -25,40 +25,40 @@ use crate::judge::Batch;
 
 pub(super) use self::facts_thread::Part as CommitPart;
 
-/// Batches that may share a transaction.
+/// How many batches may share a transaction.
 pub const MAX_BATCHES: usize = 5;
-/// Batches of a replay that may share a transaction: nobody waits for it.
+/// How many batches of a replay may share a transaction: nobody waits for a replay.
 const MAX_REPLAYED_BATCHES: usize = 25;
-/// With more keys than these, the messages of a transaction are enough: their facts are held in memory.
+/// A transaction takes no further batch once its facts have more keys than this: facts are held in memory.
 const MAX_KEYS: usize = 150_000;
 
 const _: () = assert!(MAX_BATCHES <= MAX_REPLAYED_BATCHES, "a replay has larger transactions");
 
-/// What a transaction writes.
+/// What one transaction has to write.
 pub(super) struct Work<'tx> {
     pub(super) tx: &'tx Tx<'tx>,
     pub(super) groups: GroupSet,
     pub(super) facts: Facts,
     pub(super) touched: Touched,
-    /// In a shadow: the last transaction of retried dead letters that is in it.
+    /// In a shadow: the last transaction of retried dead letters that the shadow includes.
     pub(super) retries_upto: i64,
 }
 
 impl Writer {
-    /// Writes a batch: raw rows, what they add up to, the ledger of rejections, gaps and the position, all or nothing.
+    /// Writes a batch, all or nothing: raw rows, derived tables, the ledger of rejections, gaps and the position.
     ///
     /// # Errors
-    /// As [`Writer::commit_all`].
+    /// The same as [`Writer::commit_all`].
     pub fn commit(&mut self, batch: &Batch) -> Result<CommitReceipt, StoreError> {
         self.commit_all(batch, || None)
     }
 
-    /// Writes a batch, and in the same transaction those that follow it while `next` gives any, [`MAX_BATCHES`] at most:
-    /// the state of a key is read and written once for all of them.
+    /// Writes a batch, and in the same transaction the batches that `next` returns: [`MAX_BATCHES`] in all at most,
+    /// more in a replay. The state of a key is read and written once for all these batches.
     ///
     /// # Errors
-    /// [`StoreError::PositionMoved`] where somebody else wrote; [`StoreError::Frozen`] where a derived table was damaged,
-    /// and is left out from now on; in every case nothing else changed.
+    /// [`StoreError::PositionMoved`] if another program wrote. [`StoreError::Frozen`] if a derived table was damaged;
+    /// its groups are frozen from now on. In every case nothing else changed.
     pub fn commit_all(
         &mut self,
         first: &Batch,
@@ -67,7 +67,7 @@ impl Writer {
         self.commit_parts(Part::Borrowed(first), || next().map(Part::Batch))
     }
 
-    /// Writes parts in one transaction. Freezes the groups of a damaged table, and writes nothing then.
+    /// Writes parts in one transaction. If a table is damaged, writes nothing and freezes the groups of that table.
     pub(super) fn commit_parts<'a>(
         &mut self,
         first: Part<'a>,
@@ -76,7 +76,8 @@ impl Writer {
         self.unless_damaged(|writer| writer.try_commit(first, next))
     }
 
-    /// Does what may meet a damaged table. Then its groups are frozen, and nothing else changed.
+    /// Does work that may find a damaged table. In that case freezes the groups of that table, and changes nothing
+    /// else.
     pub(super) fn unless_damaged<T>(
         &mut self,
         work: impl FnOnce(&Self) -> Result<T, StoreError>,
@@ -119,7 +120,7 @@ impl Writer {
                 facts.add(part, endings);
             }
             so_far.timings.skip();
-            // Of stored rows that stand for messages.
+            // These facts come from stored rows that stand in for messages.
             if work.facts.watermark.is_some() {
                 self.apply(&mut work, &mut so_far.timings)?;
             }
@@ -127,7 +128,7 @@ impl Writer {
             so_far.timings.lap("facts");
             Ok::<_, StoreError>(())
         })?;
-        // While it lasts, the live database's write-ahead log cannot start over.
+        // While the snapshot lasts, the live database's write-ahead log cannot start over.
         drop(snapshot);
         let CommitReceipt { position, counts, mut timings } = so_far;
         let retries_upto = work.retries_upto;
@@ -144,7 +145,8 @@ impl Writer {
         Ok(CommitReceipt { position, counts, timings })
     }
 
-    /// Begins to write messages.
+    /// Begins the work of a transaction. In a shadow of a live database, first writes the dead letters that were
+    /// applied late.
     pub(super) fn begin_work<'tx>(&self, tx: &'tx Tx<'tx>) -> Result<Work<'tx>, StoreError> {
         let groups = current_groups(&self.rules, self.rebuild.borrow().as_ref());
         let t_before = if groups.contains(&GroupName::Sessions) { tx.watermark()? } else { None };
@@ -166,7 +168,7 @@ impl Writer {
         so_far: &mut CommitReceipt,
     ) -> Result<Vec<Ending>, StoreError> {
         so_far.position = part.end();
-        // First: where it fails, nothing else need be tried.
+        // Move the position first: if that fails, nothing else needs to be tried.
         work.tx.advance(part.after(), &so_far.position)?;
         let epoch = part.after().epoch;
         if let Some(log) = self.role.accepted_log() {
@@ -186,7 +188,7 @@ impl Writer {
         Ok(endings)
     }
 
-    /// Brings the derived tables up to the messages that were written. Returns whether a number of a widget changed.
+    /// Updates the derived tables with the messages that were written. Returns whether a number of a widget changed.
     pub(super) fn derive(&self, mut work: Work<'_>, timings: &mut Timings) -> Result<bool, StoreError> {
         self.apply(&mut work, timings)?;
         let has_shown = work.tx.evaluate(&self.rules, &work.groups, &work.touched)?;
@@ -194,7 +196,7 @@ impl Writer {
         Ok(has_shown)
     }
 
-    /// Applies the facts so far. Before the end of a transaction only to bound what it holds in memory.
+    /// Applies the facts so far. A call before the end of a transaction serves only to bound its memory.
     pub(super) fn apply(&self, work: &mut Work<'_>, timings: &mut Timings) -> Result<(), StoreError> {
         let facts = std::mem::take(&mut work.facts);
         let series = work.tx.apply(&self.rules, &work.groups, facts, work.touched.t_before, timings)?;

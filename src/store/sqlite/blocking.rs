@@ -1,11 +1,11 @@
-//! SQLite's calls block, so they run on threads that may.
+//! SQLite's calls block, so they run on threads that may block.
 
 use crate::store::error::StoreError;
 
-/// Runs calls that block on a thread for such calls. A panic in them goes on in the caller.
+/// Runs blocking calls on a thread for such calls. A panic in the calls continues in the caller.
 ///
 /// # Errors
-/// Those of the calls; [`StoreError::Stopping`] where the runtime ends before they begin.
+/// The errors of the calls; [`StoreError::Stopping`] if the runtime ends before the calls begin.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

@@ -1,16 +1,17 @@
 //! The SQLite file: the only folder with SQL.
 //!
 //! ```text
-//! file      who may write to it; connections, migrations, the write-ahead log
+//! file      the lock, connections, migrations, the write-ahead log
 //! ledger    positions, gaps, rejections, requests of other commands
-//! raw       what was sent, a row a message
-//! derived   what it adds up to
-//! rebuild   shadows, filled beside the live database and installed in its place
-//! read      what commands, the page and the outboxes read
-//! write     what a transaction of the writer may do
+//! raw       raw tables: the accepted messages, one row for each
+//! derived   derived tables: the analytics of the raw rows
+//! rebuild   shadow databases and shadow files: filled beside the live database, then installed
+//! read      reads for commands, the page and the outboxes
+//! write     the reads and writes of the writer's transaction
 //! ```
-//! One process writes, through one connection. Readers open their own: WAL lets them read while the writer writes. SQL
-//! stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time functions.
+//! One process writes, through one connection. Readers open connections of their own: with a write-ahead log they can
+//! read while the writer writes. SQL stays plain: no rowid, no `changes()`, no `INSERT OR REPLACE`, no JSON or time
+//! functions.
 
 pub(in crate::store) mod blocking;
 pub(in crate::store) mod derived;

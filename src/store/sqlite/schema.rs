@@ -1,10 +1,10 @@
-//! The tables that others speak of by name.
+//! The names and columns of tables that several modules use.
 
-/// The raw tables: one row a message.
+/// The raw tables: one row for each accepted message.
 pub(in crate::store) const RAW_TABLES: [&str; 3] = ["analytics_events", "metrics", "_session_messages"];
 
-/// The public tables and the specification's columns, which the digest covers. `funnels.created_at` is left out: when
-/// a definition first reached a database is no function of the messages.
+/// The public tables with the specification's columns; the digest covers these columns. `funnels.created_at` is left
+/// out: it says when a definition first reached the database, and does not depend on the messages.
 pub(in crate::store) const PUBLIC_TABLES: [(&str, &str); 9] = [
     (
         "analytics_events",

@@ -1,10 +1,10 @@
-//! Values in columns: SQLite's integers are signed, and other programs may have written anything.
+//! Converts values of columns. SQLite's integers are signed, and other programs may have written anything.
 
 use rusqlite::Row;
 
 use crate::store::error::{SqliteFailure, StoreError};
 
-/// JetStream's sequences never reach 2^63.
+/// Converts a sequence to SQLite's signed integer. JetStream's sequences never reach 2^63.
 pub(in crate::store) fn to_sql(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
@@ -25,13 +25,13 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// Whether a row holds what this program does not write.
+/// Returns whether the error means that a row holds something that this program does not write.
 pub(in crate::store) fn is_unreadable(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
     matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
 }
 
-/// A column that holds the text form of some type.
+/// Reads a column that holds the text form of a type.
 pub(in crate::store) fn parsed<T>(
     row: &Row<'_>,
     column: usize,
@@ -44,7 +44,7 @@ pub(in crate::store) fn parsed<T>(
     })
 }
 
-/// What the texts of a row take.
+/// Returns how many bytes the texts in the first `columns` columns of a row take.
 pub(in crate::store) fn text_bytes(row: &Row<'_>, columns: usize) -> rusqlite::Result<usize> {
     let of_column = |column| Ok(row.get_ref(column)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len));
     (0..columns).map(of_column).sum()

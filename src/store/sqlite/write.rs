@@ -1,4 +1,4 @@
-//! What a transaction of the writer may do. No SQL type stands in a signature.
+//! The reads and writes of the writer's transaction. No SQL type appears in a signature.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::position::{Gap, Position};
 use crate::store::error::StoreError;
 use crate::store::receipt::{Ending, RawWrite, Timings};
 
-/// A transaction of the one writer. Dropped without [`Tx::commit`], it changes nothing.
+/// A transaction of the one writer. If it is dropped without [`Tx::commit`], nothing changes.
 pub(in crate::store) struct Tx<'a>(Transaction<'a>);
 
 impl DatabaseFile {
@@ -29,22 +29,22 @@ impl DatabaseFile {
         self.begin_transaction().map(Tx)
     }
 
-    /// Where the database stands: its last epoch.
+    /// Returns the position in the latest epoch.
     pub(in crate::store) fn position(&self) -> Result<Option<Position>, StoreError> {
         Ok(positions::last(self.connection())?)
     }
 
-    /// How far an epoch was read.
+    /// Returns how far an epoch was read.
     pub(in crate::store) fn position_of(&self, epoch: i64) -> Result<Option<Position>, StoreError> {
         Ok(positions::of_epoch(self.connection(), epoch)?)
     }
 
-    /// The requests that wait, in their order.
+    /// Returns the requests that are not done yet, oldest first.
     pub(in crate::store) fn open_requests(&self) -> Result<Vec<OpenRequest>, StoreError> {
         Ok(requests::open_requests(self.connection())?)
     }
 
-    /// The next dead letters of one epoch that a request wants judged again.
+    /// Returns the next dead letters, of one epoch, that a request wants judged again.
     pub(in crate::store) fn marked_for_retry(
         &self,
         request_id: &str,
@@ -54,7 +54,8 @@ impl DatabaseFile {
         Ok(rejections::marked_for_retry(self.connection(), request_id, max_rows, max_bytes)?)
     }
 
-    /// Ends a shadow: the file is a database like any other. Does nothing where it is one.
+    /// Removes what marks the file as a shadow, so that it is a database like any other. Does nothing if the file is
+    /// not a shadow.
     pub(in crate::store) fn forget_shadow(&self) -> Result<(), StoreError> {
         Ok(shadow_database::forget(self.connection())?)
     }
@@ -74,7 +75,8 @@ impl Tx<'_> {
         Ok(positions::insert(&self.0, begun)?)
     }
 
-    /// Moves the position from `after` to `end`; [`StoreError::PositionMoved`] where it is not at `after`.
+    /// Moves the position from `after` to `end`. Fails with [`StoreError::PositionMoved`] if the position is not at
+    /// `after`.
     pub(in crate::store) fn advance(&self, after: &Position, end: &Position) -> Result<(), StoreError> {
         positions::advance(&self.0, after, end)
     }
@@ -117,14 +119,14 @@ impl Tx<'_> {
     }
 }
 
-/// Messages, and what they add up to.
+/// Messages, and the derived tables.
 impl Tx<'_> {
-    /// Writes each message to where it belongs: a raw table, the ledger, or nowhere where it is a copy.
+    /// Writes each message to a raw table or to the ledger. Writes nothing for a copy of a stored message.
     pub(in crate::store) fn write_messages(&self, epoch: i64, verdicts: &[Verdict]) -> Result<RawWrite, StoreError> {
         Ok(raw::write(&self.0, epoch, verdicts)?)
     }
 
-    /// Writes the messages of a replay that were accepted; the others end as rejected.
+    /// Writes the accepted messages of a replay. The other messages end as rejected, and nothing is written for them.
     pub(in crate::store) fn write_accepted<'a>(
         &self,
         epoch: i64,
@@ -133,12 +135,12 @@ impl Tx<'_> {
         Ok(raw::write_accepted(&self.0, epoch, verdicts)?)
     }
 
-    /// T, the watermark; none before the first stored message.
+    /// Returns the watermark T; `None` before the first stored message.
     pub(in crate::store) fn watermark(&self) -> Result<Option<Timestamp>, StoreError> {
         derived::watermark(&self.0)
     }
 
-    /// Applies facts to the tables of these groups. Returns the series of which a period changed, by their places.
+    /// Applies facts to the tables of these groups. Returns the places of the series that changed in some period.
     pub(in crate::store) fn apply(
         &self,
         rules: &Rules,
@@ -150,7 +152,7 @@ impl Tx<'_> {
         derived::apply(&self.0, rules, groups, facts, t_before, timings)
     }
 
-    /// Evaluates the numbers of widgets that may have changed. Returns whether any has.
+    /// Evaluates the numbers of widgets that may have changed. Returns whether any number changed.
     pub(in crate::store) fn evaluate(
         &self,
         rules: &Rules,
@@ -161,7 +163,7 @@ impl Tx<'_> {
     }
 }
 
-/// Rules, and rebuilds by other ones.
+/// Rules, and rebuilds after rules have changed.
 impl Tx<'_> {
     pub(in crate::store) fn define_funnels(&self, rules: &Rules) -> Result<(), StoreError> {
         Ok(derived::define_funnels(&self.0, rules)?)
@@ -175,17 +177,18 @@ impl Tx<'_> {
         Ok(frozen::has_raw_rows(&self.0)?)
     }
 
-    /// Freezes the groups that these rules did not make, and what depends on them.
+    /// Freezes the groups that these rules did not make, and the groups that depend on them. Returns their rebuild;
+    /// `None` if all groups are current.
     pub(in crate::store) fn freeze_changed(&self, rules: &Rules) -> Result<Option<GroupRebuild>, StoreError> {
         Ok(frozen::freeze_changed(&self.0, rules)?)
     }
 
-    /// Freezes these groups, and what depends on them.
+    /// Freezes these groups, and the groups that depend on them.
     pub(in crate::store) fn freeze(&self, rules: &Rules, groups: GroupSet) -> Result<GroupRebuild, StoreError> {
         Ok(frozen::freeze(&self.0, rules, groups)?)
     }
 
-    /// Begins to rebuild groups that are current, and goes on updating them.
+    /// Begins to rebuild groups that are current. They keep being updated until the result is installed.
     pub(in crate::store) fn begin_current(&self, rules: &Rules, groups: GroupSet) -> Result<GroupRebuild, StoreError> {
         Ok(frozen::begin_current(&self.0, rules, groups)?)
     }
@@ -195,8 +198,8 @@ impl Tx<'_> {
         Ok(frozen::thaw(&self.0, rebuild)?)
     }
 
-    /// Writes the rows of rebuilt groups that differ from those of the file that is attached as `shadow`. Returns how many
-    /// rows of public tables differed.
+    /// Installs rebuilt groups from the file that is attached as `shadow`: writes only the rows that differ. Returns
+    /// how many rows of public tables differed.
     pub(in crate::store) fn install_groups(&self, rebuild: &GroupRebuild) -> Result<usize, StoreError> {
         let mut differed = 0;
         for group in &rebuild.groups {
@@ -208,23 +211,23 @@ impl Tx<'_> {
         Ok(differed)
     }
 
-    /// Remembers sequences that a shadow passes because the ledger lists them as not accepted.
+    /// Records sequences that a shadow passes because the ledger lists them as not accepted.
     pub(in crate::store) fn record_passed(&self, epoch: i64, sequences: &[u64]) -> Result<(), StoreError> {
         Ok(shadow_database::record_passed(&self.0, epoch, sequences)?)
     }
 
-    /// Forgets one of them: it was applied since.
+    /// Removes a recorded sequence, because its message was applied since.
     pub(in crate::store) fn forget_passed(&self, epoch: i64, sequence: u64) -> Result<(), StoreError> {
         Ok(shadow_database::forget_passed(&self.0, epoch, sequence)?)
     }
 
-    /// Makes the next index, view or trigger that a shadow has postponed. Returns whether there was any.
+    /// Creates the next index, view or trigger that a shadow has postponed. Returns whether there was one.
     pub(in crate::store) fn make_postponed(&self) -> Result<bool, StoreError> {
         Ok(shadow_database::make_postponed(&self.0)?)
     }
 }
 
-/// The groups that have rows in a table.
+/// Returns the groups that have rows in a table.
 pub(in crate::store) fn groups_with(rules: &Rules, table: &str) -> GroupSet {
     groups_of_table(rules, table)
 }

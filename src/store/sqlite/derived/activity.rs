@@ -1,5 +1,6 @@
-//! `user_activity`, the states behind it in `_activity_states`, and what does not fit into one: names of events beyond
-//! the hundredth in `_activity_names`, starts of sessions in `_activity_sessions`.
+//! `user_activity`, and its states in `_activity_states`. Two tables hold what does not fit into a state.
+//! `_activity_names` has the event counts of a day with more than [`MAX_NAMES`] (100) event names.
+//! `_activity_sessions` has the starts of sessions.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ const DELETE_STATE: &str = "DELETE FROM _activity_states WHERE user_id = ?1 AND 
 const INSERT_ROW: &str = "INSERT INTO user_activity (user_id, date, session_count, event_count, total_duration_ms, \
      first_seen_at, last_seen_at, events_breakdown, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
      ON CONFLICT DO NOTHING";
-/// It names no column that an index holds, so that it moves no index entries.
+/// Sets no indexed column, so no index entry moves.
 const UPDATE_ROW: &str = "UPDATE user_activity SET session_count = ?3, event_count = ?4, total_duration_ms = ?5, \
      first_seen_at = ?6, last_seen_at = ?7, events_breakdown = ?8 WHERE user_id = ?1 AND date = ?2";
 const DELETE_ROW: &str = "DELETE FROM user_activity WHERE user_id = ?1 AND date = ?2";
@@ -38,7 +39,7 @@ const SELECT_LAST_START: &str = "SELECT started_at FROM _activity_sessions \
      WHERE user_id = ?1 AND started_at BETWEEN ?2 AND ?3 ORDER BY started_at DESC LIMIT 1";
 
 pub(super) struct ActivityTables<'tx> {
-    /// What is seldom needed is prepared when it is.
+    /// Prepares rarely used statements on demand.
     connection: &'tx Connection,
     select_state: CachedStatement<'tx>,
     insert_state: CachedStatement<'tx>,
@@ -61,7 +62,8 @@ impl<'tx> ActivityTables<'tx> {
         })
     }
 
-    /// Brings the starts of sessions up to date.
+    /// Adds and deletes the starts of sessions of a user's day. If a session left the day, also looks up the first
+    /// and the last remaining start for the fact.
     fn move_starts(&mut self, key: &UserDay, fact: &mut ActivityFact) -> Result<(), StoreError> {
         for (started_at, session_id, presence) in fact.starts() {
             let start = params![key.user_id, started_at.to_string(), session_id];
@@ -85,7 +87,8 @@ impl<'tx> ActivityTables<'tx> {
         Ok(start.optional()?)
     }
 
-    /// The greatest names of a day that has many, after these counts are added to their rows.
+    /// Adds these counts to the rows of a day that has many names. Returns the [`MAX_NAMES`] names with the greatest
+    /// counts.
     fn greatest(&self, key: &UserDay, more: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>, StoreError> {
         let date = key.date.to_string();
         let mut add = self.connection.prepare_cached(ADD_NAME)?;
@@ -143,7 +146,7 @@ impl StateTable<Activity> for ActivityTables<'_> {
         facts.iter().map(state).collect()
     }
 
-    /// Brings the starts of sessions up to date.
+    /// Updates the starts of sessions.
     fn put_members(&mut self, facts: &mut [(UserDay, ActivityFact)]) -> Result<(), StoreError> {
         facts.iter_mut().try_for_each(|(key, fact)| self.move_starts(key, fact))
     }

@@ -1,4 +1,5 @@
-//! `dashboard_metrics` and `_dashboard_outbox`: what widgets show, evaluated from what is counted.
+//! `dashboard_metrics` and `_dashboard_outbox`: the numbers that widgets show, evaluated from the states of their
+//! series.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
@@ -28,10 +29,12 @@ const DELETE_ROW: &str = "DELETE FROM dashboard_metrics WHERE id = ?1";
 const SELECT_LAST_CHANGE: &str = "SELECT coalesce(max(change), 0) FROM _dashboard_outbox \
      WHERE change < 4611686018427387904 AND typeof(change) = 'integer'";
 const UPDATE_MINUTE: &str = "UPDATE dashboard_metrics SET updated_at = ?1 WHERE updated_at <> ?1";
-/// It stays in the outbox: whoever publishes sees whether its key is still there.
+/// Marks a number as gone. The row stays in the outbox, so that the publisher can see whether the number's key still
+/// exists.
 const LET_GO: &str = "UPDATE _dashboard_outbox SET is_gone = 1, change = ?3 WHERE widget_id = ?1 AND metric_key = ?2";
 
-/// Brings what is stored of widgets and of what they count to the configuration: what it does not have any more goes.
+/// Deletes the stored series and rows that the configuration no longer has. Numbers that it no longer has stay in the
+/// outbox, marked as gone.
 pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {
     let dashboards = &rules.dashboards;
     let groups: Vec<String> =
@@ -42,7 +45,7 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
             tx.execute("DELETE FROM _groups WHERE name = ?1", [&group])?;
         }
     }
-    // What no worker wrote.
+    // Rows that another program wrote.
     for table in ["_dashboard_outbox", "dashboard_metrics"] {
         let sql = format!("DELETE FROM {table} WHERE typeof(widget_id) <> 'text' OR typeof(metric_key) <> 'text'");
         tx.execute(&sql, [])?;
@@ -57,7 +60,7 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
     for (widget_id, metric_key) in keys("SELECT widget_id, metric_key FROM _dashboard_outbox WHERE is_gone = 0")? {
         if !is_wanted(&widget_id, &metric_key) {
             tx.execute(LET_GO, params![widget_id, metric_key, last_change(tx)? + 1])?;
-            tracing::info!(widget_id, metric_key, "a number that the configuration does not have any more is gone");
+            tracing::info!(widget_id, metric_key, "removed a number that the configuration no longer has");
         }
     }
     for (widget_id, metric_key) in keys("SELECT widget_id, metric_key FROM dashboard_metrics")? {
@@ -75,13 +78,15 @@ fn last_change(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(SELECT_LAST_CHANGE)?.query_row([], |row| row.get(0))
 }
 
-/// The id of a number's row.
+/// Returns the id of a number's row in `dashboard_metrics`.
 fn id_of(widget_id: &str, metric_key: &str) -> String {
     natural_id::of(&format!("dashboard_metrics|{widget_id}|{metric_key}"))
 }
 
-/// Evaluates what may have changed: of series that were touched; of all when T enters a new period; and, when T's minute
-/// changes, what is by time. Numbers on groups that are frozen stay as they are. Returns whether any changed.
+/// Evaluates the numbers that may have changed. A number is due if its series was touched, or if T entered a new
+/// period of its widget. A number per unit of time is also due if T's minute changed. Numbers of frozen series stay
+/// as they are, and so do all numbers while the sessions, which keep T, are frozen. Returns whether any number
+/// changed.
 pub(in crate::store) fn evaluate(
     tx: &Transaction<'_>,
     rules: &Rules,
@@ -123,11 +128,12 @@ struct Evaluation<'tx> {
     t: Timestamp,
     tables: SeriesTables<'tx>,
     select_shown: CachedStatement<'tx>,
-    /// The stream and the sequence up to which the numbers are exact, and the number of the last change.
+    /// The stream and the sequence up to which the numbers are exact.
     as_of: Option<(String, i64)>,
+    /// The number of the last change.
     change: i64,
     has_changed: bool,
-    /// Whether rows are written that need not have changed: another program may have done something to them.
+    /// Whether to write also the rows whose numbers have not changed: another program may have altered them.
     writes_all: bool,
 }
 
@@ -152,7 +158,7 @@ impl<'tx> Evaluation<'tx> {
         let current = tally(period::start(period_type, self.t))?.unwrap_or_default();
         let previous = tally(period::before(period_type, self.t))?.unwrap_or_default();
         let shown = Shown::of(expression.measure, period_type, self.t, &current, &previous);
-        // Another program may have written what is no number: that is another one.
+        // Another program may have stored a value that is not a number. Such a row counts as changed.
         let stored = self.select_shown.query_row([&widget.id, key], |row| {
             let number = |column| row.get::<_, Option<f64>>(column).ok();
             let triple = (number(0), number(1), number(2));

@@ -1,4 +1,4 @@
-//! `_event_counts`: events of a name on a day.
+//! `_event_counts`: the number of events, by day and name.
 
 use rusqlite::{Transaction, params};
 

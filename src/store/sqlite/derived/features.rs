@@ -1,4 +1,4 @@
-//! `feature_usage`, the states behind it in `_feature_states`, and who used what in `_feature_users`.
+//! `feature_usage`, its states in `_feature_states`, and the users of each feature and day in `_feature_users`.
 
 use rusqlite::{CachedStatement, Transaction, params};
 
@@ -14,7 +14,7 @@ const INSERT_USER: &str = "INSERT INTO _feature_users (feature_name, date, user_
      ON CONFLICT DO NOTHING";
 const INSERT_ROW: &str = "INSERT INTO feature_usage (id, usage_count, unique_users, avg_duration_ms, success_rate, \
      feature_name, date) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-/// It names no column that an index holds, so that it moves no index entries.
+/// Sets no indexed column, so no index entry moves.
 const UPDATE_ROW: &str = "UPDATE feature_usage SET usage_count = ?2, unique_users = ?3, avg_duration_ms = ?4, \
      success_rate = ?5 WHERE id = ?1";
 
@@ -72,7 +72,7 @@ impl StateTable<Features> for FeatureTables<'_> {
         facts.iter().map(state).collect()
     }
 
-    /// Adds users to their days, and leaves in the facts those that are new there.
+    /// Adds users to their feature and day. Leaves in each fact only the users that are new there.
     fn put_members(&mut self, facts: &mut [(FeatureDay, FeatureFact)]) -> Result<(), StoreError> {
         for (key, fact) in facts {
             let date = key.date.to_string();

@@ -1,4 +1,5 @@
-//! `funnels` and `funnel_conversions`: definitions, and the episodes that a [`History`] of each actor makes.
+//! `funnels` holds the definitions. `funnel_conversions` holds the episodes, which a [`History`] makes from the hits
+//! of each actor.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,12 +37,13 @@ const DELETE_EPISODE: &str =
 const SELECT_FURTHEST: &str = "SELECT opened_ms, opened_by FROM _funnel_episodes WHERE funnel = ?1 AND actor = ?2 \
      ORDER BY current_step DESC, opened_ms, opened_by LIMIT 1";
 
-/// Brings the table of definitions up to the configuration; what is of no funnel any more goes.
+/// Makes the table of definitions agree with the configuration. Deletes everything of funnels that the configuration
+/// no longer has.
 pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {
     let funnels: &Funnels = &rules.funnels;
     let names =
         |sql: &str| -> rusqlite::Result<Vec<String>> { tx.prepare(sql)?.query_map([], |row| row.get(0))?.collect() };
-    // What no worker wrote.
+    // Rows that another program wrote.
     tx.execute("DELETE FROM funnels WHERE typeof(id) <> 'text' OR typeof(name) <> 'text'", [])?;
     let stored = names("SELECT name FROM funnels")?;
     let groups = names("SELECT name FROM _groups")?;
@@ -49,25 +51,25 @@ pub(in crate::store) fn define(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
     for name in stored.iter().map(String::as_str).chain(groups) {
         if funnels.by_name(name).is_none() {
             let rows = forget(tx, name)?;
-            tracing::info!(funnel = name, rows, "a funnel that the configuration does not have any more is gone");
+            tracing::info!(funnel = name, rows, "removed a funnel that the configuration no longer has");
         }
     }
     let now = Timestamp::now().to_string();
     for funnel in funnels.iter() {
         let is_there = "SELECT 1 FROM funnels WHERE id = ?1 AND name = ?2";
         if tx.query_row(is_there, [funnel.id(), funnel.name.clone()], |_| Ok(())).optional()?.is_none() {
-            // It is new; or somebody took its definition away, and with it what referred to it.
+            // The funnel is new, or another program deleted its definition and with it the rows that referred to it.
             let rows = forget(tx, &funnel.name)?;
             tracing::info!(funnel = funnel.name, rows, "a funnel is defined");
         }
-        // Definitions are plain values: writing one cannot fail.
+        // Steps are plain values: serializing them cannot fail.
         let steps = serde_json::to_value(&funnel.steps).unwrap_or_default().to_string();
         tx.execute(DEFINE, params![funnel.id(), funnel.name, funnel.description, steps, now])?;
     }
     Ok(())
 }
 
-/// Takes away all that there is of a funnel. Returns how many rows it showed.
+/// Deletes everything of a funnel. Returns how many rows of `funnel_conversions` it had.
 fn forget(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<usize> {
     let (id, key) = (funnel::id_of(name), funnel::key_of(name));
     tx.execute("DELETE FROM _funnel_segments WHERE funnel = ?1", [key])?;
@@ -82,13 +84,14 @@ fn forget(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<usize> {
 
 pub(super) struct FunnelTables<'tx> {
     connection: &'tx Connection,
-    /// Those that are not frozen, by their places.
+    /// The funnels that are not frozen, by their places in the rules.
     funnels: BTreeMap<usize, Arc<Funnel>>,
     segments: StoredSegments<'tx>,
     insert_row: CachedStatement<'tx>,
     delete_row: CachedStatement<'tx>,
-    /// What widgets show, and what episodes say to it.
+    /// The configuration of the widgets.
     dashboards: &'tx Dashboards,
+    /// Collects what episodes add to the series of widgets.
     series: &'tx mut SeriesFacts,
 }
 
@@ -110,7 +113,7 @@ impl<'tx> FunnelTables<'tx> {
         })
     }
 
-    /// First whose hits they are that are stored, then what is new.
+    /// Re-assigns stored hits to their current actor, then adds the new hits.
     pub(super) fn apply(&mut self, mut facts: FunnelFacts) -> Result<(), StoreError> {
         self.link(std::mem::take(&mut facts.linked))?;
         for (from, to) in std::mem::take(&mut facts.moved_sessions) {
@@ -130,7 +133,7 @@ impl<'tx> FunnelTables<'tx> {
                 HitActor::Session(id) => by_actor.entry((at, session_actor(&id))).or_default().extend(hits),
                 HitActor::Unnamed(actor) => {
                     for hit in hits {
-                        // Every unnamed event came to a session in this transaction.
+                        // This transaction has placed every unnamed event in a session.
                         if let Some(id) = facts.session_of(&actor, hit.timestamp_ms) {
                             by_actor.entry((at, session_actor(id))).or_default().push(hit);
                         }
@@ -150,16 +153,16 @@ impl<'tx> FunnelTables<'tx> {
         self.funnels.values().filter(|funnel| funnel.scope == scope).map(Arc::clone).collect()
     }
 
-    /// As the person stands in the tables: an anonymous id as the user that it belongs to.
+    /// Returns the name of the person in the tables. An anonymous id that is linked to a user gets the user's name.
     fn name_of(&self, person: &Actor) -> Result<String, StoreError> {
         let user_id = person.anonymous_id().map(|id| links::user_of(self.connection, id)).transpose()?.flatten();
         Ok(user_id.map_or_else(|| person.to_string(), |id| user_actor(&id)))
     }
 
-    /// Gives the hits of anonymous ids to the users that they belong to now.
+    /// Moves the hits of anonymous ids to the users that the ids belong to now.
     fn link(&mut self, linked: Vec<Linked>) -> Result<(), StoreError> {
         let (of_users, unlinked): (Vec<_>, Vec<_>) = linked.into_iter().partition(|linked| linked.before.is_some());
-        // Of a user whose anonymous ids belong to others now: looked through once, however many they are.
+        // Users who lost anonymous ids to other users. Each user's hits are searched once, however many ids moved.
         let mut users: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for Linked { anonymous_id, before, after } in of_users {
             users.entry(before.unwrap_or_default()).or_default().insert(anonymous_id, after);
@@ -175,7 +178,7 @@ impl<'tx> FunnelTables<'tx> {
         Ok(())
     }
 
-    /// Takes the hits of anonymous ids from a user, and gives them to others.
+    /// Moves the hits of the `gone` anonymous ids from a user to the users that the ids belong to now.
     fn unlink(&mut self, funnel: &Funnel, actor: &str, gone: &BTreeMap<String, String>) -> Result<(), StoreError> {
         let user_now = |hit: &Hit| match (&hit.user_id, &hit.anonymous_id) {
             (None, Some(anonymous_id)) => gone.get(anonymous_id),
@@ -194,7 +197,8 @@ impl<'tx> FunnelTables<'tx> {
         by_actor.into_iter().try_for_each(|(actor, hits)| self.insert(funnel, &actor, hits))
     }
 
-    /// Gives all hits of an actor to another. The hits of the one that has fewer are inserted among the others.
+    /// Moves all hits of one actor to another. Inserts the hits of the actor with fewer segments into the history of
+    /// the other.
     fn move_hits(&mut self, funnel: &Funnel, from: &str, to: &str) -> Result<(), StoreError> {
         self.segments.turn_to(funnel, to);
         let there = self.segments.count()?;
@@ -216,7 +220,7 @@ impl<'tx> FunnelTables<'tx> {
         self.insert(funnel, to, smaller)
     }
 
-    /// Takes all hits of an actor out, and what they made.
+    /// Removes all hits of an actor, and the episodes that they made. Returns the hits.
     fn take(&mut self, funnel: &Funnel, actor: &str) -> Result<Vec<Hit>, StoreError> {
         self.segments.turn_to(funnel, actor);
         let segments = self.segments.all()?;
@@ -229,7 +233,7 @@ impl<'tx> FunnelTables<'tx> {
         Ok(segments.iter().flat_map(|segment| segment.hits()).map(|hit| (**hit).clone()).collect())
     }
 
-    /// Writes the rows of an actor whose id has changed.
+    /// Writes the rows of an actor again after the actor's id changed.
     fn show_all(&mut self, funnel: &Funnel, actor: &str) -> Result<(), StoreError> {
         self.segments.turn_to(funnel, actor);
         let segments = self.segments.all()?;
@@ -244,7 +248,8 @@ impl<'tx> FunnelTables<'tx> {
         Ok(())
     }
 
-    /// Takes in new hits of an actor.
+    /// Inserts new hits of an actor, and writes the rows of the episodes that changed. A funnel without re-entry
+    /// shows only the furthest episode of an actor.
     fn insert(&mut self, funnel: &Funnel, actor: &str, hits: Vec<Hit>) -> Result<(), StoreError> {
         if hits.is_empty() {
             return Ok(());
@@ -282,7 +287,8 @@ impl<'tx> FunnelTables<'tx> {
         Ok(())
     }
 
-    /// Keeps an episode that may not be shown.
+    /// Records an episode in `_funnel_episodes`, whether it is shown or not. Deletes the record if `episode` is
+    /// `None`.
     fn keep(&self, funnel: &Funnel, actor: &str, opening: &Opening, episode: Option<&Episode>) -> rusqlite::Result<()> {
         let (key, ms, by) = (funnel.key(), opening.timestamp_ms, &opening.event_id);
         match episode {
@@ -297,7 +303,7 @@ impl<'tx> FunnelTables<'tx> {
         Ok(())
     }
 
-    /// The first of an actor's episodes that got furthest.
+    /// Returns the opening of the actor's episode that got furthest: the first one, if several got equally far.
     fn furthest(&self, funnel: &Funnel, actor: &str) -> Result<Option<Opening>, StoreError> {
         let mut select = self.connection.prepare_cached(SELECT_FURTHEST)?;
         let opening = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
@@ -305,7 +311,7 @@ impl<'tx> FunnelTables<'tx> {
             None => Ok(None),
             Some((Value::Integer(timestamp_ms), Value::Text(event_id))) => Ok(Some(Opening { timestamp_ms, event_id })),
             Some(_) => {
-                let why = "its opening is no time and no event".to_owned();
+                let why = "opened_ms is not an integer, or opened_by is not a text".to_owned();
                 Err(StoreError::Damaged { table: "_funnel_episodes", key: actor.to_owned(), why })
             }
         }
@@ -337,7 +343,7 @@ impl<'tx> FunnelTables<'tx> {
         ]);
         match written {
             Err(rusqlite::Error::SqliteFailure(error, _)) if error.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY => {
-                let why = "its definition is not in the table funnels any more".to_owned();
+                let why = "its definition is no longer in the table funnels".to_owned();
                 Err(StoreError::Damaged { table: "funnel_conversions", key: funnel.name.clone(), why })
             }
             written => Ok(written.map(drop)?),
@@ -351,7 +357,7 @@ impl<'tx> FunnelTables<'tx> {
         Ok(())
     }
 
-    /// Takes the row of an episode, where there is one, from what widgets count.
+    /// Subtracts the stored row of an episode, if there is one, from the series that widgets count.
     fn count_stored(&mut self, funnel: &Funnel, id: &str) -> Result<(), StoreError> {
         if !self.dashboards.counts_episodes_of(&funnel.name) {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Sessions that nobody named: found by their actor and time in `_gap_sessions`, kept beside the others in
-//! `analytics_sessions` and `_session_states`.
+//! Unnamed sessions: the sessions of events without a `session_id`. `_gap_sessions` finds them by actor and time.
+//! Their rows and states are in `analytics_sessions` and `_session_states`, beside those of named sessions.
 
 use rusqlite::{CachedStatement, Connection, params};
 
@@ -8,8 +8,8 @@ use super::states::read_state;
 use crate::analytics::{Actor, Change, Facts, Placed, Session, candidate_ids, place, reach};
 use crate::store::error::StoreError;
 
-/// Those that a new session touches, the latest first: of those that begin before its reach ends. An earlier one ends
-/// earlier, so the first that ends before its reach begins is the last to look at.
+/// Selects an actor's sessions that begin before the reach of a new session ends, the latest first. An earlier
+/// session also ends earlier. So the first session that ends before the reach begins is the last to look at.
 const SELECT_NEIGHBOURS: &str = "SELECT s.id, s.last_activity, s.state FROM _gap_sessions g \
      JOIN _session_states s ON s.id = g.id WHERE g.actor = ?1 AND g.started_at <= ?2 ORDER BY g.started_at DESC";
 const INSERT: &str = "INSERT INTO _gap_sessions (actor, started_at, id) VALUES (?1, ?2, ?3) \
@@ -27,7 +27,8 @@ impl<'tx> GapSessions<'tx> {
         Ok(Self { connection, select_neighbours: connection.prepare_cached(SELECT_NEIGHBOURS)?, timeout_ms })
     }
 
-    /// Puts sessions back whose id somebody sent as a `session_id`: each under its next id.
+    /// Stores evicted sessions again, each under its next id, because a message uses the former id as its
+    /// `session_id`.
     pub(super) fn put_back(
         &self,
         tables: &mut SessionTables<'_>,
@@ -42,7 +43,8 @@ impl<'tx> GapSessions<'tx> {
         Ok(())
     }
 
-    /// Puts new sessions among those that are stored: they extend, begin, or merge.
+    /// Places new sessions among the stored ones. A new session extends a stored one, stays a session of its own, or
+    /// merges several.
     pub(super) fn apply(&mut self, tables: &mut SessionTables<'_>, facts: &mut Facts) -> Result<(), StoreError> {
         for (actor, new) in std::mem::take(&mut facts.unnamed_sessions).into_sorted(self.timeout_ms) {
             let stored = self.neighbours(&actor, &new)?;
@@ -55,7 +57,7 @@ impl<'tx> GapSessions<'tx> {
 
     fn neighbours(&mut self, actor: &Actor, new: &[Session]) -> Result<Vec<(String, Session)>, StoreError> {
         let mut neighbours: Vec<(String, Session)> = Vec::new();
-        // The latest first: what two of them touch is one at most, the last that was found.
+        // The latest first: two new sessions touch at most one stored session in common, the last one found.
         for session in new.iter().rev() {
             let (from, to) = reach(session, self.timeout_ms);
             let mut rows = self.select_neighbours.query(params![actor.to_string(), to.to_string()])?;
@@ -120,13 +122,13 @@ impl<'tx> GapSessions<'tx> {
     }
 }
 
-/// The id that a session gets which nobody named: the first that nobody sent.
+/// Returns the id of an unnamed session: the first candidate that no stored session has.
 fn free_id(tables: &mut SessionTables<'_>, session: &Session) -> Result<String, StoreError> {
     for id in candidate_ids(session) {
         if tables.select(&id)?.is_none() {
             return Ok(id);
         }
     }
-    let why = "it stands among the sessions of an actor, but is of none".to_owned();
+    let why = "it is listed in _gap_sessions, but its state has no actor".to_owned();
     Err(StoreError::Damaged { table: STATES, key: session.started_at().to_string(), why })
 }

@@ -1,4 +1,4 @@
-//! The tables of each group.
+//! The tables of each group of derived tables.
 
 use rusqlite::types::Value;
 
@@ -9,13 +9,13 @@ use crate::analytics::{GroupName, GroupSet, Rules, dashboard, funnel};
 pub(in crate::store) struct GroupTable {
     pub(in crate::store) name: &'static str,
     pub(in crate::store) key: &'static [&'static str],
-    /// The column that says of which group a row is, where several share the table.
+    /// The column that tells which group a row belongs to, if several groups share the table.
     pub(in crate::store) shared_by: Option<&'static str>,
 }
 
 impl GroupTable {
-    /// Whether readers see its rows. Others may differ where what they say is the same: where a history is cut into
-    /// segments, when a session is looked at.
+    /// Returns whether readers see the rows. Rows of internal tables may differ although they mean the same: a
+    /// history can be cut into segments at other hits, and a session can be due for a look at another time.
     pub(in crate::store) fn is_public(&self) -> bool {
         !self.name.starts_with('_')
     }
@@ -61,7 +61,7 @@ const SERIES_TABLES: [GroupTable; 2] = [
     shared_table("_series_members", &["series", "period_type", "period_start", "member"], "series"),
 ];
 
-/// The tables of a group, the public one first.
+/// Returns the tables of a group. The public table is first, if the group has one.
 pub(in crate::store) const fn tables_of(group: &GroupName) -> &'static [GroupTable] {
     match group {
         GroupName::Rollups => &ROLLUP_TABLES,
@@ -75,7 +75,7 @@ pub(in crate::store) const fn tables_of(group: &GroupName) -> &'static [GroupTab
     }
 }
 
-/// What the column holds by which a group shares a table with others.
+/// Returns the value that marks a group's rows in a column of a shared table. `None` if the group shares no table.
 pub(in crate::store) fn in_column(group: &GroupName, column: &str) -> Option<Value> {
     match (group, column) {
         (GroupName::Funnel(name), "funnel_id") => Some(Value::from(funnel::id_of(name))),
@@ -85,7 +85,7 @@ pub(in crate::store) fn in_column(group: &GroupName, column: &str) -> Option<Val
     }
 }
 
-/// The tables of all groups.
+/// Returns the tables of all groups.
 pub(in crate::store) fn all_tables() -> impl Iterator<Item = &'static GroupTable> {
     let tables: [&'static [GroupTable]; 8] = [
         &ROLLUP_TABLES,
@@ -100,7 +100,7 @@ pub(in crate::store) fn all_tables() -> impl Iterator<Item = &'static GroupTable
     tables.into_iter().flatten()
 }
 
-/// The groups that have rows in a table.
+/// Returns the groups that have rows in a table.
 pub(in crate::store) fn groups_of_table(rules: &Rules, name: &str) -> GroupSet {
     let has = |group: &GroupName| tables_of(group).iter().any(|table| table.name == name);
     GroupName::all(rules).into_iter().filter(has).collect()

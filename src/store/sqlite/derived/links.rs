@@ -1,4 +1,4 @@
-//! `_links`: which user an anonymous id belongs to.
+//! `_links`: the user that each anonymous id belongs to.
 
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
@@ -27,7 +27,7 @@ impl<'tx> LinkTable<'tx> {
     }
 }
 
-/// The user of an anonymous id.
+/// Returns the user of an anonymous id. `None` if the id is not linked.
 pub(in crate::store) fn user_of(connection: &Connection, anonymous_id: &str) -> Result<Option<String>, StoreError> {
     let mut select = connection.prepare_cached(SELECT)?;
     let link: Option<Link> = select_state(&mut select, [anonymous_id], STATES, || anonymous_id.to_owned())?;

@@ -1,4 +1,4 @@
-//! The derived tables: how facts become rows. The rules are in [`crate::analytics`]; here is where states are kept.
+//! The derived tables: how facts become rows. The rules are in [`crate::analytics`]. This module stores the states.
 
 mod activity;
 mod dashboard;
@@ -43,9 +43,9 @@ pub(in crate::store) use segments::StoredSegments;
 pub(in crate::store) use series::code as period_code;
 pub(in crate::store) use watermark::get as watermark;
 
-/// Brings the tables of these groups up to what the stored messages of a batch say. Groups stand in the order in which
-/// one speaks to another: what an earlier one says to a later one is added to the facts in time. `t_before` is T as far as
-/// it is known without these facts. Returns the series of which a period changed, by their places.
+/// Applies the facts of stored messages to the tables of these groups. A group comes after the groups whose facts it
+/// needs: an earlier group adds its facts for a later group before the later group is applied. `t_before` is T as far
+/// as it is known without these facts. Returns the places of the series in which a period changed.
 pub(in crate::store) fn apply(
     tx: &Transaction<'_>,
     rules: &Rules,
@@ -77,7 +77,7 @@ pub(in crate::store) fn apply(
         }
         timings.lap(group.kind());
     }
-    // All of them together: an event may be a hit in several.
+    // All funnels together: an event may be a hit in several funnels.
     let of_group = |(at, funnel): (usize, &Arc<Funnel>)| {
         groups.contains(&GroupName::Funnel(funnel.name.clone())).then(|| (at, Arc::clone(funnel)))
     };
@@ -93,7 +93,8 @@ pub(in crate::store) fn apply(
     Ok(touched)
 }
 
-/// What widgets count, in the periods that are kept at the watermark `t`.
+/// Applies the facts of series, in the periods that are kept at the watermark `t`. Returns the places of the series
+/// in which a period changed.
 fn apply_series(
     tx: &Transaction<'_>,
     rules: &Rules,
@@ -103,7 +104,7 @@ fn apply_series(
 ) -> Result<BTreeSet<usize>, StoreError> {
     let live = current_series(&rules.dashboards, groups);
     let hours = std::mem::take(&mut facts.series).of_series(&live);
-    // A file that is built aside for others has no tables of series.
+    // A shadow file of other groups has no tables of series.
     let Some(t) = t.filter(|_| !hours.is_empty()) else { return Ok(BTreeSet::new()) };
     facts.series = hours.roll_up(&rules.dashboards, t);
     let touched = facts.series.places();
@@ -111,7 +112,7 @@ fn apply_series(
     Ok(touched)
 }
 
-/// Sessions, and T, which closes them.
+/// Applies the facts of sessions, moves T, and closes the sessions that T closes.
 fn apply_sessions(tx: &Transaction<'_>, rules: &Rules, facts: &mut Facts) -> Result<(), StoreError> {
     let before = watermark::get(tx)?;
     let Some(t) = before.max(facts.watermark) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! `metric_aggregates`, and the states behind it in `_rollup_states`.
+//! `metric_aggregates`, and its states in `_rollup_states`.
 
 use rusqlite::{CachedStatement, Transaction, params};
 
@@ -13,7 +13,7 @@ const UPDATE_STATE: &str = "UPDATE _rollup_states SET state = ?2 WHERE id = ?1";
 const INSERT_ROW: &str = "INSERT INTO metric_aggregates (id, count, sum, min, max, avg, p50, p90, p99, name, \
      period_start, period_type, tags) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
      ON CONFLICT DO NOTHING";
-/// It names no column that an index holds, so that it moves no index entries.
+/// Sets no indexed column, so no index entry moves.
 const UPDATE_ROW: &str = "UPDATE metric_aggregates SET count = ?2, sum = ?3, min = ?4, max = ?5, avg = ?6, p50 = ?7, \
      p90 = ?8, p99 = ?9 WHERE id = ?1";
 

@@ -1,4 +1,4 @@
-//! `_funnel_segments`: the hits of an actor in a funnel.
+//! `_funnel_segments`: the hits of each actor in each funnel, in segments.
 
 use rusqlite::types::Value;
 use rusqlite::{CachedStatement, Connection, Row, params};
@@ -23,7 +23,7 @@ const DELETE: &str = "DELETE FROM _funnel_segments WHERE funnel = ?1 AND actor =
 const RENAME: &str = "UPDATE _funnel_segments SET opened_ms = ?3, opened_by = ?4 WHERE funnel = ?1 AND actor = ?2 \
      AND opened_by = ?5 AND (first_ms, first_step, first_event_id) >= (?6, ?7, ?8)";
 
-/// The segments of one actor after another.
+/// Reads and writes the segments of one actor at a time.
 pub(in crate::store) struct StoredSegments<'tx> {
     connection: &'tx Connection,
     funnel: i64,
@@ -49,13 +49,13 @@ impl<'tx> StoredSegments<'tx> {
         })
     }
 
-    /// From now on those of this actor.
+    /// Selects the funnel and the actor that the other methods read and write.
     pub(in crate::store) fn turn_to(&mut self, funnel: &Funnel, actor: &str) {
         (self.funnel, self.rule) = (funnel.key(), funnel.rule());
         actor.clone_into(&mut self.actor);
     }
 
-    /// All of the actor's, in order.
+    /// Reads all segments of the actor, in order.
     pub(in crate::store) fn all(&self) -> Result<Vec<Segment>, StoreError> {
         let sql = format!("SELECT {COLUMNS} {OF_ACTOR} ORDER BY first_ms, first_step, first_event_id");
         let mut select = self.connection.prepare_cached(&sql)?;
@@ -67,13 +67,13 @@ impl<'tx> StoredSegments<'tx> {
         Ok(segments)
     }
 
-    /// How many there are.
+    /// Counts the segments of the actor.
     pub(super) fn count(&self) -> rusqlite::Result<i64> {
         let sql = format!("SELECT count(*) {OF_ACTOR}");
         self.connection.prepare_cached(&sql)?.query_row(params![self.funnel, self.actor], |row| row.get(0))
     }
 
-    /// Gives them to another actor, who has none.
+    /// Moves the segments to another actor, who must have none. Returns how many there were.
     pub(super) fn give_to(&self, actor: &str) -> rusqlite::Result<usize> {
         let sql = "UPDATE _funnel_segments SET actor = ?3 WHERE funnel = ?1 AND actor = ?2";
         self.connection.prepare_cached(sql)?.execute(params![self.funnel, self.actor, actor])
@@ -89,7 +89,7 @@ fn read(row: &Row<'_>, rule: Rule, actor: &str) -> Result<Segment, StoreError> {
     let damaged = |why: &str| StoreError::Damaged { table: TABLE, key: actor.to_owned(), why: why.to_owned() };
     let segment: Segment = read_state(row, 0, TABLE, || actor.to_owned())?;
     if !segment.is_of(rule) {
-        return Err(damaged("it is of a funnel of other steps"));
+        return Err(damaged("it belongs to a funnel with other steps"));
     }
     let opened: (Value, Value) = (row.get(1)?, row.get(2)?);
     match (segment.continued().is_some(), opened) {
@@ -97,7 +97,7 @@ fn read(row: &Row<'_>, rule: Rule, actor: &str) -> Result<Segment, StoreError> {
             Ok(segment.with_continued(Opening { timestamp_ms, event_id }))
         }
         (false, (Value::Null, Value::Null)) => Ok(segment),
-        _ => Err(damaged("its episode is not the one that it says")),
+        _ => Err(damaged("opened_ms and opened_by do not match its state")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `_series_states` and `_series_members`: what widgets count, by period.
+//! `_series_states` and `_series_members`: the counts behind widgets, by series and period.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ const DELETE: &str = "DELETE FROM _series_states WHERE series = ?1 AND period_ty
 const INSERT_MEMBER: &str = "INSERT INTO _series_members (series, period_type, period_start, member) \
      VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
 
-/// As tables name a period's length.
+/// Returns the code of a period's length in the tables.
 pub(in crate::store) const fn code(period_type: PeriodType) -> i64 {
     match period_type {
         PeriodType::Hourly => 0,
@@ -30,7 +30,7 @@ pub(in crate::store) const fn code(period_type: PeriodType) -> i64 {
 }
 
 pub(super) struct SeriesTables<'tx> {
-    /// The keys of series, by their places.
+    /// The keys of series, by their places in the configuration.
     keys: Vec<i64>,
     select: CachedStatement<'tx>,
     insert: CachedStatement<'tx>,
@@ -51,7 +51,7 @@ impl<'tx> SeriesTables<'tx> {
         })
     }
 
-    /// What is known of a series in a period.
+    /// Reads the state of a series in a period. `None` if there is none.
     pub(super) fn tally(&mut self, period: &SeriesPeriod) -> Result<Option<Tally>, StoreError> {
         let key = self.keys[period.at];
         let place = (key, code(period.period_type), period.start.as_millis());
@@ -64,7 +64,7 @@ impl StateTable<SeriesGroup> for SeriesTables<'_> {
         facts.iter().map(|(period, _)| self.tally(period)).collect()
     }
 
-    /// Adds members to their periods, and leaves in the facts those that are new there.
+    /// Adds members to their periods. Leaves in each fact only the members that are new there.
     fn put_members(&mut self, facts: &mut [(SeriesPeriod, SeriesFact)]) -> Result<(), StoreError> {
         for (period, fact) in facts {
             let (key, code, start) = (self.keys[period.at], code(period.period_type), period.start.as_millis());
@@ -94,7 +94,7 @@ impl StateTable<SeriesGroup> for SeriesTables<'_> {
     }
 }
 
-/// Takes away the periods that are not kept any more at the watermark `t`.
+/// Deletes the periods that are no longer kept at the watermark `t`.
 pub(super) fn prune(tx: &Transaction<'_>, rules: &Rules, t: Timestamp) -> rusqlite::Result<()> {
     for counted in &rules.dashboards.counted {
         for period_type in &counted.periods {
@@ -108,7 +108,7 @@ pub(super) fn prune(tx: &Transaction<'_>, rules: &Rules, t: Timestamp) -> rusqli
     Ok(())
 }
 
-/// Takes away what is known of a series.
+/// Deletes all states and members of a series.
 pub(super) fn forget(tx: &Transaction<'_>, key: i64) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM _series_states WHERE series = ?1", [key])?;
     tx.execute("DELETE FROM _series_members WHERE series = ?1", [key])?;

@@ -1,4 +1,4 @@
-//! `analytics_sessions`, and the states behind it in `_session_states`.
+//! `analytics_sessions`, and its states in `_session_states`.
 
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
@@ -19,12 +19,12 @@ const INSERT_ROW: &str = "INSERT INTO analytics_sessions (id, user_id, started_a
 const UPDATE_ROW: &str = "UPDATE analytics_sessions SET user_id = ?2, started_at = ?3, ended_at = ?4, duration_ms = ?5, \
      event_count = ?6, device_type = ?7, browser = ?8, os = ?9, country = ?10, city = ?11, referrer = ?12, \
      landing_page = ?13, exit_page = ?14 WHERE id = ?1";
-/// What most batches change. It names no column that an index holds, so that it moves no index entries.
+/// Updates what most batches change. Sets no indexed column, so no index entry moves.
 const UPDATE_ACTIVITY: &str = "UPDATE analytics_sessions SET ended_at = ?2, duration_ms = ?3, event_count = ?4, \
      exit_page = ?5 WHERE id = ?1";
 const INSERT_DEADLINE: &str = "INSERT INTO _session_deadlines (look_at, id) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-/// The cost of T: in proportion to the sessions whose deadline it passes, which lie side by side. CROSS JOIN keeps the
-/// order in which SQLite looks things up.
+/// Closes sessions when T moves. The cost is in proportion to the sessions whose deadline T passes; their deadlines
+/// are adjacent in the table. `CROSS JOIN` fixes the order in which SQLite joins.
 const CLOSE: &str = "UPDATE analytics_sessions SET ended_at = due.last_activity FROM (SELECT s.id, s.last_activity \
      FROM _session_deadlines d CROSS JOIN _session_states s ON s.id = d.id \
      WHERE d.look_at < ?1 AND s.last_activity < ?1) AS due \
@@ -47,7 +47,7 @@ pub(super) struct SessionTables<'tx> {
 }
 
 impl<'tx> SessionTables<'tx> {
-    /// The tables; sessions whose last activity lies before `closed_before` are shown closed.
+    /// Prepares the statements. Sessions whose last activity is before `closed_before` are written as closed.
     pub(super) fn prepare(tx: &'tx Transaction<'_>, closed_before: Timestamp) -> rusqlite::Result<Self> {
         Ok(Self {
             connection: tx,
@@ -62,8 +62,8 @@ impl<'tx> SessionTables<'tx> {
         })
     }
 
-    /// Deletes sessions that nobody named and whose id somebody names now, and takes them out of the loaded states.
-    /// Returns them with the ids that they had: they must get other ones.
+    /// Deletes unnamed sessions whose id a message now uses as its `session_id`, and takes them out of the loaded
+    /// states. Returns these sessions with their former ids: they must get other ids.
     pub(super) fn evict_unnamed(
         &mut self,
         named: &[(String, Session)],
@@ -79,12 +79,12 @@ impl<'tx> SessionTables<'tx> {
         Ok(evicted)
     }
 
-    /// What is known of a session.
+    /// Reads the state of a session. `None` if there is none.
     pub(super) fn select(&mut self, id: &str) -> Result<Option<Session>, StoreError> {
         select_state(&mut self.select_state, [id], STATES, || id.to_owned())
     }
 
-    /// Takes a session away: another one has its messages now.
+    /// Deletes the row and the state of a session. Its messages are in a session with another id now.
     pub(super) fn delete(&mut self, id: &str) -> Result<(), StoreError> {
         for sql in [DELETE_ROW, DELETE_STATE] {
             self.connection.prepare_cached(sql)?.execute([id])?;
@@ -92,7 +92,7 @@ impl<'tx> SessionTables<'tx> {
         Ok(())
     }
 
-    /// Writes a session, where anything of it changed.
+    /// Writes a session, if anything in it changed.
     pub(super) fn put(&mut self, id: &str, change: &Change<Sessions>) -> Result<(), StoreError> {
         let Change { before, after } = change;
         if before.as_ref() == Some(after) {
@@ -119,7 +119,7 @@ impl<'tx> SessionTables<'tx> {
             bind(&mut self.update_row, &row)?
         };
         if updated == 0 {
-            // Some other program took it away.
+            // Another program deleted the row.
             bind(&mut self.insert_row, &row)?;
         }
         Ok(())
@@ -161,8 +161,8 @@ impl StateTable<Sessions> for SessionTables<'_> {
     }
 }
 
-/// Closes the sessions that T closes when it moves: those whose last activity lies before `closed_before`. Sessions that
-/// an `end` closed stay as they are.
+/// Closes the open sessions whose last activity is before `closed_before`. Called when T moves. Sessions that an
+/// `end` closed stay as they are.
 pub(super) fn close(tx: &Transaction<'_>, closed_before: Timestamp) -> rusqlite::Result<()> {
     let closed_before = closed_before.to_string();
     for sql in [CLOSE, MOVE_DEADLINES, DELETE_DEADLINES] {

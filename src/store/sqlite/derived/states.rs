@@ -1,16 +1,18 @@
-//! How groups keep their states.
+//! How groups load and write their states.
 
 use rusqlite::{CachedStatement, Params, Row};
 
 use crate::analytics::{Change, Group, State};
 use crate::store::error::StoreError;
 
-/// Where a group keeps its states. Loads and puts them by the batch; merging happens in [`crate::analytics`].
+/// The table in which a group keeps its states. Loads and writes states by the batch. [`crate::analytics`] merges
+/// them.
 pub(super) trait StateTable<G: Group> {
-    /// Reads the states of the keys that facts speak of, in their order; none where a key is new.
+    /// Reads the state of each fact's key, in the order of the facts. `None` for a new key.
     fn load(&mut self, facts: &[(G::Key, G::Fact)]) -> Result<Vec<Option<G::State>>, StoreError>;
 
-    /// Writes what is stored of a key beside its state, and fills into the facts what they need to know of it.
+    /// Writes the rows that a key has beside its state, such as its members. Adds to the facts what they need to know
+    /// of these rows.
     fn put_members(&mut self, _facts: &mut [(G::Key, G::Fact)]) -> Result<(), StoreError> {
         Ok(())
     }
@@ -19,7 +21,8 @@ pub(super) trait StateTable<G: Group> {
     fn put_many(&mut self, changes: &[(G::Key, Change<G>)]) -> Result<(), StoreError>;
 }
 
-/// The state that a statement selects for a key; `named` names the key where it is unreadable.
+/// Reads the state that a statement selects for a key. If the state is unreadable, `named` names the key in the
+/// error.
 pub(super) fn select_state<S: State>(
     select: &mut CachedStatement<'_>,
     key: impl Params,
@@ -31,7 +34,7 @@ pub(super) fn select_state<S: State>(
     read_state(row, 0, table, named).map(Some)
 }
 
-/// Writes a state: with fewer steps than an upsert, since it is known whether there is one.
+/// Updates or inserts a state. Takes fewer steps than an upsert, since the caller knows whether the state exists.
 pub(super) fn put_state(
     insert: &mut CachedStatement<'_>,
     update: &mut CachedStatement<'_>,
@@ -44,7 +47,7 @@ pub(super) fn put_state(
     Ok(())
 }
 
-/// The state in a column.
+/// Reads the state in a column.
 pub(super) fn read_state<S: State>(
     row: &Row<'_>,
     column: usize,
@@ -56,7 +59,7 @@ pub(super) fn read_state<S: State>(
     S::from_bytes(bytes).map_err(|error| damaged(error.to_string()))
 }
 
-/// A new key has no state, and so must have no row.
+/// Returns the error for a new key that has a row: a key without a state must have no row.
 pub(super) fn row_without_state(table: &'static str, key: &str) -> StoreError {
-    StoreError::Damaged { table, key: key.to_owned(), why: "there is none, but a row that shows it".into() }
+    StoreError::Damaged { table, key: key.to_owned(), why: "the state is missing, but its row exists".into() }
 }

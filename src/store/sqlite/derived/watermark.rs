@@ -1,11 +1,11 @@
-//! `_watermark`
+//! `_watermark`: the watermark T.
 
 use rusqlite::{Connection, Transaction};
 
 use crate::model::Timestamp;
 use crate::store::error::StoreError;
 
-/// T; none before the first stored message.
+/// Reads T. `None` before the first stored message.
 pub(in crate::store) fn get(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT t FROM _watermark WHERE id = 1")?;
     let mut rows = statement.query([])?;

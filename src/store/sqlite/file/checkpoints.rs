@@ -1,9 +1,9 @@
-//! Moves what is committed from the write-ahead log into the file, beside the writer.
+//! Moves committed pages from the write-ahead log into the file, on a thread beside the writer.
 //!
-//! A checkpoint within a commit keeps the writer from its next transaction for as long as the disk takes. A thread of its own
-//! moves pages while the writer goes on. The log starts over only where all of it is moved when a transaction begins: once
-//! it is long, and little of it is left, the writer moves the rest. SQLite then has the disk take the whole file; so the
-//! thread has it take what it moved, and the writer waits for the rest alone.
+//! A checkpoint within a commit would delay the writer's next transaction until the disk is done. So a second thread
+//! moves pages while the writer goes on. The log starts over only if all of it is in the file when a transaction
+//! begins. Once the log is long and few of its pages are left, the writer therefore moves these pages itself. SQLite
+//! then syncs the whole file. So the thread syncs the pages that it moved, and the writer waits only for the rest.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -17,14 +17,16 @@ use rusqlite::Connection;
 
 use super::disk::with_suffix;
 
-/// Pages worth moving: several transactions, so that those which every one of them touches are moved once.
+/// How many pages are worth moving: those of several transactions, so that a page that every transaction touches is
+/// moved once.
 const MANY_PAGES: i64 = 8_000;
-/// From here on the log is to start over: 64 MiB.
+/// From this length on, the log should start over: 64 MiB.
 const LONG_PAGES: i64 = 16_000;
-/// So many the writer moves by itself, while messages wait: some milliseconds, and the syncs that SQLite leaves to whoever
-/// moves the last page.
+/// How many pages the writer moves by itself, while messages wait. This takes some milliseconds, and the syncs that
+/// SQLite leaves to the connection that moves the last page.
 const FEW_PAGES: i64 = 500;
-/// Where the writer never finds few: 160 MiB. Then SQLite has the commit move them, as it does by default.
+/// The limit if the writer never finds few pages left: 160 MiB. From here on, SQLite moves pages within the commit,
+/// as it does by default.
 pub(in crate::store) const MAX_PAGES: i64 = 40_000;
 
 const _: () = assert!(
@@ -34,10 +36,10 @@ const _: () = assert!(
 
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
-/// The thread that moves pages, and whether it does. Dropped, it waits for it.
+/// The thread that moves pages, and whether it is moving pages now. When dropped, waits for the thread.
 #[derive(Debug)]
 pub(in crate::store) struct Checkpoints {
-    /// None when dropped.
+    /// `None` when dropped.
     wanted: Option<Sender<()>>,
     done: Receiver<()>,
     is_moving: Cell<bool>,
@@ -52,7 +54,7 @@ impl Checkpoints {
         let thread = std::thread::Builder::new().name("checkpoints".into()).spawn(move || {
             for () in requests {
                 if let Err(error) = mover.move_pages() {
-                    tracing::warn!("the write-ahead log grows, since it cannot be moved into the database: {error}");
+                    tracing::warn!("the write-ahead log grows because it cannot be moved into the database: {error}");
                 }
                 if tell.send(()).is_err() {
                     return;
@@ -63,14 +65,14 @@ impl Checkpoints {
         Ok(Self { wanted: Some(wanted), done, is_moving: Cell::new(false), thread: Some(thread) })
     }
 
-    /// Has pages moved where there are enough. To be called after commits, on the connection that committed.
+    /// Starts to move pages if there are enough of them. Call it after a commit, on the connection that committed.
     pub(in crate::store) fn after_commit(&self, writer: &Connection) -> rusqlite::Result<()> {
         if self.is_moving.get() && self.done.try_recv() == Err(TryRecvError::Empty) {
             return Ok(());
         }
         self.is_moving.set(false);
         let Log { pages, left } = checkpoint(writer, "NOOP")?;
-        // The longer the log, the more: a transaction of a backlog is never few pages.
+        // The longer the log, the more pages the writer moves: a transaction of a backlog never has few pages.
         if pages >= LONG_PAGES && left <= FEW_PAGES + (pages - LONG_PAGES) / 4 {
             checkpoint(writer, "PASSIVE")?;
         } else if left >= MANY_PAGES || pages >= LONG_PAGES {
@@ -80,21 +82,21 @@ impl Checkpoints {
     }
 }
 
-/// What a power cut may take.
+/// What a power cut may destroy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Durability {
-    /// The last transactions at most.
+    /// At most the last transactions.
     Durable,
-    /// Everything: it is built anew then.
+    /// Everything: the file is rebuilt then.
     Volatile,
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct PageMover {
     connection: Connection,
     database: PathBuf,
     durability: Durability,
-    /// The log and the file, once they are needed: to have the disk take what is written.
+    /// The log and the file, opened when first needed, to sync them.
     files: Option<(File, ManuallyDrop<File>)>,
 }
 
@@ -106,7 +108,7 @@ impl PageMover {
         Ok(Self { connection, database: database.to_owned(), durability, files: None })
     }
 
-    /// Moves pages until few are left, or the writer commits them faster.
+    /// Moves pages until few are left, or until the writer commits pages nearly as fast.
     fn move_pages(&mut self) -> rusqlite::Result<()> {
         let mut left_before = i64::MAX;
         loop {
@@ -126,18 +128,19 @@ impl PageMover {
         }
         let Some((log, file)) = &self.files else { return checkpoint(&self.connection, "PASSIVE").map(drop) };
         while_synced(&[log, file], || checkpoint(&self.connection, "PASSIVE"))?;
-        // Where it fails, whoever moves the last page is told.
+        // If this sync fails, the connection that moves the last page gets the error.
         let _ = file.sync_data();
         Ok(())
     }
 }
 
-/// A database that stays open: to close it would take away the locks that SQLite has on it in this process (POSIX).
+/// Opens a database file that is never closed. Closing it would release the locks that SQLite has on the file in this
+/// process (POSIX).
 pub(in crate::store) fn open_kept(database: &Path) -> std::io::Result<ManuallyDrop<File>> {
     File::open(database).map(ManuallyDrop::new)
 }
 
-/// Does something that writes to files, and has the disk take it meanwhile: whoever has to wait for that waits less.
+/// Does work that writes to files, and syncs these files meanwhile, so that the final sync takes less time.
 pub(in crate::store) fn while_synced<T>(files: &[&File], work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (working, is_done) = channel::<()>();
@@ -148,7 +151,7 @@ pub(in crate::store) fn while_synced<T>(files: &[&File], work: impl FnOnce() -> 
                 }
             }
         };
-        // Where there is no thread to be had, it is synced in the end.
+        // If no thread can be started, the files are synced only in the end.
         let _ = std::thread::Builder::new().name("syncs".into()).spawn_scoped(scope, syncing);
         let result = work();
         drop(working);
@@ -160,7 +163,7 @@ impl Drop for Checkpoints {
     fn drop(&mut self) {
         self.wanted = None;
         if let Some(thread) = self.thread.take() {
-            // It does not panic.
+            // The thread does not panic.
             let _ = thread.join();
         }
     }
@@ -168,7 +171,7 @@ impl Drop for Checkpoints {
 
 struct Log {
     pages: i64,
-    /// Of these, not in the file yet.
+    /// Pages of the log that are not in the file yet.
     left: i64,
 }
 
@@ -199,7 +202,7 @@ mod tests {
         for _ in 0..200 {
             writer.execute("INSERT INTO t VALUES (zeroblob(200000))", []).unwrap();
             checkpoints.after_commit(&writer).unwrap();
-            // A writer that has other things to do than to write zeros.
+            // Waits for the thread, like a writer that does more than write zeros.
             if checkpoints.is_moving.replace(false) {
                 checkpoints.done.recv().unwrap();
             }
@@ -208,7 +211,7 @@ mod tests {
             starts_over += u32::from(pages < last);
             last = pages;
         }
-        // 80,000 pages came.
+        // 80,000 pages were written.
         assert!(starts_over >= 3 && longest < LONG_PAGES + MANY_PAGES, "{starts_over} {longest}");
         drop(checkpoints);
         drop(writer);

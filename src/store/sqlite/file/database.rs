@@ -16,12 +16,12 @@ use crate::store::error::StoreError;
 
 const WARN_BUSY_EVERY: Duration = Duration::from_secs(5);
 
-/// The one connection that writes to a file. Dropped, it moves the write-ahead log into the file, as far as readers let
-/// it; that of a shadow database it leaves.
+/// The one connection that writes to a file. When dropped, moves the write-ahead log into the file, as far as readers
+/// allow. The write-ahead log of a shadow database stays as it is.
 #[derive(Debug)]
 pub(in crate::store) struct DatabaseFile {
     connection: Connection,
-    /// None once it is dropped, or made durable.
+    /// `None` once the file is dropped or made durable.
     checkpoints: Option<Checkpoints>,
     durability: Durability,
     path: PathBuf,
@@ -31,8 +31,9 @@ pub(in crate::store) struct DatabaseFile {
 impl DatabaseFile {
     /// Opens a migrated live database.
     ///
-    /// `synchronous = NORMAL` in WAL mode may lose the last transactions in a power cut, never a part of one. That is safe
-    /// here because the position is in the file: the stream still has what follows it.
+    /// With `synchronous = NORMAL` in WAL mode, a power cut may lose the last transactions, but never a part of a
+    /// transaction. This is safe here because the position is in the same file: the stream still has the messages
+    /// after that position.
     pub(in crate::store) fn open_live(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -41,7 +42,7 @@ impl DatabaseFile {
         Self::of(connection, path, Durability::Durable)
     }
 
-    /// Takes a connection that is set up.
+    /// Takes over a connection that is already set up.
     pub(in crate::store) fn of(
         connection: Connection,
         path: &Path,
@@ -51,12 +52,12 @@ impl DatabaseFile {
         Ok(Self { connection, checkpoints, durability, path: path.to_owned(), stop_waiting: Arc::default() })
     }
 
-    /// Its path.
+    /// Returns the path of the file.
     pub(in crate::store) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// For reads, and for what is no transaction of a batch.
+    /// Returns the connection, for reads and for work outside the transaction of a batch.
     pub(in crate::store) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -65,17 +66,20 @@ impl DatabaseFile {
         &mut self.connection
     }
 
-    /// When set, a transaction that cannot begin because another process holds SQLite's write lock fails at once.
+    /// Returns the flag that ends waiting. While the flag is set, a transaction fails at once if another process
+    /// holds SQLite's write lock.
     pub(in crate::store) fn stop_waiting_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop_waiting)
     }
 
-    /// Begins IMMEDIATE, so that what is read inside is what is written on. Waits while another process writes.
+    /// Begins an IMMEDIATE transaction, so that no other process writes between its reads and its writes. Waits while
+    /// another process writes.
     pub(in crate::store) fn begin_transaction(&self) -> Result<Transaction<'_>, StoreError> {
         let waiting_since = Instant::now();
         let mut warnings = 0;
         loop {
-            // `unchecked` takes a shared borrow, which a loop that returns needs. A second one inside would fail.
+            // `new_unchecked` takes a shared borrow, which a loop that returns needs. A transaction within another
+            // one would fail.
             match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
                 Ok(tx) => return Ok(tx),
                 Err(error) if is_busy(&error) => {}
@@ -88,28 +92,29 @@ impl DatabaseFile {
                 warnings += 1;
                 tracing::warn!(
                     waited_s = waiting_since.elapsed().as_secs(),
-                    "another process holds SQLite's write lock; messages wait in the stream until it lets go"
+                    "another process holds SQLite's write lock; messages wait in the stream until the lock is free"
                 );
             }
         }
     }
 
-    /// Moves the write-ahead log into the file, where it is worth it. What cannot be moved stays, and is tried again.
+    /// Moves the write-ahead log into the file if it is long enough. Pages that cannot be moved stay in the log; a
+    /// later call tries again.
     pub(in crate::store) fn move_log(&self) {
         let Some(checkpoints) = &self.checkpoints else { return };
         if let Err(error) = checkpoints.after_commit(&self.connection) {
-            tracing::warn!("the write-ahead log grows, since it cannot be moved into the database: {error}");
+            tracing::warn!("the write-ahead log grows because it cannot be moved into the database: {error}");
         }
     }
 
-    /// Does something while another database is attached under a name.
+    /// Does work while another database is attached under `name`.
     pub(in crate::store) fn attached<T>(
         &self,
         other: &Path,
         name: &str,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        // Should an earlier one have failed.
+        // An earlier DETACH may have failed.
         let _ = self.connection.execute(&format!("DETACH {name}"), []);
         self.connection.execute(&format!("ATTACH ?1 AS {name}"), [attachable(other)?])?;
         let result = work(&self.connection);
@@ -119,12 +124,13 @@ impl DatabaseFile {
         result
     }
 
-    /// What was written is on the disk, and in the file itself.
+    /// Moves everything that was written into the file itself, and syncs it to the disk.
     ///
     /// # Errors
-    /// Where it cannot be written, or somebody reads it: then a part of it stays in its log.
+    /// Fails if the file cannot be written. Fails also if another program reads it: then a part of the data stays in
+    /// the write-ahead log.
     pub(in crate::store) fn make_durable(&mut self) -> Result<(), StoreError> {
-        // It would be in the way of the last checkpoint.
+        // The checkpoint thread would be in the way of the last checkpoint.
         self.checkpoints = None;
         self.durability = Durability::Durable;
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -132,7 +138,7 @@ impl DatabaseFile {
         let is_busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         let error = |source| StoreError::Io { path: self.path.clone(), source };
         if is_busy {
-            let why = "another program reads it, so a part of it stays in the -wal file beside it; try again";
+            let why = "another program reads the file, so part of the data stays in the -wal file beside it; try again";
             return Err(error(std::io::Error::other(why)));
         }
         open_kept(&self.path).and_then(|file| file.sync_all()).map_err(error)?;
@@ -142,19 +148,19 @@ impl DatabaseFile {
 
 impl Drop for DatabaseFile {
     fn drop(&mut self) {
-        // It would hold SQLite's lock.
+        // The checkpoint thread would hold SQLite's lock.
         self.checkpoints = None;
-        // Its log goes with it, or whoever goes on with it reads it.
+        // The write-ahead log is removed with the shadow, or is read by the process that continues the shadow.
         if self.durability == Durability::Volatile {
             return;
         }
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::debug!("the WAL stays, and is read at the next start: {error}");
+            tracing::debug!("the write-ahead log stays, and is read at the next start: {error}");
         }
     }
 }
 
-/// One transaction on a file that is built aside.
+/// Runs one transaction on a connection other than the live writer's.
 pub(in crate::store) fn transact<T>(
     connection: &Connection,
     body: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,

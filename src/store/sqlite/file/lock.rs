@@ -1,4 +1,4 @@
-//! One process writes: an OS lock on `<database>.lock`, gone with the process.
+//! The lock by which only one process writes: an OS lock on `<database>.lock`. It ends with the process.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,12 +13,12 @@ use crate::store::error::{Holder, StoreError};
 /// How long `run` waits for a command that holds the lock.
 const WAIT_FOR_COMMAND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
-/// As many as Linux follows.
+/// How many symbolic links to follow: as many as Linux does.
 const MAX_LINKS: usize = 40;
 
-/// The right to write to a database. The OS takes it back when the process ends, however it ends.
+/// The right to write to a database. The OS releases the lock when the process ends, however it ends.
 ///
-/// Local disks only: network file systems do not keep this promise.
+/// Only for local disks: network file systems do not guarantee this.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -35,7 +35,7 @@ impl Lock {
         loop {
             match Self::try_acquire(database, command) {
                 Err(StoreError::Locked { path, holder }) => {
-                    // At the first look the file may still name the holder before this one.
+                    // At the first try, the file may still name the previous holder.
                     let is_run = holder.command == "run" && waited > Duration::ZERO;
                     if command != "run" || is_run || waited >= WAIT_FOR_COMMAND {
                         return Err(StoreError::Locked { path, holder });
@@ -48,7 +48,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock where it is free.
+    /// Takes the lock if it is free.
     ///
     /// # Errors
     /// [`StoreError::Locked`] names the holder.
@@ -69,7 +69,7 @@ impl Lock {
                 return Err(StoreError::Locked { path: database, holder: read_holder(&mut file) });
             }
         }
-        // Whoever had it may have taken the file away.
+        // The previous holder may have removed the file.
         let is_there =
             std::fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|file| file.ino() == now.ino()));
         if !is_there {
@@ -80,32 +80,32 @@ impl Lock {
         Ok(Self { _file: file, database })
     }
 
-    /// Takes the lock file away, of a database that nobody will open any more.
+    /// Removes the lock file of a database that nobody will open any more.
     pub fn discard(self) {
-        // It would be made again, and does no harm.
+        // A lock file that stays does no harm: the next holder would create it anyway.
         let _ = std::fs::remove_file(lock_path(&self.database));
     }
 
-    /// Takes away the lock file of a database, once nobody wants it any more.
+    /// Removes the lock file of a database, unless another process holds the lock.
     pub fn discard_of(database: &Path) {
-        // Somebody else may want it already.
+        // Another process may hold the lock already.
         if let Ok(lock) = Self::try_acquire(database, "rebuild") {
             lock.discard();
         }
     }
 
-    /// The database's path, with symbolic links resolved: two names of one file share one lock.
+    /// Returns the database's path with symbolic links resolved: two names of one file share one lock.
     pub fn database(&self) -> &Path {
         &self.database
     }
 }
 
-/// `<database>.lock`
+/// Returns `<database>.lock`.
 fn lock_path(database: &Path) -> PathBuf {
     with_suffix(database, ".lock")
 }
 
-/// The path with symbolic links resolved, one that names no file yet included: two names of one file share one lock.
+/// Returns the path with symbolic links resolved, even if it names no file yet: two names of one file share one lock.
 fn canonical(database: &Path) -> Result<PathBuf, StoreError> {
     let mut path = database.to_owned();
     for _ in 0..MAX_LINKS {
@@ -126,7 +126,7 @@ fn canonical(database: &Path) -> Result<PathBuf, StoreError> {
     Err(StoreError::Io { path: database.to_owned(), source })
 }
 
-/// Between taking the lock and writing the holder a process may be seen without a name.
+/// Reads the holder. Its process id is 0 if the process has taken the lock but not yet written its name.
 fn read_holder(file: &mut File) -> Holder {
     let mut text = String::new();
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text));

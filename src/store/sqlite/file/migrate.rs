@@ -1,4 +1,4 @@
-//! Migrations: what `migrations/` holds, what the file has, and going up and down.
+//! Migrations: lists those in `migrations/` and those that a file has, applies them and reverts them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,9 +17,9 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 pub struct Migration {
     /// Its version, a date and a number.
     pub version: i64,
-    /// What it is called.
+    /// What it changes, in a few words.
     pub description: String,
-    /// Whether the file has it.
+    /// Whether the file has this migration.
     pub is_applied: bool,
 }
 
@@ -30,23 +30,24 @@ pub struct Migrations<'a> {
 }
 
 impl<'a> Migrations<'a> {
-    /// The migrations of the locked file.
+    /// Returns the migrations of the locked file.
     pub fn of(lock: &'a Lock) -> Self {
         Self { lock }
     }
 
-    /// Applies what is missing; creates the file where there is none.
+    /// Applies the missing migrations. Creates the file if there is none.
     ///
     /// # Errors
-    /// Where a migration fails; it is rolled back.
+    /// Fails if a migration fails; this migration is rolled back.
     pub async fn up(&self) -> Result<(), StoreError> {
         up(self.lock).await
     }
 
-    /// Reverts the last migration, with all that its tables hold. Returns it; none where nothing was applied.
+    /// Reverts the last migration, and deletes all rows of its tables. Returns that migration; `None` if no migration
+    /// was applied.
     ///
     /// # Errors
-    /// Where it cannot be reverted; then it is still there.
+    /// Fails if the migration cannot be reverted; it stays applied then.
     pub async fn down(&self) -> Result<Option<Migration>, StoreError> {
         let mut connection = connect(self.lock).await?;
         let applied: Vec<_> = list(&mut connection).await?.into_iter().filter(|one| one.is_applied).collect();
@@ -70,7 +71,7 @@ impl From<MigrateError> for StoreError {
     }
 }
 
-/// What keeps a file from being read by this program, if anything does.
+/// Returns why this program cannot read a file: how many migrations it lacks. `None` if the file has all of them.
 pub(in crate::store) fn missing(connection: &rusqlite::Connection) -> rusqlite::Result<Option<String>> {
     let is_there = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
     let is_there: i64 = connection.query_row(is_there, [], |row| row.get(0))?;
@@ -84,10 +85,10 @@ pub(in crate::store) fn missing(connection: &rusqlite::Connection) -> rusqlite::
     Ok((missing > 0).then(|| format!("{missing} of {} migrations are missing", all.len())))
 }
 
-/// The migrations, and which of them a file has.
+/// Returns all migrations, and which of them a file has.
 ///
 /// # Errors
-/// Where there is no file, or it cannot be read.
+/// Fails if there is no file, or if the file cannot be read.
 pub async fn migration_status(path: &Path) -> Result<Vec<Migration>, StoreError> {
     if !path.is_file() {
         return Err(StoreError::Missing { path: path.to_owned() });

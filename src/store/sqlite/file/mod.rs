@@ -1,4 +1,4 @@
-//! The file: who may write to it, how it is opened, its migrations, its write-ahead log, and the disk that it is on.
+//! The database file: its lock, its connections, its migrations, its write-ahead log, and the disk below.
 
 pub(in crate::store) mod checkpoints;
 pub(in crate::store) mod database;

@@ -1,4 +1,4 @@
-//! How connections are set up, and opened for reading.
+//! Sets up connections, and opens connections for reading.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use crate::store::error::StoreError;
 
 /// How long one try to begin a transaction waits for another process's write lock. The writer tries again and again.
 pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
-/// How the writer's connection is set up.
+/// The settings of the writer's connection.
 pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     ("synchronous", "NORMAL"),
     ("foreign_keys", "ON"),
-    // 32 MiB of pages. The indexes that take random inserts should stay in it.
+    // 32 MiB of pages. Indexes with random inserts should stay in this cache.
     ("cache_size", "-32768"),
     ("temp_store", "MEMORY"),
-    // Pages in the WAL before a commit moves them into the file: several batches, so that pages that every batch touches
-    // are moved once.
+    // How many pages the write-ahead log has before a commit moves them into the file: those of several batches, so
+    // that a page that every batch touches is moved once.
     ("wal_autocheckpoint", "8000"),
-    // 256 MiB: what a checkpoint leaves of the WAL file. More than it grows to as a rule: to give blocks back to the file
-    // system and take them again costs more than the checkpoint.
+    // 256 MiB: a checkpoint cuts the WAL file down to this size. The file usually stays smaller than this: to give
+    // blocks back to the file system and take them again costs more than the checkpoint.
     ("journal_size_limit", "268435456"),
 ];
-/// More than the writer has: with fewer places than statements, every transaction would prepare them all again.
+/// More than the writer has statements: with fewer places, every transaction would prepare all statements again.
 pub(in crate::store) const MAX_PREPARED_STATEMENTS: usize = 64;
-/// How long a reader waits where SQLite is busy.
+/// How long a reader waits if SQLite is busy.
 pub(in crate::store) const READER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Those of a writer that has its log moved into the file beside it.
+/// Sets up a writer whose write-ahead log is moved into the file by a second thread.
 pub(in crate::store) fn set_live_pragmas(connection: &Connection) -> rusqlite::Result<()> {
     set_pragmas(connection, &WRITER_PRAGMAS)?;
     connection.pragma_update(None, "wal_autocheckpoint", MAX_PAGES)
@@ -39,7 +39,7 @@ pub(in crate::store) fn set_pragmas(connection: &Connection, pragmas: &[(&str, &
     pragmas.iter().try_for_each(|(pragma, value)| connection.pragma_update(None, pragma, value))
 }
 
-/// Opens an existing file for reading with calls that block.
+/// Opens an existing file for reading. Calls on the connection block.
 pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     if !path.is_file() {
         return Err(StoreError::Missing { path: path.to_owned() });

@@ -1,4 +1,4 @@
-//! `_gaps`: messages that the stream no longer held when they were to be read.
+//! `_gaps`: messages that the stream no longer held when they should have been read.
 
 use rusqlite::{Transaction, params};
 

@@ -1,4 +1,4 @@
-//! What is known beside the rows: positions, gaps, rejections, and what other commands ask for.
+//! Records beside raw and derived rows: positions, gaps, rejections, and requests of other commands.
 
 pub(in crate::store) mod gaps;
 pub(in crate::store) mod positions;

@@ -1,4 +1,4 @@
-//! `_positions`: read, begun, and moved by compare-and-set.
+//! `_positions`: reads positions, begins epochs, and moves a position by compare-and-set.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -19,19 +19,19 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Position> {
     })
 }
 
-/// Where the database stands: its greatest epoch.
+/// Returns the position in the latest epoch.
 pub(in crate::store) fn last(connection: &Connection) -> rusqlite::Result<Option<Position>> {
     let sql = format!("SELECT {COLUMNS} FROM _positions ORDER BY epoch DESC LIMIT 1");
     connection.prepare_cached(&sql)?.query_row([], from_row).optional()
 }
 
-/// How far an epoch was read.
+/// Returns how far an epoch was read.
 pub(in crate::store) fn of_epoch(connection: &Connection, epoch: i64) -> rusqlite::Result<Option<Position>> {
     let sql = format!("SELECT {COLUMNS} FROM _positions WHERE epoch = ?1");
     connection.prepare_cached(&sql)?.query_row([epoch], from_row).optional()
 }
 
-/// How far each epoch was read, in their order.
+/// Returns how far each epoch was read, in the order of epochs.
 pub(in crate::store) fn all(connection: &Connection) -> rusqlite::Result<Vec<Position>> {
     let sql = format!("SELECT {COLUMNS} FROM _positions ORDER BY epoch");
     connection.prepare_cached(&sql)?.query_map([], from_row)?.collect()
@@ -54,7 +54,7 @@ pub(in crate::store) fn insert(tx: &Transaction<'_>, position: &Position) -> rus
     Ok(())
 }
 
-/// Moves the position from `after` to `end`. Fails where it is not at `after`: then somebody else wrote.
+/// Moves the position from `after` to `end`. Fails if the position is not at `after`: then another program wrote.
 pub(in crate::store) fn advance(tx: &Transaction<'_>, after: &Position, end: &Position) -> Result<(), StoreError> {
     let sql =
         "UPDATE _positions SET last_seq = ?1, last_recv_ns = ?2 WHERE epoch = ?3 AND stream = ?4 AND last_seq = ?5";
@@ -68,7 +68,7 @@ pub(in crate::store) fn advance(tx: &Transaction<'_>, after: &Position, end: &Po
     if moved == 1 { Ok(()) } else { Err(StoreError::PositionMoved) }
 }
 
-/// Adds to the account of an epoch how messages ended.
+/// Adds stored messages and duplicates to the counts of an epoch.
 pub(in crate::store) fn add_counts(
     tx: &Transaction<'_>,
     epoch: i64,

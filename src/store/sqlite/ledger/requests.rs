@@ -1,4 +1,4 @@
-//! `_control`: what other commands ask of whoever holds the database, and what came of it.
+//! `_control`: requests of other commands to the holder of the database, and their outcomes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,34 +13,34 @@ use crate::store::error::StoreError;
 use crate::store::sqlite::file::database::transact;
 use crate::store::sqlite::file::pragmas::READER_BUSY_TIMEOUT;
 
-/// How often somebody who asked looks for the outcome.
+/// How often the command that asked looks for the outcome.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Answers that wait for whoever asked.
+/// How many answers are kept for the commands that asked.
 const MAX_ANSWERS: u32 = 100;
 
-/// What is asked.
+/// A request to the holder of the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Judge dead letters again.
     Retry(Selection),
-    /// Let go of dead letters.
+    /// Drop dead letters: they stay in the ledger, but are no longer open.
     Drop(Selection),
-    /// Make groups of derived tables anew from the raw rows.
+    /// Rebuild groups of derived tables from the raw rows.
     Rebuild {
-        /// Their kinds.
+        /// The kinds of the groups.
         groups: Vec<String>,
     },
-    /// Install a shadow database in the place of this one.
+    /// Install a shadow database into this database.
     #[serde(alias = "replace")]
     Install {
-        /// The file.
+        /// The file of the shadow.
         file: PathBuf,
     },
 }
 
-/// What came of a request.
+/// The outcome of a request, so far or in the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestOutcome {
     /// Dead letters that became rows.
@@ -52,34 +52,34 @@ pub struct RequestOutcome {
     /// Dead letters that were rejected again.
     #[serde(default)]
     pub rejected: u64,
-    /// Dead letters that were let go.
+    /// Dead letters that were dropped.
     #[serde(default)]
     pub dropped: u64,
     /// How long ingestion waited, in milliseconds.
     #[serde(default)]
     pub pause_ms: u64,
-    /// Rows that differed, where those that do were written.
+    /// Rows that differed and were written, if groups were rebuilt.
     #[serde(default)]
     pub rows_that_differed: u64,
-    /// The rebuild of groups that was begun.
+    /// The id of the rebuild of groups that was begun.
     #[serde(default, alias = "build", skip_serializing_if = "Option::is_none")]
     pub rebuild: Option<String>,
-    /// What was built aside is in the place of the database.
+    /// Whether the shadow database is installed.
     #[serde(default)]
     pub is_in_place: bool,
-    /// Why it failed.
+    /// Why the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl RequestOutcome {
-    /// So far, and ingestion waited for so long.
+    /// Returns this outcome with the time for which ingestion waited.
     pub(in crate::store) fn after(&self, pause: Duration) -> Self {
         Self { pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), ..self.clone() }
     }
 }
 
-/// A request that waits.
+/// A request that is not done yet.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct OpenRequest {
     pub(in crate::store) id: String,
@@ -88,7 +88,7 @@ pub(in crate::store) struct OpenRequest {
     pub(in crate::store) so_far: RequestOutcome,
 }
 
-/// The requests that wait, in their order.
+/// Returns the requests that are not done yet, oldest first.
 pub(in crate::store) fn open_requests(connection: &Connection) -> rusqlite::Result<Vec<OpenRequest>> {
     let sql = "SELECT id, request, outcome FROM _control WHERE state = 'wanted' ORDER BY id";
     let mut statement = connection.prepare_cached(sql)?;
@@ -102,7 +102,7 @@ pub(in crate::store) fn open_requests(connection: &Connection) -> rusqlite::Resu
     rows.collect()
 }
 
-/// Records what has come of a request so far, or in the end.
+/// Records the outcome of a request, so far or in the end. Deletes old answers.
 pub(in crate::store) fn record_outcome(
     tx: &Transaction<'_>,
     id: &str,
@@ -111,14 +111,14 @@ pub(in crate::store) fn record_outcome(
 ) -> rusqlite::Result<()> {
     let outcome = serde_json::to_string(outcome).unwrap_or_default();
     tx.execute("UPDATE _control SET state = ?2, outcome = ?3 WHERE id = ?1", params![id, state, outcome])?;
-    // Of those who were killed while they waited.
+    // Commands that were killed while they waited leave their answers.
     let sql = "DELETE FROM _control WHERE state <> 'wanted' AND id NOT IN (SELECT id FROM _control \
                ORDER BY id DESC LIMIT ?1)";
     tx.execute(sql, [MAX_ANSWERS])?;
     Ok(())
 }
 
-/// Asks whoever holds the database.
+/// A request that a command has left for the holder of the database.
 #[derive(Debug)]
 pub struct PendingRequest {
     connection: Connection,
@@ -127,10 +127,10 @@ pub struct PendingRequest {
 }
 
 impl PendingRequest {
-    /// Leaves a request. Blocks while another process holds SQLite's write lock.
+    /// Leaves a request in the database. Blocks while another process holds SQLite's write lock.
     ///
     /// # Errors
-    /// Where the database cannot be written.
+    /// Fails if the database cannot be written.
     pub fn leave(database: &Path, request: &Request) -> Result<Self, StoreError> {
         let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(READER_BUSY_TIMEOUT)?;
@@ -149,17 +149,17 @@ impl PendingRequest {
         })
     }
 
-    /// The outcome, once there is one. Blocks for as long as one look takes.
+    /// Returns the outcome, once there is one. Blocks for 50 ms, then looks once.
     ///
     /// # Errors
-    /// Where the database cannot be read.
+    /// Fails if the database cannot be read.
     pub fn outcome(&self) -> Result<Option<RequestOutcome>, StoreError> {
         std::thread::sleep(POLL);
         let sql = "SELECT state, outcome FROM _control WHERE id = ?1";
         let found: Option<(String, Option<String>)> =
             self.connection.query_row(sql, [&self.id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         match found {
-            // A database that was put in meanwhile did not have it.
+            // A database that was installed meanwhile did not have the request.
             None => self.insert().map(|()| None),
             Some((state, _)) if state == "wanted" => Ok(None),
             Some((_, outcome)) => {
@@ -169,10 +169,10 @@ impl PendingRequest {
         }
     }
 
-    /// Takes the request away.
+    /// Withdraws the request.
     ///
     /// # Errors
-    /// Where the database cannot be written.
+    /// Fails if the database cannot be written.
     pub fn take_back(&self) -> Result<(), StoreError> {
         transact(&self.connection, |tx| {
             tx.execute("DELETE FROM _control WHERE id = ?1", [&self.id])?;

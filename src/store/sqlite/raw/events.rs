@@ -1,4 +1,4 @@
-//! `analytics_events`
+//! The raw table `analytics_events`.
 
 use rusqlite::{CachedStatement, Row, params};
 

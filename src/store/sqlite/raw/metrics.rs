@@ -1,4 +1,4 @@
-//! `metrics`
+//! The raw table `metrics`.
 
 use rusqlite::{CachedStatement, Row, params};
 

@@ -1,4 +1,4 @@
-//! The raw tables: insert where the id is new, else compare with what is stored.
+//! The raw tables. A record with a new id is inserted; any other record is compared with the stored one.
 
 mod events;
 mod metrics;
@@ -12,13 +12,13 @@ use crate::store::sqlite::values::is_unreadable;
 
 pub(in crate::store) use write::{write, write_accepted};
 
-/// A raw table: a record's columns, then where it came from.
+/// A raw table: the record's columns, then the columns that say where the row came from.
 pub(in crate::store) trait RawTable: Record + Sized {
     const TABLE: &'static str;
-    /// The record's columns, in the order in which [`RawTable::insert`] binds them and [`RawTable::from_row`] reads them.
+    /// The record's columns. [`RawTable::insert`] binds them, and [`RawTable::from_row`] reads them, in this order.
     const COLUMNS: &'static str;
 
-    /// The record as a message that was judged.
+    /// Returns the record as a message that was judged.
     fn message(judged: Accepted<Self>) -> Message;
     fn insert(&self, statement: &mut CachedStatement<'_>, origin: RowOrigin) -> rusqlite::Result<usize>;
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self>;
@@ -36,7 +36,7 @@ pub(in crate::store) struct RowOrigin {
     pub(in crate::store) supplied: u8,
 }
 
-/// What became of a message.
+/// How the insert of a message ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) enum InsertOutcome {
     Stored,
@@ -61,7 +61,8 @@ impl<'tx> RawInsert<'tx> {
         Ok(Self { insert: tx.prepare_cached(&insert)?, select: tx.prepare_cached(&select)? })
     }
 
-    /// Stores a record where its id is new and its time permits.
+    /// Stores a record if its id is new and its time is valid. If its id is known, compares it with the stored
+    /// record.
     pub(in crate::store) fn insert_new<T: RawTable>(
         &mut self,
         judged: &Accepted<T>,
@@ -77,7 +78,7 @@ impl<'tx> RawInsert<'tx> {
         Ok(self.compare(judged)?.unwrap_or(InsertOutcome::Duplicate))
     }
 
-    /// Compares with the stored record of the same id; none where there is none.
+    /// Compares a record with the stored record of the same id. Returns `None` if there is no such record.
     fn compare<T: RawTable>(&mut self, judged: &Accepted<T>) -> rusqlite::Result<Option<InsertOutcome>> {
         let columns = self.select.column_count();
         let stored = self
@@ -86,7 +87,7 @@ impl<'tx> RawInsert<'tx> {
         let compared = match stored {
             Ok((stored, supplied)) => compare(&stored, supplied, judged),
             Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(None),
-            // Some other program wrote that row.
+            // Another program wrote that row.
             Err(error) if is_unreadable(&error) => Err(unreadable::<T>(judged.record.id(), &error)),
             Err(error) => return Err(error),
         };

@@ -1,4 +1,4 @@
-//! `_session_messages`
+//! The raw table `_session_messages`.
 
 use rusqlite::{CachedStatement, Row, params};
 

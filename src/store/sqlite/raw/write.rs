@@ -1,4 +1,4 @@
-//! Every message of a batch to where it belongs: a raw table, the ledger, or nowhere where it is a copy.
+//! Writes every message of a batch to a raw table or to the ledger. Writes nothing for a copy of a stored message.
 
 use rusqlite::Transaction;
 
@@ -9,7 +9,7 @@ use crate::store::receipt::{Counts, Ending, RawWrite};
 use crate::store::sqlite::ledger::rejections::RejectionInsert;
 use crate::store::sqlite::values::to_sql;
 
-/// Writes messages of an epoch.
+/// Writes the messages of an epoch.
 pub(in crate::store) fn write<'a>(
     tx: &Transaction<'_>,
     epoch: i64,
@@ -18,7 +18,7 @@ pub(in crate::store) fn write<'a>(
     write_accepted(tx, epoch, verdicts.into_iter().map(|verdict| (verdict, true)))
 }
 
-/// Likewise, those of which it is known that they were accepted.
+/// Writes the messages that are flagged as accepted. The others end as rejected, and nothing is written for them.
 pub(in crate::store) fn write_accepted<'a>(
     tx: &Transaction<'_>,
     epoch: i64,
@@ -39,7 +39,7 @@ pub(in crate::store) fn write_accepted<'a>(
     Ok(RawWrite { counts: tables.counts, endings })
 }
 
-/// The statements of one transaction, and how messages ended.
+/// The statements of one transaction, and the counts of how messages ended.
 struct RawTables<'tx> {
     epoch: i64,
     events: RawInsert<'tx>,

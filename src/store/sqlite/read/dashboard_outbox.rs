@@ -12,7 +12,7 @@ const IS_READABLE: &str = "typeof(widget_id) = 'text' AND typeof(metric_key) = '
      AND typeof(value) IN ('real', 'null') AND typeof(previous_value) IN ('real', 'null') \
      AND typeof(change_percent) IN ('real', 'null') AND is_gone IN (0, 1)";
 
-/// Reads the numbers that changed after a change, in the order of their last change.
+/// Reads the numbers that changed after the change `after`, in the order of their last change.
 pub(super) fn numbers_changed(tx: &Transaction<'_>, after: i64) -> rusqlite::Result<Vec<Number>> {
     let sql = format!(
         "SELECT widget_id, metric_key, value, previous_value, change_percent, updated_at, stream, as_of, change, is_gone \

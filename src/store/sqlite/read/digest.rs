@@ -1,4 +1,4 @@
-//! A digest of the public tables: two databases are the same if their digests are.
+//! A digest of the public tables: two databases are the same if their digests are equal.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::store::error::StoreError;
 use crate::store::sqlite::schema::PUBLIC_TABLES;
 use crate::store::sqlite::values::from_sql;
 
-/// What a database holds, in short.
+/// The contents of a database, in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Digest {
-    /// Up to which sequence of which stream it is exact.
+    /// The sequence of each stream up to which the database is exact.
     pub as_of: BTreeMap<String, u64>,
     /// SHA-256 of each public table, in hexadecimal.
     pub tables: BTreeMap<String, String>,
@@ -23,8 +23,8 @@ pub struct Digest {
 
 /// Hashes the public tables, rows in primary-key order.
 ///
-/// A column goes into the hash as its type's letter, and its value: integers and reals as 8 bytes big-endian, texts
-/// and blobs as 8 bytes of length and their bytes.
+/// A column enters the hash as a letter for its type, then its value. Integers and reals are 8 bytes, big-endian.
+/// Texts and blobs are 8 bytes of length, then their bytes.
 pub(super) fn digest(tx: &Transaction<'_>, path: &Path) -> Result<Digest, StoreError> {
     let not_migrated =
         |error: rusqlite::Error| StoreError::NotMigrated { path: path.to_owned(), error: error.to_string() };

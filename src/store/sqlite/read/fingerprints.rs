@@ -1,18 +1,18 @@
-//! By which configuration a database was made.
+//! The configuration that made the groups of a database.
 
 use rusqlite::{Connection, Transaction};
 
 use crate::analytics::{Rules, fingerprints};
 
-/// A group as a database has it.
+/// A group as the database records it.
 struct Made {
     name: String,
     fingerprint: String,
-    /// Not while it is being made anew by what its fingerprint says.
+    /// False while the group is being rebuilt by the rules of its fingerprint.
     is_ready: bool,
 }
 
-/// The groups of derived tables of a database that were not made by these rules, or are being made anew.
+/// Returns the groups of derived tables that these rules did not make, or that are being rebuilt.
 pub(super) fn differing_groups(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<Vec<String>> {
     let made = made(tx)?;
     let mut differing = others(&made, rules);
@@ -26,8 +26,8 @@ pub(super) fn differing_groups(tx: &Transaction<'_>, rules: &Rules) -> rusqlite:
     Ok(differing)
 }
 
-/// What of a database a writer with these rules would take away or make otherwise: groups that they do not have, or whose
-/// rules are others, and numbers of widgets.
+/// Returns what a writer with these rules would delete or rebuild: groups that these rules do not have or define
+/// otherwise, and numbers of widgets that these rules do not have.
 pub(super) fn undone_by(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<Vec<String>> {
     let mut undone = others(&made(tx)?, rules);
     let mut select = tx.prepare("SELECT widget_id, metric_key FROM dashboard_metrics ORDER BY 1, 2")?;
@@ -40,7 +40,7 @@ pub(super) fn undone_by(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result
     Ok(undone)
 }
 
-/// Those that the rules do not have, or have otherwise.
+/// Returns the groups that the rules do not have or define otherwise.
 fn others(made: &[Made], rules: &Rules) -> Vec<String> {
     let fingerprints = fingerprints(rules);
     let is_other =

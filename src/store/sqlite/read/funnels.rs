@@ -1,4 +1,4 @@
-//! Funnels: the numbers of each, and the hits of one actor.
+//! Reads the numbers of funnels, and the hits of one actor.
 
 use rusqlite::{OptionalExtension, Transaction};
 
@@ -13,31 +13,31 @@ use crate::store::sqlite::raw::RawTable;
 /// A funnel's definition and its numbers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct FunnelReport {
-    /// The funnel.
+    /// The funnel's name.
     pub name: String,
-    /// What it is for.
+    /// What the funnel is for.
     pub description: Option<String>,
-    /// Whether the numbers are still those of a former definition.
+    /// Whether the funnel is being rebuilt. The numbers may then be those of a former definition.
     pub is_rebuilding: bool,
-    /// Up to which sequence of which stream it is exact.
+    /// The sequence of each stream up to which the numbers are exact.
     pub as_of: std::collections::BTreeMap<String, u64>,
     /// The numbers.
     #[serde(flatten)]
     pub report: Report,
 }
 
-/// Whose hits, and all of them.
+/// All hits of one actor in a funnel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActorHits {
-    /// As the actor stands in the database, such as `user|ada`.
+    /// The actor's name in the database, such as `user|ada`; the given id if nothing was found.
     pub actor: String,
-    /// In no order.
+    /// The hits, in no particular order.
     pub hits: Vec<Hit>,
-    /// Events under the actor's own id that a step misses by a condition, likewise.
+    /// Events with the actor's own id that fail a condition of a step, in no particular order.
     pub misses: Vec<Miss>,
 }
 
-/// All funnels of a database, or the one of that name, in the order of names.
+/// Reads the reports of all funnels, or of the named funnel, in the order of names.
 pub(super) fn funnel_reports(tx: &Transaction<'_>, name: Option<&str>) -> rusqlite::Result<Vec<FunnelReport>> {
     let as_of = digest::as_of(tx)?;
     let mut select = tx.prepare(
@@ -74,8 +74,8 @@ fn episodes(tx: &Transaction<'_>, funnel_id: &str) -> rusqlite::Result<Vec<Vec<i
     select.query_map([funnel_id], |row| row.get(0).map(episode))?.collect()
 }
 
-/// The hits of a user, of an anonymous id or of a session in a funnel. None where the database's funnel is of another
-/// definition than the one that is given; without hits where nothing of theirs matched.
+/// Reads the hits of a user, of an anonymous id or of a session in a funnel. Returns `None` if the database is
+/// rebuilding the funnel, or has another definition of it than the given one. Returns no hits if nothing matched.
 pub(super) fn funnel_hits(
     tx: &Transaction<'_>,
     rules: &Rules,
@@ -89,7 +89,7 @@ pub(super) fn funnel_hits(
         return Ok(None);
     }
     let of_user = |id: &str| (user_actor(id), "user_id = ?1", id.to_owned());
-    // No index has it, but few ask.
+    // No index finds anonymous ids, but few ask.
     let of_anonymous = (anonymous_actor(id), "anonymous_id = ?1 AND user_id IS NULL", id.to_owned());
     let actors = match funnel.scope {
         Scope::Session => vec![(session_actor(id), "session_id = ?1", id.to_owned())],
@@ -111,13 +111,13 @@ pub(super) fn funnel_hits(
     Ok(Some(ActorHits { actor: id.to_owned(), hits: Vec::new(), misses: Vec::new() }))
 }
 
-/// What these events of one id miss.
+/// Returns the misses among the events of one id.
 fn misses(tx: &Transaction<'_>, funnel: &Funnel, events: &str, id: &str) -> Result<Vec<Miss>, StoreError> {
     let mut select = tx.prepare(&format!("SELECT {} FROM analytics_events WHERE {events}", AnalyticsEvent::COLUMNS))?;
     let mut rows = select.query([id])?;
     let mut misses = Vec::new();
     while let Some(row) = rows.next()? {
-        // What no worker wrote is no event.
+        // Skips rows that another program wrote: they are not events.
         if let Ok(event) = AnalyticsEvent::from_row(row) {
             misses.extend(funnel.misses(&event));
         }

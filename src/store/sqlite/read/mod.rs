@@ -1,4 +1,4 @@
-//! What commands, the page and the outboxes read. Each call is one read transaction, on a thread that may block.
+//! Reads for commands, the page and the outboxes. Each call is one read transaction, on a thread that may block.
 
 mod dashboard_outbox;
 mod digest;
@@ -36,12 +36,12 @@ use crate::position::Position;
 use crate::store::error::StoreError;
 use crate::store::notice::Number;
 
-/// Connections that read at once; others wait.
+/// Connections that read at once. Further calls wait.
 const MAX_READERS: usize = 4;
 
-/// Reads a database while somebody writes to it. Clones share its connections.
+/// Reads a database while another thread or process writes to it. Clones share the connections.
 ///
-/// Every method but [`Reader::open`] fails where SQLite cannot read the file, or where the reader is closed.
+/// Every method except [`Reader::open`] fails if SQLite cannot read the file, or if the reader is closed.
 #[derive(Debug, Clone)]
 pub struct Reader(Arc<Shared>);
 
@@ -49,12 +49,12 @@ pub struct Reader(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    /// Closed when nobody may read any more.
+    /// Permits to read. Closed together with the reader.
     places: Arc<Semaphore>,
 }
 
 impl Reader {
-    /// Opens a database that is there and migrated.
+    /// Opens a database that exists and is migrated.
     ///
     /// # Errors
     /// [`StoreError::Missing`] or [`StoreError::NotMigrated`].
@@ -69,18 +69,18 @@ impl Reader {
         }
     }
 
-    /// Opens a database of which it is not known whether it is there or migrated, such as a shadow: reads tell.
+    /// Opens a database that may be missing or not migrated, such as a shadow. In that case reads fail.
     pub fn open_unchecked(path: &Path) -> Self {
         let places = Arc::new(Semaphore::new(MAX_READERS));
         Self(Arc::new(Shared { path: path.to_owned(), idle: Mutex::default(), places }))
     }
 
-    /// The database.
+    /// Returns the path of the database.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Closes the connections. Reads that are under way come to their end; later ones fail.
+    /// Closes the connections. Running reads finish. Later reads fail.
     pub fn close(&self) {
         self.0.places.close();
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -110,7 +110,7 @@ impl Reader {
         self.read(move |tx| Ok(status::status(tx, &path)?)).await
     }
 
-    /// Counts the dead letters that are not open any more. Reads the whole ledger, so no page and no metric asks for it.
+    /// Counts the dead letters that are no longer open. Reads the whole ledger, so no page and no metric uses it.
     pub async fn closed_dead_letters(&self) -> Result<ClosedDeadLetters, StoreError> {
         self.read(|tx| Ok(rejections::count_closed(tx)?)).await
     }
@@ -120,12 +120,12 @@ impl Reader {
         self.read(move |tx| overview::overview(tx, &rules)).await
     }
 
-    /// Reads the hours behind the charts.
+    /// Reads the hourly values behind the charts.
     pub async fn hourly_values(&self, rules: Arc<Rules>) -> Result<HourlyValues, StoreError> {
         self.read(move |tx| overview::hourly_values(tx, &rules.dashboards)).await
     }
 
-    /// Reads the numbers of widgets that changed after a change, in the order of their last change.
+    /// Reads the numbers of widgets that changed after the change `after`, in the order of their last change.
     pub async fn numbers_changed(&self, after: i64) -> Result<Vec<Number>, StoreError> {
         self.read(move |tx| Ok(dashboard_outbox::numbers_changed(tx, after)?)).await
     }
@@ -135,18 +135,18 @@ impl Reader {
         self.read(move |tx| Ok(rejections::unpublished(tx, after, limit)?)).await
     }
 
-    /// Reads a dead letter as it is published; none where there is none.
+    /// Reads a dead letter as it is published. `None` if there is no such dead letter.
     pub async fn dead_letter_message(&self, key: DeadLetterKey) -> Result<Option<DeadLetterMessage>, StoreError> {
         self.read(move |tx| Ok(rejections::message_of(tx, key)?)).await
     }
 
-    /// Reads one dead letter and its payload; none where there is none.
+    /// Reads one dead letter and its payload. `None` if there is no such dead letter.
     pub async fn dead_letter(&self, id: DeadLetterId) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError> {
         self.read(move |tx| Ok(rejections::dead_letter_with_payload(tx, id)?)).await
     }
 
-    /// Hands over the chosen dead letters in the given state (any where there is none), in the order of the stream, until
-    /// `take` returns false.
+    /// Passes the selected dead letters in the given state to `take`, in the order of the stream, until `take`
+    /// returns false. A state of `None` means any state.
     pub async fn for_each_dead_letter(
         &self,
         which: Selection,
@@ -156,34 +156,36 @@ impl Reader {
         self.read(move |tx| Ok(rejections::for_each_dead_letter(tx, &which, state.as_deref(), take)?)).await
     }
 
-    /// Reads where each epoch stands, in their order.
+    /// Reads the position of each epoch, in the order of epochs.
     pub async fn positions(&self) -> Result<Vec<Position>, StoreError> {
         self.read(|tx| Ok(super::ledger::positions::all(tx)?)).await
     }
 
-    /// Reads where the database stands: the position of its last epoch.
+    /// Reads the position of the database: that of its last epoch.
     pub async fn position(&self) -> Result<Option<Position>, StoreError> {
         self.read(|tx| Ok(super::ledger::positions::last(tx)?)).await
     }
 
-    /// Reads epoch and sequence of the last message that is stored or rejected and was received before a time.
+    /// Reads the epoch and the sequence of the last message that was received before a time and is stored or
+    /// rejected.
     pub async fn last_place_before(&self, time: Timestamp) -> Result<Option<(i64, u64)>, StoreError> {
         self.read(move |tx| Ok(positions::last_place_before(tx, time)?)).await
     }
 
-    /// Hashes the public tables, rows in primary-key order. Fails with [`StoreError::NotMigrated`] where they are missing.
+    /// Hashes the public tables, rows in primary-key order. Fails with [`StoreError::NotMigrated`] if the tables are
+    /// missing.
     pub async fn digest(&self) -> Result<Digest, StoreError> {
         let path = self.0.path.clone();
         self.read(move |tx| digest::digest(tx, &path)).await
     }
 
-    /// Reads the numbers of all funnels, or of the one of that name, in the order of names.
+    /// Reads the numbers of all funnels, or of the named funnel, in the order of names.
     pub async fn funnel_reports(&self, name: Option<String>) -> Result<Vec<FunnelReport>, StoreError> {
         self.read(move |tx| Ok(funnels::funnel_reports(tx, name.as_deref())?)).await
     }
 
-    /// Reads the hits of a user, of an anonymous id or of a session in a funnel. None where the database's funnel is of
-    /// another definition than the given one; without hits where no event of theirs matched.
+    /// Reads the hits of a user, of an anonymous id or of a session in a funnel. Returns `None` if the database is
+    /// rebuilding the funnel, or has another definition of it than the given one. Returns no hits if nothing matched.
     pub async fn funnel_hits(
         &self,
         rules: Arc<Rules>,
@@ -193,24 +195,24 @@ impl Reader {
         self.read(move |tx| funnels::funnel_hits(tx, &rules, &funnel, &id)).await
     }
 
-    /// Names the groups of derived tables that these rules did not make, or that are being rebuilt.
+    /// Returns the names of the groups of derived tables that these rules did not make, or that are being rebuilt.
     pub async fn differing_groups(&self, rules: Arc<Rules>) -> Result<Vec<String>, StoreError> {
         self.read(move |tx| Ok(fingerprints::differing_groups(tx, &rules)?)).await
     }
 
-    /// Names what a writer with these rules would take away or make otherwise: groups that they do not have, or have
-    /// otherwise, and numbers of widgets.
+    /// Returns what a writer with these rules would delete or rebuild: groups that these rules do not have or define
+    /// otherwise, and numbers of widgets that these rules do not have.
     pub async fn undone_by(&self, rules: Arc<Rules>) -> Result<Vec<String>, StoreError> {
         self.read(move |tx| Ok(fingerprints::undone_by(tx, &rules)?)).await
     }
 
-    /// Tells how far the wanted rebuild of groups is; none where none is wanted, or it has not begun.
+    /// Returns how far the wanted rebuild of groups is. `None` if no rebuild is wanted, or if it has not begun.
     pub async fn rebuild_progress(&self) -> Result<Option<RebuildProgress>, StoreError> {
         let path = self.0.path.clone();
         self.read(move |tx| Ok(wanted_progress(tx, &path)?)).await
     }
 
-    /// Checks so many users, and so many hours of metrics, chosen at random. Returns what was compared, by table.
+    /// Checks `keys` users and `keys` hours of metrics, chosen at random. Returns the result of each table.
     pub async fn sample(&self, rules: Arc<Rules>, keys: u32) -> Result<Vec<Compared>, StoreError> {
         self.read(move |tx| sample(tx, &rules, keys)).await
     }

@@ -1,4 +1,4 @@
-//! What the page shows.
+//! Reads what the page shows.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,35 +15,35 @@ use crate::store::notice::NumberKey;
 use crate::store::sqlite::derived;
 use crate::store::sqlite::values::from_sql;
 
-/// Names of events and features that are listed.
+/// Event names, and features, that the page lists at most.
 const MAX_LISTED: u32 = 10;
-/// Over how long before T the steps of funnels are shown.
+/// Days before T over which the page shows the steps of funnels.
 const FUNNEL_DAYS: i64 = 7;
 const HOUR_MS: i64 = 3_600_000;
 const MINUTES_OF_HOUR: i64 = 60;
 const OPEN_SESSIONS: &str = "SELECT count(DISTINCT d.id) FROM _session_deadlines d \
      CROSS JOIN analytics_sessions s ON s.id = d.id WHERE s.ended_at IS NULL";
 
-/// What stands in the database at one moment.
+/// What the page shows of the database at one moment.
 #[derive(Debug, Clone)]
 pub struct Overview {
-    /// T; none before the first message.
+    /// T. `None` before the first message.
     pub t: Option<Timestamp>,
-    /// Up to which sequence of which stream all of it is exact.
+    /// The sequence of each stream up to which all of it is exact.
     pub as_of: BTreeMap<String, u64>,
-    /// Sessions that are open.
+    /// The number of open sessions.
     pub open_sessions: i64,
-    /// The names of most events of T's day.
+    /// The most frequent event names of T's day.
     pub top_events: Vec<TopEvent>,
-    /// The features with most usages of T's day.
+    /// The most used features of T's day.
     pub top_features: Vec<TopFeature>,
-    /// How far actors got, in the order of the configuration.
+    /// How far actors got in each funnel, in the order of the configuration.
     pub funnels: Vec<FunnelSteps>,
     /// Numbers of widgets by their keys.
     pub numbers: HashMap<NumberKey, ShownNumber>,
 }
 
-/// A name of events.
+/// An event name, and how many events have it.
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs, reason = "named as what the page reads")]
 pub struct TopEvent {
@@ -62,7 +62,7 @@ pub struct TopFeature {
     pub success_rate: Option<f64>,
 }
 
-/// How many episodes that began since then got to which step.
+/// How many episodes of a funnel reached each step, of the episodes that began at `since` or later.
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs, reason = "named as what the page reads")]
 pub struct FunnelSteps {
@@ -73,7 +73,7 @@ pub struct FunnelSteps {
     pub converted: i64,
 }
 
-/// A step of a funnel.
+/// A step of a funnel, and how many episodes reached it.
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs, reason = "named as what the page reads")]
 pub struct StepReached {
@@ -81,16 +81,16 @@ pub struct StepReached {
     pub reached: i64,
 }
 
-/// A number of a widget as it stands.
+/// A widget's number as it is now.
 #[derive(Debug, Clone, Default)]
 pub struct ShownNumber {
-    /// What it shows.
+    /// The values that the widget shows.
     pub shown: Shown,
-    /// T when it changed, floored to the minute; none before the first message.
+    /// T when the number changed, floored to the minute. `None` before the first message.
     pub updated_at: Option<String>,
-    /// Where it was when it changed, if what it counts is being made anew.
+    /// The stream and the sequence at which the number changed, if the series or the sessions are being rebuilt.
     pub frozen_at: Option<BTreeMap<String, u64>>,
-    /// The hour of T.
+    /// The number over the hour of T.
     pub hour: Option<HourValue>,
 }
 
@@ -102,10 +102,10 @@ pub struct HourValue {
     pub value: Option<f64>,
 }
 
-/// Hours by widget and key, oldest first.
+/// Hourly values by widget and metric key, the oldest first.
 pub type HourlyValues = BTreeMap<String, BTreeMap<String, Vec<HourValue>>>;
 
-/// Reads all that stands.
+/// Reads the overview.
 pub(super) fn overview(tx: &Transaction<'_>, rules: &Rules) -> Result<Overview, StoreError> {
     let t = derived::watermark(tx)?;
     let date = t.map(|t| period::date(t).to_string()).unwrap_or_default();
@@ -120,7 +120,7 @@ pub(super) fn overview(tx: &Transaction<'_>, rules: &Rules) -> Result<Overview, 
     })
 }
 
-/// Reads the hours behind the charts.
+/// Reads the hourly values behind the charts.
 pub(super) fn hourly_values(tx: &Transaction<'_>, dashboards: &Dashboards) -> Result<HourlyValues, StoreError> {
     let Some(t) = derived::watermark(tx)? else { return Ok(HourlyValues::new()) };
     let mut hourly = HourlyValues::new();
@@ -193,7 +193,7 @@ fn funnel_steps(tx: &Transaction<'_>, funnel: &Funnel, since: Timestamp) -> rusq
     })
 }
 
-/// The numbers that widgets show, each with its hour.
+/// Reads the numbers that widgets show, each with its value over the hour of T.
 fn numbers(
     tx: &Transaction<'_>,
     dashboards: &Dashboards,
@@ -238,7 +238,8 @@ fn numbers(
     Ok(numbers)
 }
 
-/// What is known of a series in the hours from one on, to that of T. An hour that nobody can read is left out.
+/// Reads the states of a series, from the hour at `from_ms` to the hour of T. Leaves out hours whose state is
+/// unreadable.
 fn tallies(tx: &Transaction<'_>, series: i64, from_ms: i64, t: Timestamp) -> rusqlite::Result<Vec<(Timestamp, Tally)>> {
     let sql = "SELECT period_start, state FROM _series_states WHERE series = ?1 AND period_type = ?2 \
                AND period_start >= ?3 AND period_start <= ?4 ORDER BY period_start";

@@ -1,4 +1,4 @@
-//! Where a database stands, and where it stood.
+//! The position of a database at an earlier time.
 
 use rusqlite::{OptionalExtension, Transaction};
 
@@ -6,7 +6,7 @@ use crate::model::Timestamp;
 use crate::store::sqlite::schema::RAW_TABLES;
 use crate::store::sqlite::values::from_sql;
 
-/// Epoch and sequence of the last message that is stored or rejected and was received before a time..
+/// Reads the epoch and the sequence of the last message that was received before a time and is stored or rejected.
 pub(super) fn last_place_before(tx: &Transaction<'_>, time: Timestamp) -> rusqlite::Result<Option<(i64, u64)>> {
     let mut last = None;
     for table in RAW_TABLES.into_iter().chain(["_rejections"]) {

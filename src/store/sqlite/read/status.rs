@@ -1,4 +1,4 @@
-//! What the database says of itself.
+//! The status of a database.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use crate::store::sqlite::values::from_sql;
 use rusqlite::{Row, Transaction};
 use serde::Serialize;
 
-/// Ranges that a status lists; the count is of all.
+/// Gaps that a status lists at most. The count includes all gaps.
 const MAX_LISTED_GAPS: u32 = 100;
 
-/// What the database says of itself, from one read transaction.
+/// The status of a database, from one read transaction.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Each stream that was read, where it stands.
+    /// The state of each stream that was read.
     pub streams: Vec<StreamStatus>,
     /// Open rows of the ledger.
     pub dead_letters: i64,
@@ -25,33 +25,34 @@ pub struct Status {
     pub gaps: i64,
     /// Messages in all gaps.
     pub missing_messages: i64,
-    /// The latest gaps.
+    /// The latest gaps, the latest first.
     pub gap_ranges: Vec<GapRange>,
-    /// Groups of derived tables that are being made anew: their rows stay as they were until then.
+    /// Groups of derived tables that are being rebuilt. The rows of a frozen group stay as they are until the result
+    /// is installed.
     pub rebuilding: Vec<Rebuilding>,
-    /// Bytes of the file.
+    /// Bytes of the database file.
     pub size_bytes: u64,
-    /// Bytes of its write-ahead log.
+    /// Bytes of the write-ahead log.
     pub wal_bytes: u64,
 }
 
-/// Where one stream stands.
+/// The state of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamStatus {
-    /// Its name.
+    /// The name of the stream.
     pub name: String,
-    /// Its epoch.
+    /// The last epoch of the stream.
     pub epoch: i64,
     /// The last sequence that is applied; 0 before the first message.
     pub applied_seq: u64,
-    /// Messages of all its epochs that became rows.
+    /// Messages that became rows, in all epochs of the stream.
     pub stored: i64,
-    /// Messages of all its epochs that were copies.
+    /// Messages that were copies of stored messages, in all epochs of the stream.
     pub duplicates: i64,
 }
 
 impl StreamStatus {
-    /// A stream that was not read yet.
+    /// Returns the status of a stream that was not read yet.
     pub fn unread(name: &str) -> Self {
         Self { name: name.to_owned(), epoch: 0, applied_seq: 0, stored: 0, duplicates: 0 }
     }
@@ -69,14 +70,14 @@ pub struct GapRange {
     pub found_at: String,
 }
 
-/// A group of derived tables that is being made anew.
+/// A group of derived tables that is being rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rebuilding {
-    /// Its name.
+    /// The name of the group.
     pub group: String,
-    /// Raw rows that are in it already.
+    /// Raw rows that the rebuild has applied.
     pub rows_done: u64,
-    /// Raw rows that there were when it began; more may have come.
+    /// Raw rows that existed when the rebuild began. More may have come since.
     pub rows_total: u64,
 }
 
@@ -115,7 +116,8 @@ fn streams(tx: &Transaction<'_>) -> rusqlite::Result<Vec<StreamStatus>> {
         Ok(StreamStatus {
             name: row.get(0)?,
             epoch: row.get(1)?,
-            // An epoch that begins in the middle of a stream stands before its first message, at a sequence of none.
+            // An epoch that begins in the middle of a stream first stands at a sequence that holds none of its
+            // messages.
             applied_seq: if last_seq < first_seq { 0 } else { from_sql(last_seq) },
             stored: row.get(4)?,
             duplicates: row.get(5)?,

@@ -1,7 +1,8 @@
-//! What a database has accepted: what a replay of its messages goes by.
+//! The accepted log: what a database has accepted. A replay of its messages follows the accepted log.
 //!
-//! A replay does not judge again. A sequence that the ledger lists was not accepted; any other was, whatever the limits
-//! of today; and where the stream does not hold it any more, the stored raw row stands for it.
+//! A replay does not judge again. A sequence that the ledger lists as not accepted was not accepted. Every other
+//! sequence was, whatever today's limits are. If the stream no longer holds an accepted message, its stored raw row
+//! stands in for it.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,10 @@ use crate::store::sqlite::ledger::{positions, rejections};
 use crate::store::sqlite::raw::RawTable;
 use crate::store::sqlite::values::{from_sql, is_unreadable, text_bytes, to_sql};
 
-/// Stored rows that stand for messages, in memory at once.
+/// Stored rows that are in memory at once, and the bytes of their texts.
 const CHUNK_ROWS: usize = 10_000;
 const CHUNK_BYTES: usize = 8 << 20;
-/// Sequences that are looked for in each raw table in turn.
+/// Sequences that are read from one raw table before the next raw table.
 const SEQS_AT_ONCE: u64 = 1_000;
 
 /// The database whose messages are replayed, read in short transactions.
@@ -30,7 +31,8 @@ const SEQS_AT_ONCE: u64 = 1_000;
 pub(in crate::store) struct AcceptedLog {
     live: Connection,
     path: PathBuf,
-    /// Dead letters that were judged again up to this transaction are in the replay, where they stand before its position.
+    /// A retry transaction. The replay includes the dead letters that were applied up to this transaction, as far as
+    /// they precede the replay's position.
     retries_upto: Cell<i64>,
 }
 
@@ -57,11 +59,11 @@ pub(in crate::store) struct StoredRows {
     pub(in crate::store) end: Position,
 }
 
-/// What of a batch was accepted.
+/// The parts of a batch that were accepted.
 pub(in crate::store) struct AcceptedParts {
-    /// Whether each of its messages was.
+    /// For each message of the batch: whether it was accepted, and is valid by today's rules.
     pub(in crate::store) are_accepted: Vec<bool>,
-    /// What stored rows stand for.
+    /// Sequences that stored rows stand in for: gaps, and accepted messages that are invalid by today's rules.
     pub(in crate::store) stand_ins: Vec<SequenceRange>,
 }
 
@@ -70,27 +72,28 @@ impl AcceptedLog {
         Ok(Self { live: open_for_reading(live)?, path: live.to_owned(), retries_upto: Cell::new(0) })
     }
 
-    /// The database.
+    /// Returns the path of the database.
     pub(in crate::store) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the database stands in an epoch.
+    /// Reads the database's position in an epoch.
     pub(in crate::store) fn position(&self, epoch: i64) -> rusqlite::Result<Option<Position>> {
         positions::of_epoch(&self.live, epoch)
     }
 
-    /// Where the database stands in each epoch, in their order.
+    /// Reads the database's position in each epoch, in the order of epochs.
     pub(in crate::store) fn positions(&self) -> rusqlite::Result<Vec<Position>> {
         positions::all(&self.live)
     }
 
-    /// The sequences after a position, up to one, that the ledger lists as not accepted, in order.
+    /// Reads the sequences after a position, up to `last_seq`, that the ledger lists as not accepted, in order.
     pub(in crate::store) fn not_accepted(&self, after: &Position, last_seq: u64) -> rusqlite::Result<Vec<u64>> {
         rejections::not_accepted(&self.live, after.epoch, after.last_seq + 1, last_seq)
     }
 
-    /// What of a batch was accepted, by what is listed of it. The database must have applied it.
+    /// Tells the accepted parts of a batch. `listed` are the sequences that the ledger lists as not accepted, in
+    /// order. The database must have applied the batch.
     pub(in crate::store) fn accepted(batch: &Batch, listed: &[u64]) -> AcceptedParts {
         let mut stand_ins: Vec<SequenceRange> = Vec::new();
         for gap in &batch.gaps {
@@ -100,7 +103,7 @@ impl AcceptedLog {
         for verdict in &batch.verdicts {
             let seq = verdict.delivery.stream_sequence;
             let is_listed = listed.binary_search(&seq).is_ok();
-            // It was accepted by rules of then.
+            // The rules of that time accepted it.
             if verdict.outcome.is_err() && !is_listed {
                 stand_ins.push(SequenceRange::of(seq));
             }
@@ -109,13 +112,14 @@ impl AcceptedLog {
         AcceptedParts { are_accepted, stand_ins }
     }
 
-    /// What is read is of one moment, until this is dropped.
+    /// Begins a read transaction: all reads are of one moment until it is dropped.
     pub(in crate::store) fn snapshot(&self) -> rusqlite::Result<Transaction<'_>> {
         self.live.unchecked_transaction()
     }
 
-    /// Dead letters that were applied when they were judged again, after the transaction of a number, where they stand at
-    /// or before a position: so many at least, if there are. And the number of the last of those transactions.
+    /// Reads the dead letters that retry transactions after `retries_upto` applied, at or before `passed`. Reads
+    /// whole transactions, until they have applied `enough` dead letters or there are no more. Also returns the
+    /// number of the last of these transactions.
     pub(in crate::store) fn applied_after(
         &self,
         retries_upto: i64,
@@ -128,17 +132,18 @@ impl AcceptedLog {
         Ok((keys.map(|key| (key.epoch, SequenceRange::of(from_sql(key.stream_seq)))).collect(), upto))
     }
 
-    /// The number that is remembered.
+    /// Returns the retry transaction that [`Self::set_retries_upto`] recorded.
     pub(in crate::store) fn retries_upto(&self) -> i64 {
         self.retries_upto.get()
     }
 
-    /// What was late is in the replay.
+    /// Records that the replay includes the dead letters applied up to a retry transaction.
     pub(in crate::store) fn set_retries_upto(&self, retries_upto: i64) {
         self.retries_upto.set(retries_upto);
     }
 
-    /// Hands over the stored rows from a position to a sequence, for as long as somebody takes them; one batch at least.
+    /// Sends the stored rows from a position to a sequence, in batches, until the receiver is gone. Sends at least
+    /// one batch.
     pub(in crate::store) fn read_stored_rows(
         &self,
         mut after: Position,
@@ -170,7 +175,7 @@ impl AcceptedLog {
         }
     }
 
-    /// Hands over the stored rows of sequences of an epoch, some at a time.
+    /// Passes the stored rows of a range of an epoch to `take`, a chunk at a time.
     pub(in crate::store) fn rows(
         &self,
         epoch: i64,
@@ -206,7 +211,7 @@ impl AcceptedLog {
                 Ok(read) => read,
                 Err(error) if is_unreadable(&error) => {
                     let id = row.get_ref(0)?.as_str().unwrap_or("?").to_owned();
-                    return Err(StoreError::WouldLose { table, id, why: format!("it is no message: {error}") });
+                    return Err(StoreError::WouldLose { table, id, why: format!("the row is not a message: {error}") });
                 }
                 Err(error) => return Err(error.into()),
             };

@@ -1,5 +1,5 @@
-//! What of a database does not come of messages, carried over into the one that is to take its place, or that goes its own
-//! way. The other one is attached as `live`.
+//! Copies what messages do not make into a shadow: before the shadow is installed, or before it becomes a database of
+//! its own. The live database is attached as `live`.
 
 use rusqlite::Transaction;
 
@@ -7,11 +7,11 @@ use super::shadow_database::forget;
 use crate::store::sqlite::derived::all_tables;
 use crate::store::sqlite::schema::RAW_TABLES;
 
-/// Of the tables that a rebuild fills, those that no group of derived tables has.
+/// Tables that a rebuild fills, beside the raw tables and the tables of the groups.
 const OTHER_TABLES: [&str; 5] = ["funnels", "dashboard_metrics", "_groups", "_shadow", "_shadow_passed"];
 
-/// What is not derived from messages comes from the database that is attached as `live`: positions, ledger, gaps, what was
-/// asked for, what was published, tables of others.
+/// Copies from `live` what is not derived from messages: positions, ledger, gaps, requests, the outbox, and the
+/// tables of other programs.
 pub(in crate::store) fn all(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let filled = |name: &str| {
         RAW_TABLES.contains(&name) || OTHER_TABLES.contains(&name) || all_tables().any(|table| table.name == name)
@@ -32,7 +32,8 @@ pub(in crate::store) fn all(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     funnels(tx)
 }
 
-/// Nothing of it is to be published, or asked of it, and it is like any other from now on.
+/// Deletes the outbox and all requests, and marks all dead letters as published. Then drops the tables that mark the
+/// file as a shadow, so that it is a database like any other.
 pub(in crate::store) fn nothing_to_publish(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(
         "DELETE FROM _dashboard_outbox; DELETE FROM _control; UPDATE _rejections SET published = 1, retry = NULL",
@@ -40,7 +41,7 @@ pub(in crate::store) fn nothing_to_publish(tx: &Transaction<'_>) -> rusqlite::Re
     forget(tx)
 }
 
-/// When a definition first reached the database is no function of the messages.
+/// Copies `funnels.created_at`. When a definition first reached the database is no function of the messages.
 fn funnels(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(
         "UPDATE main.funnels AS f SET created_at = (SELECT created_at FROM live.funnels l WHERE l.id = f.id) \
@@ -48,8 +49,9 @@ fn funnels(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
-/// What was stored and what were copies when it came, of all that was read: dead letters that were applied later are in the
-/// ledger, and what the stream does not hold any more cannot be counted as it comes.
+/// Sets `stored` and `duplicates` of each epoch as they were when its messages were first read. The replay cannot
+/// count them: dead letters that were applied later count in the ledger, and the stream no longer holds some
+/// messages.
 fn account(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let rows = RAW_TABLES.map(|table| format!("(SELECT count(*) FROM {table} WHERE epoch = p.epoch)")).join(" + ");
     tx.execute_batch(&format!(
@@ -61,7 +63,8 @@ fn account(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     ))
 }
 
-/// Of a file that goes its own way, up to where it stands: the ledger and the gaps. Nothing of it is to be published.
+/// Copies the ledger and the gaps up to the shadow's position, into a shadow that becomes a database of its own.
+/// Nothing in it is to be published: see [`nothing_to_publish`].
 pub(in crate::store) fn ledger(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(
         "DELETE FROM main._rejections; DELETE FROM main._gaps; DELETE FROM main._sqlx_migrations; \

@@ -1,4 +1,4 @@
-//! Two databases held against each other, row by row: the live one, and one that is built aside.
+//! Compares two databases row by row: the live database and a shadow.
 
 use std::cmp::Ordering;
 use std::path::Path;
@@ -14,22 +14,22 @@ use crate::store::sqlite::file::pragmas::open_for_reading;
 use crate::store::sqlite::ledger::{positions, rejections};
 use crate::store::sqlite::schema::PUBLIC_TABLES;
 
-/// How long a read transaction of the live database may last while rows are compared: its write-ahead log cannot shrink
+/// How long one read transaction of the live database may last during a comparison: the write-ahead log cannot shrink
 /// meanwhile.
 const MAX_SNAPSHOT: Duration = Duration::from_secs(2);
-/// Rows between looks at the clock.
+/// Rows that are compared between two looks at the clock.
 const LOOK_EVERY_ROWS: u64 = 1_000;
-/// Characters of a value that are shown.
+/// Characters of a value that are shown at most.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// How a table fared.
+/// The result of one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Compared {
     /// The table.
     pub table: &'static str,
-    /// Rows that are the same in both.
+    /// Rows that are equal in both databases.
     pub equal_rows: u64,
-    /// The first row that is not; what comes after it was not compared.
+    /// The first row that differs. The rows after it were not compared.
     pub difference: Option<Difference>,
 }
 
@@ -39,12 +39,12 @@ impl Compared {
     }
 }
 
-/// A row that is not the same.
+/// A row that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Its id.
+    /// The id of the row.
     pub id: String,
-    /// What differs.
+    /// How the row differs.
     #[serde(flatten)]
     pub how: How,
 }
@@ -53,75 +53,75 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "how")]
 pub enum How {
-    /// The database has it, and a rebuild does not.
+    /// The live database has the row, and the rebuild does not.
     Extra,
-    /// A rebuild has it, and the database does not.
+    /// The rebuild has the row, and the live database does not.
     Missing,
-    /// A column holds something else.
+    /// A column has another value.
     Other {
-        /// The first such column.
+        /// The first column that differs.
         column: String,
-        /// What the database holds.
+        /// The value in the live database.
         found: String,
-        /// What a rebuild holds.
+        /// The value in the rebuild.
         rebuilt: String,
     },
 }
 
-/// Where a comparison stands.
+/// A comparison, and how far it is.
 #[derive(Debug)]
 pub struct Comparison {
     live: Connection,
     built: Connection,
-    /// Tables that are done, and the one that is not, as far as it is.
+    /// The results of the finished tables, and of the current table so far.
     compared: Vec<Compared>,
-    /// The id after which it goes on in that one.
+    /// The id after which the comparison of the current table continues.
     after: Option<Value>,
     is_within: bool,
 }
 
-/// What the live database was when a snapshot of it began.
+/// The state of the live database when a snapshot of it began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
-    /// Where it stood.
+    /// The position of the live database.
     pub position: Option<Position>,
     last_retry: i64,
 }
 
 impl Comparison {
-    /// Begins one. Blocks, as all of it does.
+    /// Opens both databases to compare them. All methods block.
     ///
     /// # Errors
-    /// Where a database cannot be read.
+    /// Fails if a database cannot be read.
     pub fn open(live: &Path, built: &Path) -> Result<Self, StoreError> {
         let (live, built) = (open_for_reading(live)?, open_for_reading(built)?);
         Ok(Self { live, built, compared: Vec::new(), after: None, is_within: false })
     }
 
-    /// From now on the live database is read as it is at this moment.
+    /// Begins a snapshot of the live database: from now on it is read as it is at this moment.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if the live database cannot be read.
     pub fn hold(&mut self) -> Result<Moment, StoreError> {
         self.let_go()?;
         self.live.execute_batch("SAVEPOINT compared")?;
         Ok(Moment { position: positions::last(&self.live)?, last_retry: rejections::last_retry(&self.live)? })
     }
 
-    /// Whether what is built aside is of that moment.
+    /// Returns whether the shadow is exactly at that moment, and no dead letter was retried since.
     ///
     /// # Errors
-    /// Where it, or the live database as it is now, cannot be read.
+    /// Fails if the shadow, or the live database as it is now, cannot be read.
     pub fn is_at(&self, moment: &Moment, live: &Path) -> Result<bool, StoreError> {
         let retry_now = rejections::last_retry(&open_for_reading(live)?)?;
         let seq = |position: &Option<Position>| position.as_ref().map(|position| (position.epoch, position.last_seq));
         Ok(seq(&positions::last(&self.built)?) == seq(&moment.position) && retry_now == moment.last_retry)
     }
 
-    /// Lets the live database go on.
+    /// Ends the snapshot of the live database, if there is one.
     ///
     /// # Errors
-    /// Where it cannot be told so.
+    /// Fails if SQLite cannot end the snapshot.
     pub fn let_go(&mut self) -> Result<(), StoreError> {
         if !self.live.is_autocommit() {
             self.live.execute_batch("RELEASE compared")?;
@@ -129,10 +129,10 @@ impl Comparison {
         Ok(())
     }
 
-    /// Compares as much as one moment's read transaction allows. Returns whether all is compared.
+    /// Compares rows for as long as one snapshot may last. Returns whether all rows are compared.
     ///
     /// # Errors
-    /// Where a database cannot be read.
+    /// Fails if a database cannot be read.
     pub fn go_on(&mut self) -> Result<bool, StoreError> {
         let began = Instant::now();
         while let Some((table, columns)) = PUBLIC_TABLES.get(self.compared.len() - usize::from(self.is_within)) {
@@ -151,13 +151,14 @@ impl Comparison {
         Ok(true)
     }
 
-    /// What was found so far.
+    /// Returns the results so far.
     pub fn compared(&self) -> &[Compared] {
         &self.compared
     }
 }
 
-/// Compares rows in the order of their ids, until the first that differs, the last, or the end of the time.
+/// Compares rows in the order of their ids, until a row differs, the rows end, or the time is up. Returns whether the
+/// table is finished.
 fn compare_table(
     live: &Connection,
     built: &Connection,
@@ -177,8 +178,9 @@ fn compare_table(
     })
 }
 
-/// Compares the rows that a condition finds in both, until the first that differs, or `is_enough` of an equal row and how
-/// many there were; not at all where one was found to differ before. Returns whether it has come to an end.
+/// Compares the rows that a condition selects in both databases. Stops at the first row that differs, or when
+/// `is_enough` returns true for an equal row and the number of equal rows so far. Compares nothing if `compared`
+/// already has a difference. Returns whether the comparison is finished.
 pub(super) fn compare_rows(
     live: &Connection,
     built: &Connection,
@@ -236,7 +238,7 @@ fn difference(found: &Row<'_>, rebuilt: &Row<'_>, names: &[String]) -> rusqlite:
     Ok(None)
 }
 
-/// To the bit, as the digest has it.
+/// Compares two values to the bit, as the digest does.
 fn is_same(left: ValueRef<'_>, right: ValueRef<'_>) -> bool {
     match (left, right) {
         (ValueRef::Real(left), ValueRef::Real(right)) => left.to_bits() == right.to_bits(),
@@ -244,7 +246,7 @@ fn is_same(left: ValueRef<'_>, right: ValueRef<'_>) -> bool {
     }
 }
 
-/// As SQLite orders keys: numbers, texts by their bytes, blobs.
+/// Compares keys in SQLite's order: NULL, numbers, texts by their bytes, blobs.
 fn order(left: ValueRef<'_>, right: ValueRef<'_>) -> Ordering {
     let class = |value: ValueRef<'_>| match value {
         ValueRef::Null => 0,

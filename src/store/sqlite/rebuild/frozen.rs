@@ -1,8 +1,8 @@
 //! Which groups of derived tables are current, and which are being rebuilt.
 //!
-//! A group stores the fingerprint of the rules and of the configuration that made its rows. Where that is not the
-//! fingerprint of now, the group is frozen: its rows stay as they are, and it is rebuilt in a shadow file together with all
-//! groups that depend on it.
+//! A group stores the fingerprint of the rules and of the configuration that made its rows. If that is not the
+//! current fingerprint, the group is frozen: its rows stay as they are. It is rebuilt in a shadow file, together with
+//! all groups that depend on it.
 
 use std::collections::BTreeSet;
 
@@ -11,35 +11,36 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use crate::analytics::{GroupName, GroupSet, Rules, with_dependents};
 use crate::clock;
 
-/// What the id of a rebuild begins with that freezes nothing.
+/// The beginning of the id of a rebuild that freezes nothing.
 const CURRENT_PREFIX: &str = "current ";
 
-/// Groups that are rebuilt in a shadow file, to be installed.
+/// A rebuild of groups in a shadow file, to be installed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupRebuild {
-    /// Its name. A shadow file belongs to one rebuild, and is of no use to another.
+    /// The rebuild's name. A shadow file belongs to one rebuild, and is of no use to another.
     pub(in crate::store) id: String,
     /// The groups that are rebuilt.
     pub(in crate::store) groups: GroupSet,
-    /// The rules that they are rebuilt by.
+    /// The rules of the rebuild.
     pub(in crate::store) rules: Rules,
 }
 
 impl GroupRebuild {
-    /// Whether rows stay as they are until it is installed, since other rules made them. A rebuild that somebody asked for
-    /// freezes nothing: the rules are the same.
+    /// Returns whether the rows stay as they are until the result is installed, because other rules made them. A
+    /// rebuild that somebody asked for freezes nothing: the rules are the same.
     pub(in crate::store) fn freezes(&self) -> bool {
         !self.id.starts_with(CURRENT_PREFIX)
     }
 
-    /// The names of its groups.
+    /// Returns the names of the groups.
     pub fn names(&self) -> Vec<String> {
         self.groups.iter().map(GroupName::name).collect()
     }
 }
 
-/// Freezes the groups that these rules did not make, and those that depend on them. Returns the rebuild that makes them
-/// current: the one that was begun already, where nothing else has changed since. None where all groups are current.
+/// Freezes the groups that these rules did not make, and the groups that depend on them. Returns the rebuild that
+/// makes them current. If that rebuild was begun already and nothing else has changed since, returns that one.
+/// Returns `None` if all groups are current.
 pub(in crate::store) fn freeze_changed(tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<Option<GroupRebuild>> {
     let (mut changed, mut begun) = (GroupSet::new(), BTreeSet::new());
     let mut select = tx.prepare("SELECT fingerprint, rebuild FROM _groups WHERE name = ?1")?;
@@ -70,7 +71,7 @@ pub(in crate::store) fn freeze_changed(tx: &Transaction<'_>, rules: &Rules) -> r
     begin(tx, rules, groups).map(Some)
 }
 
-/// Whether there is a T, or nothing that it could come from.
+/// Returns whether there is a T, or no stored message that could give one.
 fn has_watermark(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM _watermark) OR NOT EXISTS (SELECT 1 FROM _positions WHERE stored > 0)";
     tx.query_row(sql, [], |row| row.get(0))
@@ -91,7 +92,8 @@ fn begin_as(tx: &Transaction<'_>, rules: &Rules, groups: GroupSet, id: String) -
     Ok(rebuild)
 }
 
-/// Begins to rebuild these groups, and what depends on them. Their rows stay as they are until the result is installed.
+/// Begins to rebuild these groups, and the groups that depend on them. Their rows stay as they are until the result
+/// is installed.
 pub(in crate::store) fn freeze(
     tx: &Transaction<'_>,
     rules: &Rules,
@@ -100,7 +102,8 @@ pub(in crate::store) fn freeze(
     begin(tx, rules, with_dependents(rules, groups))
 }
 
-/// Begins to rebuild groups that are current, as far as is known. They keep being updated until the result is installed.
+/// Begins to rebuild groups that are current, as far as is known, and the groups that depend on them. The groups keep
+/// being updated until the result is installed.
 pub(in crate::store) fn begin_current(
     tx: &Transaction<'_>,
     rules: &Rules,
@@ -109,13 +112,13 @@ pub(in crate::store) fn begin_current(
     begin_as(tx, rules, with_dependents(rules, groups), format!("{CURRENT_PREFIX}{}", clock::new_id()))
 }
 
-/// Marks the groups of a rebuild as current: it is installed.
+/// Marks the groups of an installed rebuild as current.
 pub(in crate::store) fn thaw(tx: &Transaction<'_>, rebuild: &GroupRebuild) -> rusqlite::Result<()> {
     tx.execute("UPDATE _groups SET rebuild = NULL WHERE rebuild = ?1", [&rebuild.id])?;
     Ok(())
 }
 
-/// Whether there are raw rows.
+/// Returns whether there are raw rows.
 pub(in crate::store) fn has_raw_rows(connection: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM analytics_events) OR EXISTS (SELECT 1 FROM metrics) \
                OR EXISTS (SELECT 1 FROM _session_messages)";

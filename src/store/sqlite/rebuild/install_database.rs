@@ -1,5 +1,5 @@
-//! Installs a shadow database in the place of the live one: copies its pages in one transaction. Readers see all of the
-//! old or all of the new.
+//! Installs a shadow database: copies its pages into the live database in one transaction. Readers see all of the old
+//! contents or all of the new.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,14 +18,14 @@ use crate::store::sqlite::file::pragmas::{set_live_pragmas, set_pragmas};
 use crate::store::sqlite::ledger::requests::{RequestOutcome, record_outcome};
 use crate::store::sqlite::schema::RAW_TABLES;
 
-/// Between tries to begin while another process writes.
+/// The pause between attempts to copy while another process writes.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Carries over into a shadow what its live database has beside what messages make, and records in it how the request is
-/// answered once it is in place.
+/// Copies into a shadow what the live database has and messages do not make. Also records in the shadow that the file
+/// of the request is in place. This becomes true when the shadow is installed.
 ///
 /// # Errors
-/// [`StoreError::WouldLose`] where the live database has raw rows that the shadow does not have.
+/// [`StoreError::WouldLose`] if the live database has more rows in a raw table than the shadow.
 pub(in crate::store) fn carry_over(
     shadow: &DatabaseFile,
     live: &DatabaseFile,
@@ -44,9 +44,9 @@ pub(in crate::store) fn carry_over(
 /// Copies all pages of a shadow into the live database.
 ///
 /// # Errors
-/// Where it cannot be written; then nothing changed.
+/// Fails if the live database cannot be written. Nothing has changed then.
 pub(in crate::store) fn install(live: &mut DatabaseFile, shadow: &DatabaseFile) -> Result<(), StoreError> {
-    // No checkpoint in the pause: all that is copied goes through the write-ahead log.
+    // No checkpoint during the pause: all copied pages go through the write-ahead log.
     set_pragmas(live.connection(), &[("wal_autocheckpoint", "0"), COPY_CACHE])?;
     let installed = copy_pages(live, shadow);
     live.move_log();
@@ -56,35 +56,35 @@ pub(in crate::store) fn install(live: &mut DatabaseFile, shadow: &DatabaseFile) 
 
 fn copy_pages(live: &mut DatabaseFile, shadow: &DatabaseFile) -> Result<(), StoreError> {
     live.connection().flush_prepared_statement_cache();
-    // There is one: what was asked for stands in it.
+    // The log exists, since the request was written to it.
     let log = File::open(with_suffix(live.path(), "-wal")).ok();
     while_synced(log.as_ref().as_slice(), || copy(shadow.connection(), live.connection_mut()))?;
     Ok(forget(live.connection())?)
 }
 
-/// The raw rows of the live database were compared with those of the shadow one by one. Since then others may have written
-/// to it.
+/// Makes sure that the shadow has no fewer raw rows than the live database. They were compared row by row before, but
+/// other programs may have written to the live database since.
 fn ensure_no_fewer_rows(shadow: &Connection, live: &Connection) -> Result<(), StoreError> {
     for table in RAW_TABLES {
         let (here, there) = (count(shadow, table)?, count(live, table)?);
         if here < there {
-            let why = format!("{} rows were written by others meanwhile", there - here);
+            let why = format!("other programs have written {} rows meanwhile", there - here);
             return Err(StoreError::WouldLose { table, id: "?".into(), why });
         }
     }
     Ok(())
 }
 
-/// Makes a shadow a database of its own: with the ledger and the gaps of the live one, as far as it has come, where there
-/// is one, and with nothing in it to be published.
+/// Makes a shadow a database of its own, with nothing in it to be published. If there is a live database, copies its
+/// ledger and its gaps up to the shadow's position.
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// Fails if a file cannot be written.
 pub(in crate::store) fn make_standalone(shadow: &mut DatabaseFile, live: Option<&Path>) -> Result<(), StoreError> {
     if let Some(live) = live {
         shadow.attached(live, "live", |connection| transact(connection, |tx| Ok(carry_over::ledger(tx)?)))?;
     }
-    // First: until it is on the disk, it stays a shadow.
+    // First, because the file must stay marked as a shadow until it is on the disk.
     shadow.make_durable()?;
     transact(shadow.connection(), |tx| Ok(carry_over::nothing_to_publish(tx)?))?;
     shadow.make_durable()

@@ -5,15 +5,15 @@ use rusqlite::{Transaction, params_from_iter};
 use crate::analytics::GroupName;
 use crate::store::sqlite::derived::{GroupTable, in_column};
 
-/// Makes the rows of a group in a table equal to those of the table of that name in the file that is attached as `shadow`.
-/// Returns the rows that differed.
+/// Makes the rows of a group in a table equal to the rows in the same table of the file that is attached as `shadow`.
+/// Returns the number of rows that differed.
 pub(in crate::store) fn install(
     tx: &Transaction<'_>,
     table: &GroupTable,
     group: &GroupName,
 ) -> rusqlite::Result<usize> {
     let name = table.name;
-    // All rows, or those of this group.
+    // All rows of the table. If several groups share the table, only the rows of this group.
     let shared_by = table.shared_by.and_then(|column| Some((column, in_column(group, column)?)));
     let (of_main, of_built) = match &shared_by {
         Some((column, _)) => (format!("m.{column} = ?1"), format!("b.{column} = ?1")),
@@ -21,7 +21,7 @@ pub(in crate::store) fn install(
     };
     let of_group = params_from_iter(shared_by.map(|(_, value)| value));
     let columns: Vec<String> = {
-        // It leaves out columns that are generated, which somebody may have added.
+        // `table_info` leaves out generated columns, which somebody may have added.
         let mut select = tx.prepare("SELECT name FROM pragma_table_info(?1, 'main')")?;
         select.query_map([name], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
     };
@@ -31,7 +31,7 @@ pub(in crate::store) fn install(
     };
     let same_key = both(&mut table.key.iter().copied());
     let same_row = both(&mut columns.iter().map(String::as_str));
-    // First: a row that goes may hold what a unique index wants of one that comes.
+    // Deletes first: a row that goes may hold the value of a unique index that a new row needs.
     let gone = tx.execute(
         &format!(
             "DELETE FROM main.{name} AS m WHERE {of_main} \

@@ -1,4 +1,4 @@
-//! Rebuilds: a shadow is filled beside the live database, and installed in its place.
+//! Rebuilds: a shadow is filled beside the live database, then installed.
 //!
 //! ```text
 //! groups of derived tables   frozen -> shadow_groups (row_reader) -> install_group

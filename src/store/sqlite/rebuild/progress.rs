@@ -1,25 +1,25 @@
-//! How far a rebuild of groups is.
+//! The progress of a rebuild of groups.
 
-/// How far a build is.
+/// How far a rebuild is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RebuildProgress {
-    /// Raw rows that are in it.
+    /// Raw rows that the rebuild has applied.
     pub rows: u64,
-    /// Raw rows that there were when it began.
+    /// Raw rows that existed when the rebuild began.
     pub total: u64,
 }
 
-/// The place of a raw row in the stream. Rows that came another way have epoch 0.
+/// The place of a raw row in the stream. Rows that did not come from a stream have epoch 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamPlace {
     pub(super) epoch: i64,
     pub(super) stream_seq: i64,
 }
 
-/// Before any raw row.
+/// The place before all raw rows.
 pub(super) const BEFORE_ALL: StreamPlace = StreamPlace { epoch: -1, stream_seq: 0 };
 
-/// Where a build stands: what of the raw rows is in it.
+/// Which raw rows a shadow file of groups contains.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ShadowState {
     pub(super) upto: StreamPlace,

@@ -1,4 +1,4 @@
-//! The raw rows that a build takes in, read in the order of the stream.
+//! Reads the raw rows that a rebuild of groups applies, in the order of the stream.
 
 use std::sync::mpsc::SyncSender;
 
@@ -15,40 +15,42 @@ use crate::store::sqlite::raw::RawTable;
 use crate::store::sqlite::schema::RAW_TABLES;
 use crate::store::sqlite::values::{is_unreadable, text_bytes, to_sql};
 
-/// Keys whose facts are combined before they are applied.
+/// Keys whose facts are combined before the facts are sent.
 const MAX_KEYS: usize = 50_000;
-/// Raw rows that the rules go over together, and bytes of their texts.
+/// Raw rows that are made into facts together, and the bytes of their texts.
 const CHUNK_ROWS: usize = 25_000;
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// Reads raw rows, in one read transaction: rows, ledger and position are of one moment.
+/// Reads raw rows in one read transaction: rows, ledger and position are of one moment.
 pub(super) struct RowReader<'a> {
     pub(super) rebuild: &'a GroupRebuild,
     pub(super) raw: &'a mut Connection,
-    /// What they say, and T as far as it is known.
+    /// The channel for the facts of the rows, with T as far as it is known.
     pub(super) read: SyncSender<(Facts, Option<Timestamp>)>,
 }
 
 impl RowReader<'_> {
-    /// The rows of the next messages. Returns where the build stands with them; none where there are none.
+    /// Sends the facts of the rows of the next messages. Returns how far the rebuild is with these rows. `None` if
+    /// there are no more rows.
     pub(super) fn step(self, before: ShadowState, max_messages: u32) -> Result<Option<ShadowState>, StoreError> {
         let Self { rebuild, raw, read: into } = self;
         let read = raw.transaction()?;
         let ShadowState { upto, retries_upto, progress } = before;
-        // Rows that came since, where the build has passed already.
+        // Rows of dead letters that were applied since, at places that the rebuild has already passed.
         let (late, retries_now) = rejections::applied_after(&read, retries_upto, max_messages as usize)?;
         let late = late.into_iter().map(|key| StreamPlace { epoch: key.epoch, stream_seq: key.stream_seq });
         let mut ranges: Vec<(StreamPlace, StreamPlace)> =
             late.filter(|place| *place <= upto).map(|place| (place, place)).collect();
         let mut next = ShadowState { upto, retries_upto: retries_now, progress };
-        // Those that come later yet are told from rows that are there now by their number.
+        // Goes on in the stream only after all retry transactions are read. Their numbers then distinguish rows that
+        // come later from rows that are there now.
         if retries_now == rejections::last_retry(&read)?.max(retries_upto)
             && let Some(first) = next_place(&read, upto)?
         {
             let mut last =
                 StreamPlace { stream_seq: first.stream_seq.saturating_add(i64::from(max_messages) - 1), ..first };
             if let Some(position) = positions::last(&read)?.filter(|position| position.epoch == first.epoch) {
-                // What comes after it is not stored yet.
+                // Messages after the position are not stored yet.
                 last.stream_seq = last.stream_seq.min(to_sql(position.last_seq)).max(first.stream_seq);
             }
             next.upto = last;
@@ -71,20 +73,20 @@ impl RowReader<'_> {
     }
 }
 
-/// Raw rows from one place to another, to whoever applies what they say.
+/// Makes facts of raw rows, and sends them to the thread that applies them.
 struct RowFacts<'a> {
     rules: &'a Rules,
     read: &'a Connection,
     into: &'a SyncSender<(Facts, Option<Timestamp>)>,
-    /// T of the database, where it is up to date: periods that it does not keep are not built.
+    /// T of the database, if it is current: periods that are not kept at this T are not rebuilt.
     t: Option<Timestamp>,
-    /// What rows say that was not handed over yet.
+    /// Facts that were not sent yet.
     facts: Facts,
     rows: u64,
 }
 
 impl RowFacts<'_> {
-    /// Hands over what the rows of a raw table say. Their order does not matter: facts commute.
+    /// Makes facts of the rows of a raw table, and sends them. The order of rows does not matter: facts commute.
     fn replay<T: RawTable>(&mut self, first: StreamPlace, last: StreamPlace) -> Result<(), StoreError>
     where
         for<'a> &'a T: Into<Stored<'a>>,
@@ -102,11 +104,11 @@ impl RowFacts<'_> {
             let record = T::from_row(row).and_then(|record| Ok((record, row.get(recv_column)?)));
             match record {
                 Ok((record, recv_ms)) => chunk.push((record, Timestamp::from_millis(recv_ms))),
-                // Some other program wrote that row; it is no message.
+                // Another program wrote that row: it is not a message.
                 Err(error) if is_unreadable(&error) => {
                     unreadable += 1;
                     if unreadable == 1 {
-                        tracing::warn!(table, id = ?row.get_ref(0)?, "a row that is no message counts for nothing: {error}");
+                        tracing::warn!(table, id = ?row.get_ref(0)?, "ignored a row that is not a message: {error}");
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -117,7 +119,7 @@ impl RowFacts<'_> {
             }
         }
         if unreadable > 1 {
-            tracing::warn!(table, rows = unreadable, "rows that are no messages count for nothing");
+            tracing::warn!(table, rows = unreadable, "ignored rows that are not messages");
         }
         self.go_over(&mut chunk);
         Ok(())
@@ -136,12 +138,12 @@ impl RowFacts<'_> {
     }
 
     fn hand_over(&mut self) {
-        // Where nobody takes it any more, applying has failed, and tells why.
+        // If the receiver is gone, applying has failed and returns the reason.
         let _ = self.into.send((std::mem::take(&mut self.facts), self.t));
     }
 }
 
-/// The first place after another that holds a raw row.
+/// Returns the first place after another that holds a raw row.
 fn next_place(read: &Connection, after: StreamPlace) -> rusqlite::Result<Option<StreamPlace>> {
     let mut next: Option<StreamPlace> = None;
     for table in RAW_TABLES {

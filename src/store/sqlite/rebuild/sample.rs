@@ -1,8 +1,9 @@
-//! Some keys of a database, chosen at random and made anew from the raw rows that say something of them.
+//! Checks some keys of a database, chosen at random: rebuilds them from the raw rows that concern them, and compares.
 //!
-//! All raw rows of a user, of the sessions that the user is in, of an hour of a metric are found by indexes; the rules and
-//! the tables' code are those that the worker runs, in a database in memory. What depends on all users at once (features,
-//! numbers of widgets, longer periods) only a whole comparison checks.
+//! Indexes find all raw rows of a user, of the sessions that the user is in, and of an hour of a metric. Session
+//! messages have no such index: all of them are read. The rules and the code of the tables are the ones that the
+//! worker runs, in a database in memory. Some rows depend on all users at once: features, numbers of widgets, longer
+//! periods. Only a whole comparison checks these.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,14 +23,14 @@ use crate::store::sqlite::raw::RawTable;
 use crate::store::sqlite::schema::PUBLIC_TABLES;
 use crate::store::sqlite::values::is_unreadable;
 
-/// Users or hours with more raw rows than these are passed over: a sample is to take seconds.
+/// Users and hours with more raw rows than this are skipped: a sample is to take seconds.
 const MAX_ROWS: usize = 50_000;
 const HOUR_MS: i64 = 3_600_000;
 
-/// Checks so many users, and so many hours of metrics. Returns what was compared, by table. Blocks.
+/// Checks `keys` users and `keys` hours of metrics, chosen at random. Returns the result of each table. Blocks.
 ///
 /// # Errors
-/// Where the database cannot be read.
+/// Fails if the database cannot be read.
 pub(in crate::store) fn sample(read: &Connection, rules: &Rules, keys: u32) -> Result<Vec<Compared>, StoreError> {
     let mut found = [
         ("analytics_sessions", Compared::none("analytics_sessions")),
@@ -55,7 +56,7 @@ pub(in crate::store) fn sample(read: &Connection, rules: &Rules, keys: u32) -> R
         let key = [Value::from(user.clone())];
         check(&built, "user_activity", "user_id = ?1", &key)?;
         check(&built, "analytics_sessions", "user_id = ?1", &key)?;
-        // An event with an anonymous id alone may be this user's.
+        // An event that has only an anonymous id may also be this user's, so a linked user's funnels are not checked.
         if !of_user.is_linked && rules.funnels.iter().next().is_some() {
             check(&built, "funnel_conversions", "user_id = ?1", &key)?;
         }
@@ -66,7 +67,7 @@ pub(in crate::store) fn sample(read: &Connection, rules: &Rules, keys: u32) -> R
         let Some(start) = Timestamp::from_stored(&start) else { continue };
         let end = Timestamp::from_millis(start.as_millis() + HOUR_MS);
         let key = [Value::from(name), Value::from(start.to_string()), Value::from(end.to_string())];
-        // By the index of times: a name may be that of all.
+        // `+name` makes SQLite use the index of times: all metrics may have the same name.
         let condition = "+name = ?1 AND timestamp >= ?2 AND timestamp < ?3";
         let Some(rows) = rows::<Metric>(read, condition, &key)? else { continue };
         let mut facts = Facts::default();
@@ -76,7 +77,8 @@ pub(in crate::store) fn sample(read: &Connection, rules: &Rules, keys: u32) -> R
     Ok(found.map(|(_, compared)| compared).into())
 }
 
-/// Values of a column of so many random rows, of all where there are no more: ids are evenly spread, since they are hashes.
+/// Returns a column's values in `keys` random rows, or in all rows if there are no more. Ids are hashes, so they are
+/// evenly spread.
 fn chosen(
     read: &Connection,
     table: &str,
@@ -104,11 +106,11 @@ fn chosen(
 
 struct OfUser {
     facts: Facts,
-    /// Whether there are events with an anonymous id beside the user's.
+    /// Whether there are events with an anonymous id beside the user's id.
     is_linked: bool,
 }
 
-/// The session messages of some users' sessions, by session. No index finds them, so all are looked at.
+/// The session messages of some users' sessions, by session. No index finds them, so all session messages are read.
 struct SessionMessages(BTreeMap<String, Vec<(SessionMessage, Timestamp)>>);
 
 impl SessionMessages {
@@ -143,7 +145,7 @@ impl SessionMessages {
         Ok(Self(found))
     }
 
-    /// The sessions in which a user sent one.
+    /// Returns the sessions in which a user sent a session message.
     fn sessions_of(&self, user: &str) -> impl Iterator<Item = String> {
         let is_in = |messages: &[(SessionMessage, Timestamp)]| {
             messages.iter().any(|(message, _)| message.user_id.as_deref() == Some(user))
@@ -152,7 +154,8 @@ impl SessionMessages {
     }
 }
 
-/// What all raw rows of a user, and of the sessions that the user is in, say. None where there are too many.
+/// Makes facts of all raw rows of a user, and of the sessions that the user is in. Returns `None` if there are too
+/// many rows.
 fn of_user(
     read: &Connection,
     rules: &Rules,
@@ -178,8 +181,8 @@ fn of_user(
     Ok(Some(OfUser { facts, is_linked }))
 }
 
-/// Raw rows, each with when the server received it; none where there are too many. Those that are no messages count for
-/// nothing.
+/// Reads raw rows, each with the time at which the server received it. Skips rows that are not messages. Returns
+/// `None` if there are too many rows.
 fn rows<T: RawTable>(
     read: &Connection,
     condition: &str,
@@ -204,12 +207,12 @@ fn rows<T: RawTable>(
     Ok(Some(found))
 }
 
-/// A database in memory that was told this and nothing else, at the live one's time.
+/// Makes a database in memory from these facts only, with the T of the live database.
 fn made_of(live: &Connection, rules: &Rules, mut facts: Facts, t: Timestamp) -> Result<Connection, StoreError> {
     let groups: GroupSet =
         GroupName::all(rules).into_iter().filter(|group| !matches!(group, GroupName::Series(_))).collect();
     let built = Connection::open_in_memory()?;
-    // What some of its tables refer to is not there.
+    // Some tables refer to tables that are not in this database.
     built.pragma_update(None, "foreign_keys", "OFF")?;
     facts.watermark = Some(t);
     let statements = schema(live, &groups)?;

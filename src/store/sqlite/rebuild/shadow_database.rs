@@ -1,12 +1,12 @@
-//! A whole database that is built aside, from nothing, by the worker's own writer.
+//! A shadow database: a whole database that the worker's own writer fills from nothing.
 //!
 //! ```text
-//! <database>         ledger, stored rows -- read, never locked -->  History
-//! <file>             what was accepted, written by a Writer: no index that loading does not need, no fsync
-//! <database>         <-- Writer::replace, or it stays a file of its own
+//! <database>         ledger, stored rows -- read, never locked -->  AcceptedLog
+//! <file>             accepted messages, written by a Writer: no index that loading does not need, no fsync
+//! <database>         <-- Writer::install_database, or the file becomes a database of its own
 //! ```
-//! A process that dies leaves the file at some commit, and the next one goes on from there. After a power cut it is begun
-//! anew: until it is finished nothing of it is certain to be on the disk.
+//! If a process dies, the file stays at its last commit, and the next process continues from there. After a power cut
+//! the rebuild starts over: until the file is finished, nothing in it is certain to be on the disk.
 
 use std::path::{Path, PathBuf};
 
@@ -27,44 +27,46 @@ use crate::store::sqlite::raw::{ORIGIN_COLUMNS, RawTable};
 use crate::store::sqlite::schema::RAW_TABLES;
 use crate::store::sqlite::values::to_sql;
 
-/// What the file is, and what it still lacks.
+/// Tells what the file is, and what it still lacks.
 ///
-/// made_from  what it is built from, and by which rules: another file is of no use
-/// postponed  statements that make what loading does not need: indexes, views, triggers
+/// made_from  the source and the rules of the rebuild: a file with another text is of no use
+/// postponed  statements that create what loading does not need: indexes, views, triggers
 ///
-/// And the sequences that it has passed because the ledger lists them: where a database that was put back has decided
-/// otherwise, the file is of no use.
+/// `_shadow_passed` holds the sequences that the replay has passed because the ledger lists them. If a live database
+/// that was restored from a backup has decided otherwise about one of them, the file is of no use.
 const ABOUT: &str = "CREATE TABLE _shadow (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), made_from TEXT NOT NULL, \
      postponed TEXT NOT NULL); \
      CREATE TABLE _shadow_passed (epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, PRIMARY KEY (epoch, stream_seq)) \
      WITHOUT ROWID";
-/// 64 MiB: what grows at random places stays in memory for longer.
+/// 64 MiB, so that pages that grow at random places stay in memory for longer.
 const CACHE: (&str, &str) = ("cache_size", "-65536");
-/// How its connection is set up.
+/// The settings of the shadow's connection.
 const PRAGMAS: [(&str, &str); 5] =
     [("journal_mode", "WAL"), ("synchronous", "OFF"), ("foreign_keys", "OFF"), CACHE, ("temp_store", "FILE")];
-/// While indexes are made: what is sorted at once stays in the processor's cache, on a thread of its own.
+/// The settings while indexes are created. What is sorted at once stays in the processor's cache (2 MiB). Sorting has
+/// a thread of its own.
 const INDEX_PRAGMAS: [(&str, &str); 2] = [("cache_size", "-2048"), ("threads", "1")];
-/// 4 MiB, while pages are copied, of which none is asked for twice.
+/// 4 MiB while pages are copied, because no page is read twice.
 pub(in crate::store) const COPY_CACHE: (&str, &str) = ("cache_size", "-4096");
-/// Of a database that is made here.
+/// The page size in bytes of a database that is created here.
 const DEFAULT_PAGE_SIZE: i64 = 4096;
 /// Ids that are compared in one read transaction of the live database.
 const IDS_AT_ONCE: u32 = 100_000;
 
-/// What a replica is built from.
+/// The source of a rebuild of the whole database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BuiltFrom {
-    /// The stream, and where that does not hold a message any more, the stored row.
+    /// The stream, and the stored row of each message that the stream no longer holds.
     Stream,
-    /// The stored rows alone.
+    /// The stored rows only.
     Rows,
 }
 
-/// Opens the shadow of a live database, whose lock the caller has. Goes on with it where it was begun for the same end.
+/// Opens the shadow of a live database. The caller has the lock of the shadow. Continues the shadow if it was begun
+/// from the same source and with the same rules, else begins it from nothing.
 ///
 /// # Errors
-/// Where a file cannot be read or written.
+/// Fails if a file cannot be read or written.
 pub(in crate::store) fn open_shadow(
     lock: &Lock,
     live: &Path,
@@ -87,10 +89,11 @@ pub(in crate::store) fn open_shadow(
     DatabaseFile::of(connection, path, Durability::Volatile)
 }
 
-/// Opens a shadow that is complete, to be installed in the place of a live database.
+/// Opens a complete shadow, to be installed in a live database.
 ///
 /// # Errors
-/// [`StoreError::NotBuilt`] where it is another file, or by other rules.
+/// [`StoreError::NotBuilt`] if the file is missing or unfinished, or belongs to another database, other rules or
+/// another history.
 pub(in crate::store) fn open_complete_shadow(
     lock: &Lock,
     live: &Path,
@@ -99,16 +102,16 @@ pub(in crate::store) fn open_complete_shadow(
     let path = lock.database();
     let not_built = |why: &str| StoreError::NotBuilt { path: path.to_owned(), why: why.to_owned() };
     if !path.is_file() {
-        return Err(not_built("there is no such file"));
+        return Err(not_built("the file does not exist"));
     }
     let connection = open_file(path, DEFAULT_PAGE_SIZE)?;
     set_pragmas(&connection, &[COPY_CACHE])?;
     let about = about(live, rules, BuiltFrom::Stream)?;
     if read_about(&connection).ok().flatten().is_none_or(|found| found != about) {
-        return Err(not_built("it was built from another database, or by another configuration than the worker has"));
+        return Err(not_built("it was made from another database, or with another configuration than the worker has"));
     }
     if !is_of(&connection, live)? {
-        return Err(not_built("it goes by another history: this database was put back since"));
+        return Err(not_built("its history differs: this database was restored from a backup since"));
     }
     if !postponed(&connection)?.is_empty() {
         return Err(not_built("it is not finished"));
@@ -116,11 +119,11 @@ pub(in crate::store) fn open_complete_shadow(
     DatabaseFile::of(connection, path, Durability::Volatile)
 }
 
-/// Makes a database where there was none, to be filled from the stream alone. Goes on with it where it was begun and
-/// judged by the same criteria, which `judged_by` tells.
+/// Creates a database where there was none, to be filled from the stream only. Continues it if it was begun with the
+/// same rules and judged by the same criteria, which `judged_by` describes.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// Fails if the file cannot be written.
 pub(in crate::store) async fn create_shadow(
     lock: &Lock,
     rules: Rules,
@@ -143,13 +146,13 @@ pub(in crate::store) async fn create_shadow(
     .await
 }
 
-/// The page size counts for a file that is not there yet.
+/// Opens the file. The page size takes effect if the file does not exist yet.
 fn open_file(path: &Path, page_size: i64) -> rusqlite::Result<Connection> {
     let built = Connection::open(path)?;
     built.pragma_update(None, "page_size", page_size)?;
-    // What is copied from the live database has set them off there.
+    // The live database has already run the triggers for the rows that are copied from it.
     built.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    // Whoever goes on with it reads its log.
+    // The next process to open the file reads its write-ahead log.
     built.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     built.busy_timeout(BUSY_TIMEOUT)?;
     built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
@@ -158,7 +161,8 @@ fn open_file(path: &Path, page_size: i64) -> rusqlite::Result<Connection> {
     Ok(built)
 }
 
-/// What it is made of, in one text: equal texts, equal files.
+/// Describes in one text what the file is made from: source, schema, epochs, rules, and the machine's boot id. Equal
+/// texts mean equal files.
 fn about(live: &Path, rules: &Rules, built_from: BuiltFrom) -> Result<String, StoreError> {
     let live = open_for_reading(live)?;
     let schema: Vec<String> = live
@@ -176,8 +180,9 @@ fn read_about(built: &Connection) -> rusqlite::Result<Option<String>> {
     built.query_row("SELECT made_from FROM _shadow WHERE id = 1", [], |row| row.get(0)).optional()
 }
 
-/// Whether it goes by the history of the live database as it is now: neither is it ahead, nor has that one, put back,
-/// decided otherwise of a message that it has passed.
+/// Returns whether the shadow follows the history of the live database as it is now. The shadow must not be ahead. A
+/// live database that was restored from a backup must not have decided otherwise about a message that the shadow has
+/// passed.
 fn is_of(built: &Connection, live: &Path) -> Result<bool, StoreError> {
     built.execute("ATTACH ?1 AS live", [attachable(live)?])?;
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM main._positions b WHERE NOT EXISTS (SELECT 1 FROM live._positions l \
@@ -193,13 +198,13 @@ fn is_of(built: &Connection, live: &Path) -> Result<bool, StoreError> {
     Ok(is_of?)
 }
 
-/// Sequences are passed because the ledger lists them.
+/// Records sequences that the replay passes because the ledger lists them.
 pub(in crate::store) fn record_passed(tx: &Transaction<'_>, epoch: i64, listed: &[u64]) -> rusqlite::Result<()> {
     let mut insert = tx.prepare_cached("INSERT INTO _shadow_passed (epoch, stream_seq) VALUES (?1, ?2)")?;
     listed.iter().try_for_each(|seq| insert.execute(params![epoch, to_sql(*seq)]).map(drop))
 }
 
-/// One of them was applied since.
+/// Removes a recorded sequence, because its dead letter was applied since.
 pub(in crate::store) fn forget_passed(tx: &Transaction<'_>, epoch: i64, seq: u64) -> rusqlite::Result<()> {
     let sql = "DELETE FROM _shadow_passed WHERE epoch = ?1 AND stream_seq = ?2";
     tx.prepare_cached(sql)?.execute(params![epoch, to_sql(seq)]).map(drop)
@@ -228,7 +233,7 @@ fn create(built: &Connection, live: &Path, about: &str) -> Result<(), StoreError
     })
 }
 
-/// What others have added to a raw table's rows comes from no message.
+/// Makes sure that the raw tables have no columns that other programs added: no message can fill them.
 fn ensure_known_columns(live: &Connection) -> Result<(), StoreError> {
     let known = |table: &str| match table {
         AnalyticsEvent::TABLE => AnalyticsEvent::COLUMNS,
@@ -248,10 +253,10 @@ fn ensure_known_columns(live: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes away what loading does not need, and remembers it.
+/// Drops what loading does not need, and records the statements that create it again.
 fn postpone(tx: &Transaction<'_>, about: &str) -> Result<(), StoreError> {
     let raw = RAW_TABLES.map(|table| format!("'{table}'")).join(", ");
-    // Indexes of internal tables are for their own writes.
+    // Indexes of internal tables that are not raw stay: the writes of these tables need them.
     let sql = format!(
         "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND (type IN ('view', 'trigger') OR \
          type = 'index' AND (tbl_name IN ({raw}) OR substr(tbl_name, 1, 1) <> '_')) ORDER BY type, name"
@@ -261,7 +266,7 @@ fn postpone(tx: &Transaction<'_>, about: &str) -> Result<(), StoreError> {
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (kind, name, _) in &postponed {
-        // A trigger may have gone with its view.
+        // A trigger may be gone already, with its view.
         tx.execute_batch(&format!("DROP {kind} IF EXISTS \"{}\"", name.replace('"', "\"\"")))?;
     }
     let statements: Vec<String> = postponed.into_iter().map(|(_, _, sql)| sql).collect();
@@ -271,13 +276,13 @@ fn postpone(tx: &Transaction<'_>, about: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What was postponed and is not made yet.
+/// Returns the postponed statements that were not executed yet.
 fn postponed(built: &Connection) -> rusqlite::Result<Vec<String>> {
     let text: String = built.query_row("SELECT postponed FROM _shadow WHERE id = 1", [], |row| row.get(0))?;
     Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// Makes what was postponed last. Returns whether there was any.
+/// Executes the last of the postponed statements. Returns whether there was one.
 pub(in crate::store) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result<bool> {
     let mut statements = postponed(tx)?;
     let Some(statement) = statements.pop() else { return Ok(false) };
@@ -291,20 +296,21 @@ pub(in crate::store) fn make_postponed(tx: &Transaction<'_>) -> rusqlite::Result
     Ok(true)
 }
 
-/// It is a database like any other.
+/// Drops the tables that mark the file as a shadow. It is then a database like any other.
 pub(in crate::store) fn forget(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("DROP TABLE IF EXISTS _shadow; DROP TABLE IF EXISTS _shadow_passed")
 }
 
-/// Of the next ids of a raw table of the database that is attached as `live`: the last, and the first that is not here
-/// though the replay has passed its message. None where there are no more.
+/// Checks the next `count` ids of a raw table in the database that is attached as `live`. Returns the last of these
+/// ids, and the first lost one: an id that the shadow does not hold although the replay has passed its message.
+/// `None` if there are no more ids.
 fn lost_rows(
     built: &Connection,
     table: &str,
     after: &str,
     count: u32,
 ) -> Result<Option<(String, Option<String>)>, StoreError> {
-    // One moment of both; short, since the live one's write-ahead log cannot shrink meanwhile.
+    // One moment of both databases. It is short, since the live write-ahead log cannot shrink meanwhile.
     let read = built.unchecked_transaction()?;
     let upto = format!("SELECT max(id) FROM (SELECT id FROM live.{table} WHERE id > ?1 ORDER BY id LIMIT ?2)");
     let upto: Option<String> = read.query_row(&upto, params![after, count], |row| row.get(0))?;
@@ -318,10 +324,10 @@ fn lost_rows(
     Ok(Some((upto.clone(), read.query_row(&lost, params![after, upto], |row| row.get(0)).optional()?)))
 }
 
-/// Makes sure that a database that is built aside holds every raw row of the live one, as far as it has come. Blocks.
+/// Makes sure that a shadow holds every raw row of the live database, up to the shadow's position. Blocks.
 ///
 /// # Errors
-/// [`StoreError::WouldLose`] names the first that it does not hold.
+/// [`StoreError::WouldLose`] names the first row that the shadow does not hold.
 pub fn ensure_nothing_lost(file: &Path, live: &Path) -> Result<(), StoreError> {
     let built = open_for_reading(file)?;
     built.execute("ATTACH ?1 AS live", [attachable(live)?])?;
@@ -329,7 +335,7 @@ pub fn ensure_nothing_lost(file: &Path, live: &Path) -> Result<(), StoreError> {
         let mut after = String::new();
         while let Some((upto, lost)) = lost_rows(&built, table, &after, IDS_AT_ONCE)? {
             if let Some(id) = lost {
-                let why = "no message that was accepted is this row".to_owned();
+                let why = "no accepted message makes this row".to_owned();
                 return Err(StoreError::WouldLose { table, id, why });
             }
             after = upto;
@@ -338,22 +344,22 @@ pub fn ensure_nothing_lost(file: &Path, live: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Rows of a table.
+/// Counts the rows of a table.
 pub(in crate::store) fn count(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
     connection.query_row(&format!("SELECT count(*) FROM main.{table}"), [], |row| row.get(0))
 }
 
-/// Where the shadow lies that is to be installed in the place of a database.
+/// Returns the path of the shadow that is to be installed in a database.
 pub fn shadow_path(database: &Path) -> PathBuf {
     with_suffix(database, ".shadow")
 }
 
-/// Where the shadow lies that a database is compared with.
+/// Returns the path of the shadow that a database is compared with.
 pub fn verify_path(database: &Path) -> PathBuf {
     with_suffix(database, ".verify")
 }
 
-/// Whether a file is one that a rebuild was killed in.
+/// Returns whether a file is a shadow that a killed rebuild left behind.
 pub fn is_unfinished(path: &Path) -> bool {
     about_of(path).is_some()
 }

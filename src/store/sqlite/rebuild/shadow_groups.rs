@@ -1,13 +1,13 @@
-//! Groups of derived tables, built aside: in a file of their own beside the database, from the raw rows, while the
-//! worker goes on writing.
+//! Rebuilds groups of derived tables from the raw rows, in a shadow file beside the database, while the worker keeps
+//! writing.
 //!
 //! ```text
-//! <database>          raw rows -- read, never locked -->  ShadowGroups::step
+//! <database>                raw rows -- read, never locked -->  ShadowGroups::step
 //! <database>.shadow-groups  tables of the groups, and how far they are: one transaction for each step
-//! <database>          <-- Writer::swap: what differs, in one transaction
+//! <database>                <-- Writer::install_groups: the rows that differ, in one transaction
 //! ```
-//! The rules and the tables' code are those that the worker itself runs. A process that dies leaves the file at some
-//! step, and the next one goes on from there.
+//! The rules and the code of the tables are the ones that the worker runs. If a process dies, the file stays at its
+//! last step, and the next process continues from there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,48 +28,49 @@ use crate::store::sqlite::file::pragmas::{BUSY_TIMEOUT, MAX_PREPARED_STATEMENTS,
 use crate::store::sqlite::ledger::{positions, rejections};
 use crate::store::sqlite::values::{from_sql, to_sql};
 
-/// What must stay free on the disk: the worker goes on writing to the database.
+/// Bytes that must stay free on the disk, because the worker keeps writing to the database.
 pub const MIN_FREE_BYTES: u64 = 64 << 20;
-/// Messages that a step takes in at least, where there are so many, and at most.
+/// Messages that a step applies at least, if there are so many. `MAX_STEP_MESSAGES` is the most.
 pub const STEP_MESSAGES: u32 = 20_000;
 const MAX_STEP_MESSAGES: u64 = 160_000;
-/// A process that dies loses one part of so many of what it has done, at most.
+/// A step applies one such part (a quarter) of the rows applied so far, but at least [`STEP_MESSAGES`]. A process
+/// that dies loses one step at most.
 const STEPS_OF_WHOLE: u64 = 4;
-/// What is read before what was read is applied.
+/// Sets of facts that wait while other facts are applied.
 const FACTS_AHEAD: usize = 1;
 
 const _: () = assert!(STEP_MESSAGES as u64 <= MAX_STEP_MESSAGES);
 
-/// Where the build stands.
+/// How far the rebuild is.
 ///
 /// rebuild  the rebuild that the file belongs to
-/// schema   the statements that made its tables
-/// epoch, stream_seq  the place of the last raw row that is in it
-/// retries_upto  the last transaction of dead letters, judged again, that is in it, as far as they stand before that row
-/// rows     how many raw rows are in it; `total`: how many there were when it began
+/// schema   the machine's boot id, and the statements that made the tables
+/// epoch, stream_seq  the place up to which raw rows are applied
+/// retries_upto  the last retry transaction whose dead letters are applied, as far as they precede that place
+/// rows     how many raw rows are applied; `total`: how many existed when the rebuild began
 const STATE: &str = "CREATE TABLE _shadow_groups (id INTEGER PRIMARY KEY NOT NULL CHECK (id = 1), rebuild TEXT NOT NULL, \
      schema TEXT NOT NULL, epoch INTEGER NOT NULL, stream_seq INTEGER NOT NULL, retries_upto INTEGER NOT NULL, \
      rows INTEGER NOT NULL, total INTEGER NOT NULL)";
 
-/// Groups that are being built.
+/// Groups that are being rebuilt in a shadow file.
 #[derive(Debug)]
 pub struct ShadowGroups {
     rebuild: GroupRebuild,
-    /// Those of the build, and those that speak to them.
+    /// The groups of the rebuild, and the groups whose facts these need.
     groups: GroupSet,
-    /// The database, for reading.
+    /// The live database, for reading.
     raw: Connection,
-    /// The file that is built.
+    /// The shadow file.
     built: Connection,
     path: PathBuf,
     state: ShadowState,
 }
 
 impl ShadowGroups {
-    /// Goes on with a build where its file is there, else begins it.
+    /// Continues a rebuild if its file is usable, else begins it.
     ///
     /// # Errors
-    /// Where a file cannot be read or written.
+    /// Fails if a file cannot be read or written.
     pub fn open(database: &Path, rebuild: GroupRebuild) -> Result<Self, StoreError> {
         let raw = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         raw.busy_timeout(BUSY_TIMEOUT)?;
@@ -89,17 +90,17 @@ impl ShadowGroups {
         Ok(Self { rebuild, groups, raw, built, path, state })
     }
 
-    /// How far it is.
+    /// Returns how far the rebuild is.
     pub fn progress(&self) -> RebuildProgress {
         let RebuildProgress { rows, total } = self.state.progress;
         RebuildProgress { rows, total: total.max(rows) }
     }
 
-    /// Messages of the stream that came since it began, and that it has not taken in; none while it still takes in those
-    /// that were there before.
+    /// Returns how many messages of the stream came since the rebuild began and are not applied yet. `None` while the
+    /// rebuild still applies the rows that existed when it began.
     ///
     /// # Errors
-    /// Where the database cannot be read.
+    /// Fails if the database cannot be read.
     pub fn messages_behind(&self) -> Result<Option<u64>, StoreError> {
         let position = positions::last(&self.raw)?.filter(|position| position.epoch == self.state.upto.epoch);
         let upto = from_sql(self.state.upto.stream_seq);
@@ -107,7 +108,7 @@ impl ShadowGroups {
         Ok(behind.filter(|_| self.state.progress.rows >= self.state.progress.total))
     }
 
-    /// Whether it is of that build.
+    /// Returns whether the file belongs to that rebuild.
     pub fn is_of(&self, rebuild: &GroupRebuild) -> bool {
         self.rebuild == *rebuild
     }
@@ -116,18 +117,18 @@ impl ShadowGroups {
         &self.path
     }
 
-    /// How many messages the next step should take in: the more are in it, the more a step takes, since each key's state is
-    /// read and written once for all of them.
+    /// Returns how many messages the next step should apply. The more rows are applied, the larger the step: a step
+    /// reads and writes each key's state once for all its messages.
     pub fn step_messages(&self) -> u32 {
         let messages = (self.state.progress.rows / STEPS_OF_WHOLE).min(MAX_STEP_MESSAGES);
         u32::try_from(messages).unwrap_or(STEP_MESSAGES).max(STEP_MESSAGES)
     }
 
-    /// Takes in the raw rows of the next `max_messages` messages of the stream. Returns whether there were any. Rows are
-    /// read, and the rules go over them, on a thread beside that which applies what they say.
+    /// Applies the raw rows of the next `max_messages` messages of the stream. Returns whether there were any.
+    /// Another thread reads the rows and makes facts of them, while this thread applies facts.
     ///
     /// # Errors
-    /// Where it cannot be read or written. Then it is as it was before the step.
+    /// Fails if a file cannot be read or written. The shadow file is then as it was before the step.
     pub fn step(&mut self, max_messages: u32) -> Result<bool, StoreError> {
         ensure_room(&self.path, MIN_FREE_BYTES)?;
         let Self { rebuild, groups, raw, built, state, .. } = self;
@@ -152,13 +153,13 @@ impl ShadowGroups {
     }
 }
 
-/// The statements that made the tables of these groups, and the indexes that their own writes need.
+/// Returns the statements that made the tables of these groups, and the indexes that the writes of these tables need.
 pub(in crate::store) fn schema(raw: &Connection, groups: &GroupSet) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT sql FROM sqlite_master WHERE tbl_name = ?1 AND sql IS NOT NULL \
                AND (type = 'table' OR name >= '_' AND name < '`') ORDER BY type DESC, name";
     let mut select = raw.prepare(sql)?;
     let mut statements = vec![STATE.to_owned()];
-    // Funnels share theirs.
+    // Funnels share their tables.
     let names: BTreeSet<&str> = groups.iter().flat_map(|group| tables_of(group)).map(|table| table.name).collect();
     for name in names {
         let of_table = select.query_map([name], |row| row.get(0))?;
@@ -173,14 +174,15 @@ fn open_file(path: &Path) -> rusqlite::Result<Connection> {
     built.pragma_update(None, "journal_mode", "WAL")?;
     built.set_prepared_statement_cache_capacity(MAX_PREPARED_STATEMENTS);
     set_pragmas(&built, &WRITER_PRAGMAS)?;
-    // After a power cut it is begun anew.
+    // After a power cut the rebuild starts over.
     built.pragma_update(None, "synchronous", "OFF")?;
-    // What some of its tables refer to is not there.
+    // Some tables refer to tables that are not in this file.
     built.pragma_update(None, "foreign_keys", "OFF")?;
     Ok(built)
 }
 
-/// Where the file stands; none where it is of another build, or ahead of a database that was put back.
+/// Reads how far the file is. Returns `None` if it belongs to another rebuild, or is ahead of a database that was
+/// restored from a backup.
 fn resume(
     built: &Connection,
     rebuild: &GroupRebuild,
@@ -203,7 +205,7 @@ fn resume(
     Ok(is_usable.then_some(state))
 }
 
-/// The statements that make its tables, and since when the machine runs.
+/// Returns the machine's boot id and the statements that make the tables.
 fn made_by_now(schema: &[String]) -> String {
     format!("{} {}", boot_id(), schema.join(";\n"))
 }
@@ -231,15 +233,15 @@ fn file_of(database: &Path) -> PathBuf {
     with_suffix(database, ".shadow-groups")
 }
 
-/// Takes the file away: what was built is of no use, and is begun anew.
+/// Deletes the shadow file. A rebuild that is not installed starts over.
 ///
 /// # Errors
-/// Where the system does not let it.
+/// Fails if the operating system does not allow it.
 pub fn remove(database: &Path) -> Result<(), StoreError> {
     remove_database(&file_of(database))
 }
 
-/// How far the rebuild is that is wanted, if any is; none before its first step.
+/// Returns how far the wanted rebuild is. `None` if no rebuild is wanted, or before its first step.
 pub(in crate::store) fn wanted_progress(
     connection: &Connection,
     database: &Path,
@@ -249,15 +251,16 @@ pub(in crate::store) fn wanted_progress(
     Ok(rebuild.and_then(|rebuild| progress_of(database, &rebuild)))
 }
 
-/// How far a build is, seen from outside; none where there is no file of it.
+/// Reads how far a rebuild is from its shadow file, as another process can. `None` if there is no file of this
+/// rebuild.
 pub(in crate::store) fn progress_of(database: &Path, rebuild: &str) -> Option<RebuildProgress> {
-    // Through a link, it lies beside what the link leads to.
+    // If the path is a symbolic link, the file lies beside the link's target.
     let database = &database.canonicalize().ok()?;
     let built = Connection::open_with_flags(file_of(database), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     built.busy_timeout(BUSY_TIMEOUT).ok()?;
     let sql = "SELECT rows, total FROM _shadow_groups WHERE rebuild = ?1";
     let count = |row: &Row<'_>, column| row.get(column).map(from_sql);
     let progress = built.query_row(sql, [rebuild], |row| Ok((count(row, 0)?, count(row, 1)?)));
-    // More may have come since it began.
+    // More rows may have come since the rebuild began.
     progress.ok().map(|(rows, total)| RebuildProgress { rows, total: total.max(rows) })
 }

@@ -1,7 +1,7 @@
 //! `_rejections`: the ledger of messages that were not accepted, and the outbox of dead letters.
 //!
-//! `write` keeps a rejected message and lets go of it. `retry` knows what was judged again. `read` lists rows, for people
-//! and for the stream of dead letters. `selection` says which rows are meant.
+//! `write` stores rejected messages and drops them. `retry` records which messages were judged again. `read` lists
+//! rows, for people and for the stream of dead letters. `selection` selects rows.
 
 mod read;
 mod retry;

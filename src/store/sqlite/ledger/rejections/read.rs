@@ -1,4 +1,4 @@
-//! Rows, read: for people, and for the stream of dead letters.
+//! Reads rows, for people and for the stream of dead letters.
 
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Row, Transaction, params_from_iter};
@@ -49,8 +49,8 @@ fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     })
 }
 
-/// Hands over the chosen dead letters in the given state (any where there is none), in the order of the stream, until
-/// `take` returns false.
+/// Passes the selected dead letters to `take`, in the order of the stream, until `take` returns false. Only those in
+/// `state` are passed; `None` means any state.
 pub(in crate::store) fn for_each_dead_letter(
     tx: &Transaction<'_>,
     which: &Selection,
@@ -72,7 +72,7 @@ pub(in crate::store) fn for_each_dead_letter(
     Ok(())
 }
 
-/// Reads one dead letter and its payload; none where there is none.
+/// Reads one dead letter and its payload. Returns `None` if there is no such dead letter.
 pub(in crate::store) fn dead_letter_with_payload(
     tx: &Transaction<'_>,
     id: DeadLetterId,
@@ -125,7 +125,7 @@ pub(in crate::store) fn unpublished(
     tx.prepare_cached(sql)?.query_map((after.epoch, after.stream_seq, limit), row)?.collect()
 }
 
-/// Reads one row, whole.
+/// Reads one row with its payload. Returns `None` if there is no such row.
 pub(in crate::store) fn message_of(
     tx: &Transaction<'_>,
     key: DeadLetterKey,
@@ -150,18 +150,18 @@ pub(in crate::store) fn message_of(
     tx.prepare_cached(sql)?.query_row((key.epoch, key.stream_seq), message).optional()
 }
 
-/// Rows of the ledger that are not open any more.
+/// Counts of the ledger's rows that are no longer open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClosedDeadLetters {
-    /// Judged again, they became rows.
+    /// Dead letters that were judged again and became rows.
     pub applied: i64,
-    /// Judged again, they were copies.
+    /// Dead letters that were judged again and were copies of stored messages.
     pub duplicate: i64,
-    /// They were let go.
+    /// Dead letters that were dropped.
     pub dropped: i64,
 }
 
-/// Counts the rows that are not open any more. Reads the whole ledger, so no page and no metric asks for it.
+/// Counts the rows that are no longer open. Reads the whole ledger, so no page and no metric uses these counts.
 pub(in crate::store) fn count_closed(tx: &Transaction<'_>) -> rusqlite::Result<ClosedDeadLetters> {
     let sql = "SELECT count(*) FILTER (WHERE state = 'applied'), count(*) FILTER (WHERE state = 'duplicate'), \
                count(*) FILTER (WHERE state = 'dropped') FROM _rejections";

@@ -1,4 +1,4 @@
-//! Messages that are judged again.
+//! Rejected messages that are judged again.
 
 use rusqlite::{Connection, Transaction, params, params_from_iter};
 
@@ -7,7 +7,7 @@ use crate::judge::Delivery;
 use crate::store::receipt::Ending;
 use crate::store::sqlite::values::{from_sql, to_sql};
 
-/// Marks open rows to be judged again. Returns how many.
+/// Marks the selected open rows to be judged again. Returns how many.
 pub(in crate::store) fn mark_for_retry(
     tx: &Transaction<'_>,
     request: &str,
@@ -19,7 +19,8 @@ pub(in crate::store) fn mark_for_retry(
     tx.execute(&sql, params_from_iter(values))
 }
 
-/// The next messages that a request wants judged again, of one epoch, as they were delivered.
+/// Returns the next messages, of one epoch, that a request wants judged again, as they were delivered. `None` if
+/// there are no more.
 pub(in crate::store) fn marked_for_retry(
     connection: &Connection,
     request: &str,
@@ -50,7 +51,7 @@ pub(in crate::store) fn marked_for_retry(
     Ok(found)
 }
 
-/// Records how a message ended that was judged again. The ledger has its new reason, where there is one.
+/// Records how a message ended that was judged again. If it was rejected, the ledger already has the new reason.
 pub(in crate::store) fn record_retry(
     tx: &Transaction<'_>,
     key: DeadLetterKey,
@@ -67,20 +68,20 @@ pub(in crate::store) fn record_retry(
     Ok(())
 }
 
-/// The number of the last transaction that judged messages again; 0 before the first.
+/// Returns the number of the last transaction that judged messages again; 0 before the first.
 pub(in crate::store) fn last_retry(connection: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT coalesce(max(judged), 0) FROM _rejections WHERE judged IS NOT NULL";
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
-/// Whether a transaction of that number judged messages again.
+/// Returns whether a transaction with this number judged messages again. Always true for 0.
 pub(in crate::store) fn is_known_retry(connection: &Connection, judged: i64) -> rusqlite::Result<bool> {
     let sql = "SELECT ?1 = 0 OR EXISTS (SELECT 1 FROM _rejections WHERE judged = ?1)";
     connection.query_row(sql, [judged], |row| row.get(0))
 }
 
-/// Messages that were applied when they were judged again, after the transaction of a number, and the number of the last
-/// such transaction: those of some transactions, until there are `enough`.
+/// Returns messages that were applied when they were judged again, by transactions after number `judged`. Returns
+/// also the number of the last transaction that it read. Reads whole transactions, until it has `enough` messages.
 pub(in crate::store) fn applied_after(
     connection: &Connection,
     judged: i64,
@@ -103,7 +104,7 @@ pub(in crate::store) fn applied_after(
     Ok((keys, last))
 }
 
-/// Sequences of an epoch that the ledger says were not accepted, in order.
+/// Returns the sequences of an epoch that the ledger lists as not accepted, in order.
 pub(in crate::store) fn not_accepted(
     connection: &Connection,
     epoch: i64,

@@ -1,4 +1,4 @@
-//! Which rows are meant: keys, ids as people write them, and conditions.
+//! Selects rows: keys, ids as people write them, and conditions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,8 +21,8 @@ impl fmt::Display for DeadLetterKey {
     }
 }
 
-/// An id of a dead letter, as people write it: a sequence of the last epoch that has one there, `<epoch>:<sequence>`, or
-/// `<stream>:<epoch>:<sequence>`, as `Nats-Msg-Id` has it.
+/// An id of a dead letter, as people write it. Three forms: `<sequence>`, which means the latest epoch that has a
+/// dead letter there; `<epoch>:<sequence>`; and `<stream>:<epoch>:<sequence>`, as in `Nats-Msg-Id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadLetterId {
     pub(super) epoch: Option<i64>,
@@ -42,7 +42,7 @@ impl FromStr for DeadLetterId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no id of a dead letter; `streamgauge dlq list` shows them, such as 1:17");
+        let wrong = || format!("{text:?} is not an id of a dead letter; `streamgauge dlq list` shows ids such as 1:17");
         let number = |part: &str| part.parse::<i64>().ok().filter(|number| *number > 0).ok_or_else(wrong);
         let mut parts = text.rsplit(':');
         let stream_seq = number(parts.next().unwrap_or_default())?;
@@ -50,23 +50,23 @@ impl FromStr for DeadLetterId {
     }
 }
 
-/// Which dead letters are meant. What is left out is any.
+/// Selects dead letters. A field that is `None` selects any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
-    /// These; none where all are.
+    /// Only dead letters with these keys.
     pub keys: Option<Vec<DeadLetterKey>>,
-    /// Of this reason.
+    /// Only those with this reason.
     pub reason: Option<String>,
-    /// On this subject; where it ends in `>`, on those that begin so.
+    /// Only those on this subject. If this value ends in `>`, those whose subject begins with the text before `>`.
     pub subject: Option<String>,
-    /// Received at or after this time, in milliseconds since the Unix epoch.
+    /// Only those received at or after this time, in milliseconds since the Unix epoch.
     pub since_ms: Option<i64>,
-    /// Received before this time, likewise.
+    /// Only those received before this time, in milliseconds since the Unix epoch.
     pub until_ms: Option<i64>,
 }
 
 impl Selection {
-    /// As a condition, and what it binds.
+    /// Returns the selection as an SQL condition, and the values that the condition binds.
     pub(super) fn condition(&self) -> (String, Vec<Value>) {
         let (mut conditions, mut values) = (vec!["true".to_owned()], Vec::new());
         let mut bind = |value: Value| {

@@ -1,4 +1,4 @@
-//! Rows come, are published, and are let go.
+//! Inserts rows, marks them as published, and drops them.
 
 use rusqlite::{CachedStatement, Transaction, params, params_from_iter};
 
@@ -13,14 +13,14 @@ pub(in crate::store) struct RejectionInsert<'tx> {
 
 impl<'tx> RejectionInsert<'tx> {
     pub(in crate::store) fn prepare(tx: &'tx Transaction<'_>) -> rusqlite::Result<Self> {
-        // A message that was judged again keeps its row.
+        // A message that was judged again keeps its row, with the new reason.
         let sql = "INSERT INTO _rejections (epoch, stream_seq, kind, reason, field, error, subject, recv_ms, payload) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (epoch, stream_seq) DO UPDATE SET \
                    reason = excluded.reason, field = excluded.field, error = excluded.error";
         Ok(Self { insert: tx.prepare_cached(sql)? })
     }
 
-    /// Keeps a rejected message, whole.
+    /// Stores a rejected message with its payload.
     pub(in crate::store) fn insert(
         &mut self,
         epoch: i64,
@@ -53,7 +53,7 @@ pub(in crate::store) fn mark_published(tx: &Transaction<'_>, keys: &[DeadLetterK
     Ok(())
 }
 
-/// Lets go of open rows. Returns how many.
+/// Marks the selected open rows as dropped. Returns how many.
 pub(in crate::store) fn drop_selected(tx: &Transaction<'_>, which: &Selection) -> rusqlite::Result<usize> {
     let (condition, values) = which.condition();
     let sql = format!("UPDATE _rejections SET state = 'dropped', retry = NULL WHERE state = 'open' AND {condition}");
