@@ -1,8 +1,10 @@
 //! Wires the worker together, and stops it. Contains no SQL and no subjects.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -110,10 +112,11 @@ pub async fn run(
         );
         let serving = serve(&config, served, &stop).await?;
         let writer = store::open_writer(&lock, config.rules.clone()).await?;
-        let reader = Reader::open(lock.database()).await?;
-        Ok::<_, AppError>((lock, serving, writer, reader))
+        // The page has its own connections: many pages must not keep the outboxes waiting.
+        let readers = (Reader::open(lock.database()).await?, Reader::open(lock.database()).await?);
+        Ok::<_, AppError>((lock, serving, writer, readers))
     };
-    let (lock, serving, writer, reader) = tokio::select! {
+    let (lock, serving, writer, (reader, page_reader)) = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         opened = open => opened?,
     };
@@ -122,17 +125,22 @@ pub async fn run(
     let (writer, thread) = WriterThread::start(writer).map_err(|error| AppError::Internal(error.to_string()))?;
 
     let rebuilder = GroupRebuilder { rebuilds, database: lock.database().to_owned(), writer: writer.clone() };
-    let mut rebuilding = tokio::spawn(rebuilder.run(stop.clone()));
+    let stopped = stop.clone();
+    let mut rebuilding =
+        tokio::spawn(restarted("rebuilding of groups", move || rebuilder.clone().run(stopped.clone())));
     let following = tokio::spawn(follow(rules, writer.clone()));
     let doing_requests = tokio::spawn(do_requests(writer.clone(), config.criteria(), stop.clone()));
     let source = PageSource {
-        reader: reader.clone(),
+        reader: page_reader.clone(),
         notices: notices.clone(),
         health: Arc::clone(&health),
         telemetry: Arc::clone(&telemetry),
     };
-    let watched = stop.clone();
-    let showing = tokio::spawn(async move { page.run(source, watched).await });
+    let stopped = stop.clone();
+    let showing = tokio::spawn(restarted("the page", move || {
+        let (page, source, stopped) = (Arc::clone(&page), source.clone(), stopped.clone());
+        async move { page.run(source, stopped).await }
+    }));
     let worker =
         Worker { config, new_epoch, health, telemetry, writer, notices, reader: reader.clone(), stop: stop.clone() };
     let result = worker.run(&lock).await;
@@ -146,6 +154,7 @@ pub async fn run(
     // The last handle of the writer is dropped: its thread ends and its connection closes. The close empties the
     // write-ahead log.
     reader.close();
+    page_reader.close();
     let closed = async {
         while !thread.is_finished() {
             tokio::time::sleep(POLL).await;
@@ -154,6 +163,15 @@ pub async fn run(
     let _ = tokio::time::timeout(SERVE_PATIENCE, serving).await;
     let _ = tokio::time::timeout(CLOSE_PATIENCE, closed).await;
     result
+}
+
+/// Runs a task again after a panic. A bug in it must not stop ingestion, and must not leave the task undone in silence.
+async fn restarted<F: Future<Output = ()>>(what: &str, task: impl Fn() -> F) {
+    // The panic's own message is on stderr.
+    while AssertUnwindSafe(task()).catch_unwind().await.is_err() {
+        tracing::error!(retry_in_s = DO_AGAIN_AFTER.as_secs(), "{what} panicked");
+        tokio::time::sleep(DO_AGAIN_AFTER).await;
+    }
 }
 
 /// Makes the writer serve the requests of other commands, between batches.

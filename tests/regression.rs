@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::PullConsumer;
+use rusqlite::Connection;
 use serde_json::json;
 use streamgauge::store::{self, Request, RequestOutcome, StoreError};
 
@@ -37,8 +38,9 @@ async fn a_panic_in_a_read_was_reported_as_a_stopped_writer() {
     assert!(read.await.unwrap_err().is_panic());
 }
 
-/// Shadow files had other names. Those that a killed process had left would have stayed on the disk for ever, and a
-/// rebuild that was under way would not have been recognised by its name.
+/// Shadow files had other names. Those that a killed process had left would have stayed on the disk for ever. A rebuild
+/// that was under way would not have been recognised by its name, and its command would have got an empty answer. A view
+/// that dangles would have stopped the migration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shadow_files_of_an_earlier_version_stayed_on_the_disk() {
     let server = NatsServer::start().await;
@@ -59,24 +61,43 @@ async fn shadow_files_of_an_earlier_version_stayed_on_the_disk() {
     assert!(newest >= 1);
     let database = worker.database().write();
     database
-        .execute_batch("UPDATE _groups SET build = 'refresh of-an-earlier-version' WHERE name = 'rollups'")
+        .execute_batch(
+            "UPDATE _groups SET build = 'refresh of-an-earlier-version' WHERE name = 'rollups'; \
+             INSERT INTO _control (id, request, asked_at, outcome) VALUES ('asked', '{\"rebuild\":{\"groups\":[\"rollups\"]}}', \
+             '2026-01-01T00:00:00.000Z', '{\"build\":\"refresh of-an-earlier-version\"}'); \
+             CREATE VIEW dangling AS SELECT * FROM dropped_since",
+        )
         .unwrap();
-    assert_eq!(database.changes(), 1);
     drop(database);
-    let former = [".replay", ".replay-wal", ".replay.lock", ".rebuild", ".rebuild-shm"]
-        .map(|suffix| folder.path().join(format!("streamgauge.db{suffix}")));
-    for path in &former {
-        std::fs::write(path, "left by an earlier version").unwrap();
+    let beside = |suffix: &str| folder.path().join(format!("streamgauge.db{suffix}"));
+    for (suffix, table) in [(".replay", "_replay"), (".rebuild", "_rebuild")] {
+        Connection::open(beside(suffix)).unwrap().execute_batch(&format!("CREATE TABLE {table} (id)")).unwrap();
     }
 
     worker.start_reading().await;
     let database = worker.database();
     wait_for("the rebuild to end", || database.count("_groups WHERE rebuild IS NOT NULL") == 0).await;
+    wait_for("the answer", || database.count("_control WHERE state = 'done'") == 1).await;
+    let answer = database.text("SELECT outcome FROM _control", []);
+    assert!(answer.contains(r#""rebuild":"current of-an-earlier-version""#), "{answer}");
     assert!(worker.stop().await.success());
     assert_eq!(worker.digest(), digest);
-    for path in former {
-        assert!(!path.exists(), "{}", path.display());
-    }
+    assert!(!beside(".replay").exists() && !beside(".rebuild").exists());
+    assert!(!beside(".replay.lock").exists() && !beside(".rebuild.lock").exists());
+}
+
+/// A start removed every file that was named as the shadows of an earlier version were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_only_named_like_a_former_shadow_was_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let beside = |suffix: &str| folder.path().join(format!("streamgauge.db{suffix}"));
+    Connection::open(beside(".replay")).unwrap().execute_batch("CREATE TABLE mine (id)").unwrap();
+    std::fs::create_dir(beside(".rebuild")).unwrap();
+    let server = NatsServer::start().await;
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    assert!(worker.stop().await.success());
+    assert!(beside(".replay").is_file() && beside(".rebuild").is_dir());
 }
 
 /// A request waits in the database while the worker is exchanged for one of a later version.

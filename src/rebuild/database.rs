@@ -6,10 +6,10 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::replay::Replay;
-use super::{RebuildError, Tell, connect, ensure_made_by};
+use super::{RebuildError, Tell, connect, ensure_made_by, ensure_not_stopped};
 use crate::config::Config;
 use crate::store::{
-    self, Asker, Lock, Request, RequestOutcome, StoreError, ensure_nothing_lost, ensure_nothing_undone,
+    self, Asker, Lock, Reader, Request, RequestOutcome, StoreError, ensure_nothing_lost, ensure_nothing_undone,
 };
 
 /// Disk space that a rebuild needs, as a multiple of the size of the database. The disk holds three copies: the
@@ -27,11 +27,12 @@ pub async fn rebuild_database(
     tell: Tell<'_>,
 ) -> Result<RequestOutcome, RebuildError> {
     let live = config.database_path.clone();
+    Reader::open(&live).await?.close();
     ensure_same_rules(config, &live).await?;
     let file = store::shadow_path(&live);
     let needed_bytes = (store::size_bytes(&live) * DISK_FACTOR).saturating_sub(store::size_bytes(&file));
     store::ensure_room(&file, needed_bytes)?;
-    let connection = connect(config).await?;
+    let connection = connect(config, stop).await?;
     let replay = Replay::open(config.clone(), Some(connection), Some(&live), &file).await?;
     replay.follow_closely(None, stop, tell).await?;
     let (built, database) = (file.clone(), live.clone());
@@ -49,6 +50,8 @@ pub async fn rebuild_database(
         store::remove_database(&file)?;
         return Err(error.into());
     }
+    // After the request is made, the worker installs the shadow whatever happens to this process.
+    ensure_not_stopped(stop)?;
     let file = std::path::absolute(&file).map_err(|source| RebuildError::Path { path: file, source })?;
     let criteria = config.criteria();
     let asker = Asker { database: &live, command: "rebuild", rules: &config.rules, criteria: &criteria };

@@ -59,7 +59,7 @@ pub async fn rebuild_into_file(
         return Err(RebuildError::FileExists { path: file.to_owned() });
     }
     let connection = match built_from {
-        BuiltFrom::Stream => Some(connect(&config).await?),
+        BuiltFrom::Stream => Some(connect(&config, stop).await?),
         BuiltFrom::Rows => None,
     };
     let end = end_of(until, live.as_deref(), connection.as_ref(), &config).await?;

@@ -25,7 +25,7 @@ const MAX_BEHIND: u64 = 100_000;
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Rebuilds groups of derived tables whenever a rebuild is wanted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GroupRebuilder {
     /// The rebuild that is wanted; `None` if no rebuild is wanted.
     pub rebuilds: watch::Receiver<Option<GroupRebuild>>,
@@ -117,7 +117,9 @@ pub async fn rebuild_groups(
 ) -> Result<RequestOutcome, RebuildError> {
     let database = &config.database_path;
     store::ensure_room(database, MIN_FREE_BYTES + store::size_bytes(database) / 2)?;
-    let reader = Reader::open(database).await?;
+    Reader::open(database).await?.close();
+    // It opens the file only if a worker does the work: the last connection that closes must be able to write.
+    let reader = Reader::open_unchecked(database);
     let criteria = config.criteria();
     let asker = Asker { database, command: "rebuild", rules: &config.rules, criteria: &criteria };
     let told = async || {

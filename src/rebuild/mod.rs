@@ -104,8 +104,11 @@ impl From<PipelineError> for RebuildError {
     }
 }
 
-async fn connect(config: &Config) -> Result<Connection, RebuildError> {
-    let connected = tokio::time::timeout(NATS_PATIENCE, nats::connect(&config.nats)).await;
+async fn connect(config: &Config, stop: &CancellationToken) -> Result<Connection, RebuildError> {
+    let connected = tokio::select! {
+        () = stop.cancelled() => return Err(RebuildError::Interrupted),
+        connected = tokio::time::timeout(NATS_PATIENCE, nats::connect(&config.nats)) => connected,
+    };
     let no_answer = |_| RebuildError::NoAnswer { url: nats::without_secrets(&config.nats.url) };
     Ok(connected.map_err(no_answer)??)
 }

@@ -58,7 +58,7 @@ pub async fn verify(
     let needed_bytes = (store::size_bytes(live) * DISK_FACTOR).saturating_sub(store::size_bytes(&file));
     store::ensure_room(&file, needed_bytes)?;
     let connection = match built_from {
-        BuiltFrom::Stream => Some(connect(config).await?),
+        BuiltFrom::Stream => Some(connect(config, stop).await?),
         BuiltFrom::Rows => None,
     };
     let replay = Replay::open(config.clone(), connection, Some(live), &file).await?;

@@ -139,8 +139,10 @@ impl Writer {
         let in_place = RequestOutcome { is_in_place: true, ..wanted.so_far.clone() };
         install_database::carry_over(&shadow.file, &self.file, &wanted.id, &in_place)?;
         tracing::debug!(took_ms = began.elapsed().as_millis(), "what does not come from messages is carried over");
-        install_database::install(&mut self.file, &shadow.file)?;
-        self.set_rules((*self.rules).clone())?;
+        let installed = install_database::install(&mut self.file, &shadow.file)
+            .and_then(|()| self.set_rules((*self.rules).clone()));
+        install_database::end_pause(&self.file)?;
+        installed?;
         drop(shadow);
         remove_database(file)?;
         let pause = began.elapsed();

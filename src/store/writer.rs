@@ -10,7 +10,7 @@ use super::error::StoreError;
 use super::notice::CommitNotice;
 use super::sqlite::blocking::blocking;
 use super::sqlite::file::database::DatabaseFile;
-use super::sqlite::file::disk::remove_former_files;
+use super::sqlite::file::former_files::remove_former_shadows;
 use super::sqlite::file::lock::Lock;
 use super::sqlite::file::migrate;
 use super::sqlite::ledger::rejections::DeadLetterKey;
@@ -57,7 +57,7 @@ pub async fn open_writer(lock: &Lock, rules: Rules) -> Result<Writer, StoreError
     let database = lock.database().to_owned();
     // This may wait for another process's write lock.
     blocking(move || {
-        remove_former_files(&database)?;
+        remove_former_shadows(&database);
         let file = DatabaseFile::open_live(&database)?;
         // A process may have died just after it installed a shadow.
         file.forget_shadow()?;

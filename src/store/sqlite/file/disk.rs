@@ -40,20 +40,6 @@ pub fn remove_database(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The suffixes of shadows in an earlier version.
-const FORMER_SUFFIXES: [&str; 2] = [".replay", ".rebuild"];
-
-/// Removes shadows that an earlier version left beside a database. This version does not continue them.
-pub(in crate::store) fn remove_former_files(database: &Path) -> Result<(), StoreError> {
-    for suffix in FORMER_SUFFIXES {
-        let path = with_suffix(database, suffix);
-        remove_database(&path)?;
-        // A lock file that stays does no harm.
-        let _ = std::fs::remove_file(with_suffix(&path, ".lock"));
-    }
-    Ok(())
-}
-
 /// Returns an id that changes with each start of the machine. The contents of a file that is not synced are certain
 /// only until the next start.
 pub(in crate::store) fn boot_id() -> String {

@@ -3,6 +3,7 @@
 pub(in crate::store) mod checkpoints;
 pub(in crate::store) mod database;
 pub(in crate::store) mod disk;
+pub(in crate::store) mod former_files;
 pub(in crate::store) mod lock;
 pub(in crate::store) mod migrate;
 pub(in crate::store) mod pragmas;

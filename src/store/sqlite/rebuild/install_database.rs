@@ -41,25 +41,27 @@ pub(in crate::store) fn carry_over(
     })
 }
 
-/// Copies all pages of a shadow into the live database.
+/// Copies all pages of a shadow into the live database. [`end_pause`] must follow, whether this succeeds or not.
 ///
 /// # Errors
 /// Fails if the live database cannot be written. Nothing has changed then.
 pub(in crate::store) fn install(live: &mut DatabaseFile, shadow: &DatabaseFile) -> Result<(), StoreError> {
     // No checkpoint during the pause: all copied pages go through the write-ahead log.
     set_pragmas(live.connection(), &[("wal_autocheckpoint", "0"), COPY_CACHE])?;
-    let installed = copy_pages(live, shadow);
-    live.move_log();
-    set_live_pragmas(live.connection())?;
-    installed
-}
-
-fn copy_pages(live: &mut DatabaseFile, shadow: &DatabaseFile) -> Result<(), StoreError> {
     live.connection().flush_prepared_statement_cache();
     // The log exists, since the request was written to it.
     let log = File::open(with_suffix(live.path(), "-wal")).ok();
     while_synced(log.as_ref().as_slice(), || copy(shadow.connection(), live.connection_mut()))?;
     Ok(forget(live.connection())?)
+}
+
+/// Lets the live database make checkpoints again, beside the writer.
+///
+/// # Errors
+/// Fails if SQLite refuses its settings.
+pub(in crate::store) fn end_pause(live: &DatabaseFile) -> Result<(), StoreError> {
+    live.move_log();
+    Ok(set_live_pragmas(live.connection())?)
 }
 
 /// Makes sure that the shadow has no fewer raw rows than the live database. They were compared row by row before, but
