@@ -86,6 +86,35 @@ async fn shadow_files_of_an_earlier_version_stayed_on_the_disk() {
     assert!(!beside(".replay.lock").exists() && !beside(".rebuild.lock").exists());
 }
 
+/// A process that died between the install of a shadow and its removal left a file as large as the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_was_installed_stayed_on_the_disk_after_a_kill() {
+    let server = NatsServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = Worker::new(folder.path(), &server.url());
+    worker.start_reading().await;
+    assert!(worker.stop().await.success());
+    // What such a process leaves: the marks of a shadow in both files, and a request that the copy says is in place.
+    let shadow = folder.path().join("streamgauge.db.shadow");
+    std::fs::copy(&worker.database().0, &shadow).unwrap();
+    let marks = "CREATE TABLE _shadow (id INTEGER PRIMARY KEY NOT NULL, made_from TEXT NOT NULL, postponed TEXT NOT NULL); \
+                 INSERT INTO _shadow VALUES (1, '', '[]')";
+    Connection::open(&shadow).unwrap().execute_batch(marks).unwrap();
+    let database = worker.database().write();
+    database.execute_batch(marks).unwrap();
+    let request = json!({ "install": { "file": shadow } }).to_string();
+    let sql = "INSERT INTO _control (id, request, asked_at, outcome) \
+               VALUES ('asked', ?1, '2026-01-01T00:00:00.000Z', '{\"is_in_place\":true}')";
+    database.execute(sql, [request]).unwrap();
+    drop(database);
+
+    worker.start_reading().await;
+    let database = worker.database();
+    wait_for("the answer", || database.count("_control WHERE state = 'done'") == 1).await;
+    assert_eq!(database.count("sqlite_master WHERE name = '_shadow'"), 0);
+    assert!(!shadow.exists());
+}
+
 /// A start removed every file that was named as the shadows of an earlier version were.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_was_only_named_like_a_former_shadow_was_removed() {

@@ -18,8 +18,14 @@
 //!    [`Group`].
 //! 2. Add a field to [`Facts`], and to `facts` the rule that fills the field.
 //! 3. Add the group to `groups`: its name, its dependencies and its fingerprint.
-//! 4. Write a module in `store::sqlite::derived` that loads and puts the states. Add a line for the module to
+//! 4. Add a migration for its tables, and name the tables in `store::sqlite::derived::groups`.
+//! 5. Write a module in `store::sqlite::derived` that loads and puts the states. Add a line for the module to
 //!    `store::sqlite::derived::apply`.
+//!
+//! # To add a column to a group
+//! Change the state here, its version and its row; the statements in `store::sqlite::derived`; the type in
+//! [`crate::model`] if the table is public; and add a migration. The version is part of the fingerprint, so the next
+//! start rebuilds the group.
 //!
 //! No group reads the tables of another group. A group learns about other groups only from facts ([`Group::onward`]).
 

@@ -1,6 +1,7 @@
 //! Configuration, in four layers: defaults, the file, the environment, flags. Each layer overrides the previous ones.
 //!
-//! [`raw`] has every key that may be written, and all the defaults. [`Config`] has the checked values.
+//! [`raw`] has every key that may be written, and its default; `rules` and `widgets` have the defaults within a funnel
+//! and a widget. [`Config`] has the checked values.
 
 mod check;
 mod checked;

@@ -1,4 +1,5 @@
-//! Waiting times between tries.
+//! The pauses between tries of everything that talks to NATS: connect, the pipeline, lookups, the publisher and both
+//! outboxes. The client's own pauses when it reconnects are in `connect`.
 
 use std::time::Duration;
 

@@ -17,6 +17,9 @@ const MIN_SERVER_VERSION: (u64, u64) = (2, 14);
 /// How long a request to JetStream may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The client waits this long before its first try to reconnect, and this much longer before each next one.
+const RECONNECT_DELAY_STEP: Duration = Duration::from_millis(100);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// How long to wait for a flush to fail. A dead client fails at once; a client that reconnects takes longer.
 const DEAD_CLIENT_PATIENCE: Duration = Duration::from_millis(100);
 /// How many messages may wait for their acks at once.
@@ -180,12 +183,17 @@ fn secrets_of(url: &str) -> Option<(String, Option<String>)> {
     Some((decoded(address.username()?), address.password().map(decoded)))
 }
 
+fn reconnect_delay(attempt: usize) -> Duration {
+    let steps = u32::try_from(attempt.max(1)).unwrap_or(u32::MAX);
+    RECONNECT_DELAY_STEP.saturating_mul(steps).min(MAX_RECONNECT_DELAY)
+}
+
 async fn options(config: &config::Nats, state: &Arc<ConnectionState>) -> Result<ConnectOptions, NatsError> {
     let state = Arc::clone(state);
     let mut options = ConnectOptions::new()
         .name("streamgauge")
         .connection_timeout(CONNECT_TIMEOUT)
-        .reconnect_delay_callback(|attempt| Duration::from_millis(100 * attempt.clamp(1, 20) as u64))
+        .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
             on_event(&state, &event);
             std::future::ready(())

@@ -6,15 +6,11 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::replay::Replay;
-use super::{RebuildError, Tell, connect, ensure_made_by, ensure_not_stopped};
+use super::{RebuildError, Tell, connect, ensure_made_by, ensure_not_stopped, room};
 use crate::config::Config;
 use crate::store::{
     self, Asker, Lock, Reader, Request, RequestOutcome, StoreError, ensure_nothing_lost, ensure_nothing_undone,
 };
-
-/// Disk space that a rebuild needs, as a multiple of the size of the database. The disk holds three copies: the
-/// database, its shadow, and the shadow's pages in the database's write-ahead log.
-const DISK_FACTOR: u64 = 3;
 
 /// Rebuilds the database from the stream and installs the result. If the process dies, the next call continues.
 ///
@@ -30,8 +26,7 @@ pub async fn rebuild_database(
     Reader::open(&live).await?.close();
     ensure_same_rules(config, &live).await?;
     let file = store::shadow_path(&live);
-    let needed_bytes = (store::size_bytes(&live) * DISK_FACTOR).saturating_sub(store::size_bytes(&file));
-    store::ensure_room(&file, needed_bytes)?;
+    room::ensure_for_install(&live, &file)?;
     let connection = connect(config, stop).await?;
     let replay = Replay::open(config.clone(), Some(connection), Some(&live), &file).await?;
     replay.follow_closely(None, stop, tell).await?;

@@ -6,14 +6,11 @@ use std::str::FromStr;
 use tokio_util::sync::CancellationToken;
 
 use super::replay::{Replay, ReplayEnd};
-use super::{RebuildError, Tell, connect};
+use super::{RebuildError, Tell, connect, room};
 use crate::config::Config;
 use crate::model::Timestamp;
 use crate::nats::{self, Connection};
 use crate::store::{self, BuiltFrom, Lock, Reader, StoreError};
-
-/// Disk space that the file and its write-ahead log need, as a multiple of the size of the database.
-const DISK_FACTOR: u64 = 2;
 
 /// Where the rebuild stops.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +61,7 @@ pub async fn rebuild_into_file(
     };
     let end = end_of(until, live.as_deref(), connection.as_ref(), &config).await?;
     if let Some(live) = &live {
-        store::ensure_room(file, store::size_bytes(live) * DISK_FACTOR)?;
+        room::ensure_for_file(live, file)?;
     }
     let replay = Replay::open(config, connection, live.as_deref(), file).await?;
     ensure_not_beyond(&replay, end, file).await?;

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{RebuildError, Tell};
+use super::{RebuildError, Tell, room};
 use crate::config::Config;
 use crate::store::{
-    self, Asker, GroupRebuild, MIN_FREE_BYTES, Reader, Request, RequestOutcome, STEP_MESSAGES, ShadowGroups,
-    StoreError, WriterThread,
+    self, Asker, GroupRebuild, Reader, Request, RequestOutcome, STEP_MESSAGES, ShadowGroups, StoreError, WriterThread,
 };
 
 /// Pause after a failure, for example of the disk.
@@ -116,7 +115,7 @@ pub async fn rebuild_groups(
     tell: Tell<'_>,
 ) -> Result<RequestOutcome, RebuildError> {
     let database = &config.database_path;
-    store::ensure_room(database, MIN_FREE_BYTES + store::size_bytes(database) / 2)?;
+    room::ensure_for_groups(database)?;
     Reader::open(database).await?.close();
     // It opens the file only if a worker does the work: the last connection that closes must be able to write.
     let reader = Reader::open_unchecked(database);

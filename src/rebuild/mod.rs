@@ -7,13 +7,18 @@
 //! database   fills a shadow of the whole database, and installs it
 //! file       fills a shadow that becomes a separate file
 //! verify     fills a shadow, and compares the database with it
+//! room       how much free disk space each of them needs
 //! ```
+//! A rebuild that is killed continues at the next call. If the process died while it installed a shadow, the next start
+//! of the holder finishes or repeats that (`store::open_writer`, `Writer::do_next_request`).
+//!
 //! A replay does not judge messages again: the ledger lists the messages that were not accepted, and all others were.
 
 mod database;
 mod file;
 mod groups;
 mod replay;
+mod room;
 mod verify;
 
 use std::path::{Path, PathBuf};

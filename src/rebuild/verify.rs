@@ -5,12 +5,9 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use super::replay::{Replay, ReplayEnd};
-use super::{RebuildError, Tell, connect, ensure_made_by, ensure_not_stopped};
+use super::{RebuildError, Tell, connect, ensure_made_by, ensure_not_stopped, room};
 use crate::config::Config;
 use crate::store::{self, BuiltFrom, Compared, Comparison, Lock, Reader};
-
-/// Disk space that the shadow and its write-ahead log need, as a multiple of the size of the database.
-const DISK_FACTOR: u64 = 2;
 
 /// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +52,7 @@ pub async fn verify(
     let live = &config.database_path;
     ensure_made_by(config, live).await?;
     let file = store::verify_path(live);
-    let needed_bytes = (store::size_bytes(live) * DISK_FACTOR).saturating_sub(store::size_bytes(&file));
-    store::ensure_room(&file, needed_bytes)?;
+    room::ensure_for_file(live, &file)?;
     let connection = match built_from {
         BuiltFrom::Stream => Some(connect(config, stop).await?),
         BuiltFrom::Rows => None,

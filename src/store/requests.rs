@@ -6,6 +6,7 @@ use super::error::StoreError;
 use super::receipt::{Ending, Timings, stored};
 use super::sqlite::ledger::rejections::{DeadLetterKey, Selection};
 use super::sqlite::ledger::requests::{OpenRequest, Request, RequestOutcome};
+use super::sqlite::rebuild::shadow_database::remove_installed;
 use super::sqlite::values::to_sql;
 use super::writer::Writer;
 use crate::analytics::GroupName;
@@ -33,7 +34,8 @@ impl Writer {
                 Ok(Request::Retry(which)) => self.retry(&wanted, &which, criteria)?,
                 Ok(Request::Drop(which)) => self.drop_dead_letters(&wanted, &which)?,
                 // The process died just after it installed the shadow.
-                Ok(Request::Install { .. }) if wanted.so_far.is_in_place => {
+                Ok(Request::Install { file }) if wanted.so_far.is_in_place => {
+                    remove_installed(&file)?;
                     self.finish(&wanted, "done", &wanted.so_far)?;
                 }
                 Ok(Request::Install { file }) => match self.install_database(&file, &wanted) {

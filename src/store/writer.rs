@@ -1,4 +1,5 @@
-//! The writer: the only connection that writes to the database, and the rules that derived tables follow.
+//! The writer: the only connection that writes to the database, and the rules that derived tables follow. Opening it
+//! repairs what a process left that died.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,8 +42,8 @@ pub struct Writer {
     pub(super) file: DatabaseFile,
     pub(super) role: Role,
     pub(super) rules: Arc<Rules>,
-    /// The wanted rebuild of groups, if any. Until it is installed, its groups are frozen, or they keep being
-    /// updated.
+    /// The wanted rebuild of groups, if any. Until it is installed, groups that other rules made and
+    /// damaged groups are frozen; groups of a rebuild that a command asked for keep being updated.
     pub(super) rebuild: watch::Sender<Option<GroupRebuild>>,
     pub(super) notices: watch::Sender<CommitNotice>,
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! message, session or episode -> facts   counted in series, hour by hour
 //! hours -> periods                       the periods that widgets ask for, as far back as they are kept
-//! Tally of this period and the last      Shown: value, previous value, change
+//! two tallies -> Shown                   of this period and the one before: value, previous value, change
 //! ```
 //! Expressions that count the same thing share a [`Series`]. The hours of a series are the history that charts show.
 

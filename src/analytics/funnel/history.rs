@@ -2,9 +2,9 @@
 //!
 //! Hits are kept in segments. Each segment also keeps the machine as it is after the segment's last hit. A hit that
 //! comes after all others advances the machine of the last segment. A late hit makes the hits after it run again. The
-//! run begins at the episode that encloses the late hit, or else at the beginning of the segment. The run ends where
-//! an episode opens as it did before, or at the end of a segment after which the machine is the same as before. The
-//! hits beyond that point cannot have another result.
+//! run begins at the episode that encloses the late hit, or else at the beginning of the segment. The run ends as
+//! soon as it meets the result of the last run again: an episode opens at the same hit, or a segment ends with the same
+//! machine. The hits beyond that point cannot have another result.
 //!
 //! A chain lives for one window. So at most the hits within one window after the late hit, and one segment on either
 //! side, run again. Usually far fewer hits run again.

@@ -1,7 +1,7 @@
 //! Sessions: each combines all messages of one session (`SEMANTICS` section 3).
 //!
 //! One message makes a small session. Two sessions with the same id merge into one. Every part of a session is a
-//! minimum, a maximum or a count, so the order of merges does not affect the result. The module [`gap`] decides which
+//! minimum, a maximum, a count or a flag that stays set, so the order of merges does not affect the result. The module [`gap`] decides which
 //! events without a `session_id` form a session.
 
 mod context;
@@ -238,8 +238,8 @@ impl Session {
         self.unnamed.as_ref().map(|unnamed| &unnamed.actor)
     }
 
-    /// Returns whether the session is open: no `end` arrived, and its last activity is not before `closed_before`. An
-    /// advance of T alone can close such a session.
+    /// Returns whether the session is open: no `end` arrived, and its last activity is not before `closed_before`.
+    /// That time moves with T, so a message of another session may close this one.
     pub fn is_open(&self, closed_before: Timestamp) -> bool {
         !self.has_end && self.last_activity_at >= closed_before
     }

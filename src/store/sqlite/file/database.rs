@@ -78,8 +78,8 @@ impl DatabaseFile {
         let waiting_since = Instant::now();
         let mut warnings = 0;
         loop {
-            // `new_unchecked` takes a shared borrow, which a loop that returns needs. A transaction within another
-            // one would fail.
+            // `Transaction::new` would borrow the connection for the whole loop. This one does not, and SQLite refuses
+            // a transaction within another one.
             match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
                 Ok(tx) => return Ok(tx),
                 Err(error) if is_busy(&error) => {}

@@ -1,5 +1,9 @@
 //! Installs a shadow database: copies its pages into the live database in one transaction. Readers see all of the old
 //! contents or all of the new.
+//!
+//! A process may die before the copy: the request is still open, and the next start installs the shadow. It may die
+//! after the copy: the next start drops the tables that mark a shadow (`shadow_database::forget`), and finishes the
+//! request, which the copy says is in place.
 
 use std::fs::File;
 use std::path::Path;
@@ -21,8 +25,8 @@ use crate::store::sqlite::schema::RAW_TABLES;
 /// The pause between attempts to copy while another process writes.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Copies into a shadow what the live database has and messages do not make. Also records in the shadow that the file
-/// of the request is in place. This becomes true when the shadow is installed.
+/// Copies into a shadow what the live database has and messages do not make. Also records in the shadow that the
+/// request is done: nobody reads that before the shadow is installed.
 ///
 /// # Errors
 /// [`StoreError::WouldLose`] if the live database has more rows in a raw table than the shadow.

@@ -364,6 +364,20 @@ pub fn is_unfinished(path: &Path) -> bool {
     about_of(path).is_some()
 }
 
+/// Removes a shadow that is installed, unless another process fills it again already.
+///
+/// # Errors
+/// Fails if the system refuses to remove a file.
+pub(in crate::store) fn remove_installed(path: &Path) -> Result<(), StoreError> {
+    if !is_unfinished(path) {
+        return Ok(());
+    }
+    let Ok(lock) = Lock::try_acquire(path, "rebuild (install)") else { return Ok(()) };
+    remove_database(path)?;
+    lock.discard();
+    Ok(())
+}
+
 fn about_of(path: &Path) -> Option<String> {
     let built = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     read_about(&built).ok().flatten()

@@ -33,8 +33,8 @@ pub const MIN_FREE_BYTES: u64 = 64 << 20;
 /// Messages that a step applies at least, if there are so many. `MAX_STEP_MESSAGES` is the most.
 pub const STEP_MESSAGES: u32 = 20_000;
 const MAX_STEP_MESSAGES: u64 = 160_000;
-/// A step applies one such part (a quarter) of the rows applied so far, but at least [`STEP_MESSAGES`]. A process
-/// that dies loses one step at most.
+/// A step applies a quarter of the number of rows that all steps before it applied, but at least [`STEP_MESSAGES`]. A
+/// process that dies loses one step at most.
 const STEPS_OF_WHOLE: u64 = 4;
 /// Sets of facts that wait while other facts are applied.
 const FACTS_AHEAD: usize = 1;
