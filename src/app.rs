@@ -1,4 +1,4 @@
-//! Wires the worker together, and stops it. Contains no SQL and no subjects.
+//! Wires the worker together, and stops it: every time that a stop may take is here. Contains no SQL and no subjects.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const STOP_BUDGET: Duration = Duration::from_secs(5);
 /// How long the stop waits for the current batch. A batch that still waits for another process's write lock is then
 /// left in the stream.
 const STOP_BUSY_PATIENCE: Duration = Duration::from_millis(2_500);
-/// How long a batch that is being written may take after that; then it is left in the stream too.
+/// How much longer the stop then waits for a batch that is being written, before it leaves that batch in the stream.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the stop waits for unpublished dead letters and live numbers. The rest are published after the next
 /// start.

@@ -1,4 +1,5 @@
-//! The position of reading in a stream, and the check that the stream is still the one that was read. Pure.
+//! The position of reading in a stream, and the check of the stream: may it be read, and is it still the one
+//! that was read before? Pure.
 
 use crate::model::Timestamp;
 

@@ -86,21 +86,26 @@ impl GroupName {
         }
     }
 
+    /// The words by which a command names groups.
+    pub const WORDS: [&str; 6] = ["rollups", "sessions", "activity", "features", "funnels", "dashboard"];
+
+    /// Returns the word of [`GroupName::WORDS`] that names this group.
+    const fn word(&self) -> &'static str {
+        match self {
+            GroupName::Links | GroupName::Funnel(_) => "funnels",
+            GroupName::EventCounts | GroupName::Series(_) => "dashboard",
+            other => other.kind(),
+        }
+    }
+
     /// Returns the groups that a command's words mean, or all groups if there are no words.
     pub fn meant_by(rules: &Rules, words: &[String]) -> GroupSet {
-        let is_meant = |group: &Self| {
-            let word = match group {
-                GroupName::Links | GroupName::Funnel(_) => "funnels",
-                GroupName::EventCounts | GroupName::Series(_) => "dashboard",
-                other => other.kind(),
-            };
-            words.is_empty() || words.iter().any(|meant| meant == word)
-        };
+        let is_meant = |group: &Self| words.is_empty() || words.iter().any(|word| word == group.word());
         Self::all(rules).into_iter().filter(is_meant).collect()
     }
 
-    /// Returns the groups that freeze this group when they are frozen: the groups that this group listens to and, for
-    /// a series, the group that keeps T.
+    /// Returns the groups whose freezing also freezes this one: the groups that this group listens to and, for a
+    /// series, the group that keeps T.
     fn depends_on(&self, rules: &Rules) -> Vec<GroupName> {
         let mut groups = self.listens_to(rules);
         if matches!(self, GroupName::Series(_)) {

@@ -24,7 +24,8 @@
 //!
 //! # To add a column to a group
 //! Change the state here, its version and its row; the statements in `store::sqlite::derived`; the type in
-//! [`crate::model`] if the table is public; and add a migration. The version is part of the fingerprint, so the next
+//! [`crate::model`] and the columns in `store::sqlite::schema` if the table is public (`digest` and `verify` read
+//! the columns that stand there); and add a migration. The version is part of the fingerprint, so the next
 //! start rebuilds the group.
 //!
 //! No group reads the tables of another group. A group learns about other groups only from facts ([`Group::onward`]).

@@ -143,8 +143,8 @@ async fn hits_of(config: &Config, name: &str, id: String) -> Result<(Arc<Funnel>
     })?;
     if found.hits.is_empty() && found.misses.is_empty() {
         let whose = match funnel.scope {
-            Scope::User => "no event of user or anonymous id",
-            Scope::Session => "no event of session",
+            Scope::User => "no event of a user or anonymous id",
+            Scope::Session => "no event of a session",
         };
         return Err(Failure::Failed(format!("{whose} {id:?} matches a step of funnel {name:?}")));
     }

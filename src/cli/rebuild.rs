@@ -6,6 +6,7 @@ use super::Failure;
 use super::progress::Progress;
 use super::signals::stop_token;
 use super::verify::From;
+use crate::analytics::GroupName;
 use crate::config::Config;
 use crate::rebuild::{Until, rebuild_database, rebuild_groups, rebuild_into_file};
 
@@ -18,7 +19,7 @@ pub(super) struct Args {
     from: From,
     /// Rebuild only these groups of tables, and the groups that depend on them, from the stored rows
     #[arg(long, value_name = "GROUP", conflicts_with_all = ["into", "until"], value_delimiter = ',',
-          value_parser = ["rollups", "sessions", "activity", "features", "funnels", "dashboard"])]
+          value_parser = GroupName::WORDS)]
     only: Vec<String>,
     /// Rebuild into a new file, and leave the database unchanged
     #[arg(long, value_name = "FILE")]

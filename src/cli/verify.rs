@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// Source of the rebuild that the database is compared with
     #[arg(long, value_enum, default_value = "stream")]
     from: From,
-    /// Check only this many users and hours of metrics, chosen at random, in seconds
+    /// Check only a random sample, which takes seconds: up to KEYS users and KEYS hours of metrics
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "200", conflicts_with = "from",
           value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,

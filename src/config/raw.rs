@@ -1,5 +1,5 @@
-//! The configuration as it may be written: every key, and the defaults of all keys but those of a funnel and a widget,
-//! which are in `rules` and `widgets`. No IO, no checks.
+//! The configuration as it may be written: every key, and every default except the defaults within a funnel or a
+//! widget, which are in `rules` and `widgets`. No IO, no checks.
 #![allow(missing_docs, reason = "the keys are described in deploy/streamgauge.toml")]
 
 use std::collections::BTreeMap;

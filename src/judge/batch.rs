@@ -1,4 +1,5 @@
-//! The batch that a transaction writes: judged messages in stream order, the gaps between them, and the start position.
+//! The batch: the unit that the pipeline hands to the writer. It holds judged messages in stream order, the gaps
+//! between them, and the start position.
 //!
 //! Architecture invariant: a batch does not depend on NATS, on the clock, or on SQL.
 

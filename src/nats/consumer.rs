@@ -1,4 +1,5 @@
-//! Creates, checks and claims the durable consumer. One process at a time reads through it.
+//! The requests to the durable consumer: create, check, reset, write the claim. One process at a time reads through it;
+//! `claim` decides who.
 //!
 //! The consumer is only a cursor. Every start resets it to the position in the database; its own position is not
 //! trusted. Two readers would take messages from each other, so each reader writes its name into the consumer's

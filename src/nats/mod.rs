@@ -5,7 +5,8 @@
 //! outbox      publishes dead letters and the numbers of widgets
 //! publisher   publishes the messages of producers
 //! viewer      follows the numbers of widgets, as a subscriber
-//! connect     makes the connection; lookup finds streams and consumers, stream creates streams
+//! stream      creates the stream of messages and the stream of dead letters, with all their settings
+//! connect     makes the connection; lookup finds streams and consumers, and reads their state
 //! ```
 
 mod backoff;

@@ -26,7 +26,7 @@ impl Pipeline {
                 self.writer.run(move |writer| writer.begin_epoch(&state.name, state.created_ns, first_seq)).await?
             }
         };
-        // A writer's job outlives the round that asked for it, so its rejected messages may not be announced yet.
+        // A commit may finish after its round ended. Nobody has announced its rejected messages yet.
         self.mode.tell_of_rejections(position.last_seq);
         if let Some(count) = trouble.single_messages() {
             let read = self.read_singly(&position, count).await?;

@@ -13,7 +13,7 @@ use crate::position::{Position, Standing, stand};
 /// After so many rounds in a row without a commit, the next messages are read one by one. The delivery of one of them
 /// may break the connection, or may never come.
 const MAX_FRUITLESS_ROUNDS: u32 = 3;
-/// If that helped, one such round is enough during this time: such messages seldom come alone.
+/// After single reads helped, one fruitless round is enough for this long, because bad messages seldom come alone.
 const SUSPICION: Duration = Duration::from_secs(60);
 /// How many messages are then read one by one. Under suspicion the number doubles each time, up to the maximum.
 const MIN_SINGLE_MESSAGES: usize = 8;

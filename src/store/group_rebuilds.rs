@@ -44,7 +44,8 @@ impl Writer {
         let differed = tx.install_groups(rebuild)?;
         tx.thaw(rebuild)?;
         match tx.evaluate(&self.rules, &current_groups(&self.rules, None), &Touched::default()) {
-            // The damage concerns another number. The next commit that evaluates that number freezes its group.
+            // The damage concerns a number outside this rebuild, so the install goes on. The next commit that evaluates
+            // that number freezes its group.
             Err(StoreError::Damaged { table, key, why }) => tracing::warn!("{table}, key {key:?}: {why}"),
             result => drop(result?),
         }

@@ -1,8 +1,8 @@
 //! Sessions: each combines all messages of one session (`SEMANTICS` section 3).
 //!
 //! One message makes a small session. Two sessions with the same id merge into one. Every part of a session is a
-//! minimum, a maximum, a count or a flag that stays set, so the order of merges does not affect the result. The module [`gap`] decides which
-//! events without a `session_id` form a session.
+//! minimum, a maximum, a count or a flag that stays set, so the order of merges does not affect the result. The module
+//! [`gap`] decides which events without a `session_id` form a session.
 
 mod context;
 mod gap;

@@ -1,4 +1,5 @@
-//! Serves the page, its files and its data.
+//! Serves the page. `index.html`, `page.js` and `chart.js` draw it; [`live`] sends it snapshots;
+//! [`crate::store::Reader::overview`] reads them from the database.
 
 pub(super) mod live;
 

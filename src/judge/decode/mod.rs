@@ -1,6 +1,6 @@
 //! Decodes bytes to a typed message, or to a rejection. Pure.
 //!
-//! Applies the reasons from `payload_too_large` to `invalid_type`. [`super::validate`] checks the fields' values.
+//! Applies the reasons from `payload_too_large` to `invalid_type`. `validate` checks the fields' values.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod parse;

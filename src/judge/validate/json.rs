@@ -9,7 +9,7 @@ use crate::judge::rejection::{Findings, Reason};
 use crate::model::JsonObject;
 
 /// Checks the object `properties` or `context`. The object itself is level 1. Checks every value, because the first
-/// reason in order may be anywhere. [`crate::judge::decode`] has bounded the nesting.
+/// reason in order may be anywhere. `decode` has bounded the nesting.
 pub(super) fn check(field: &str, map: &Map<String, Value>, limits: &Limits, findings: &mut Findings) {
     Walk { limits, findings }.object(map, 1, Path { parent: None, step: PathStep::Key(field) });
 }

@@ -19,7 +19,8 @@ pub(in crate::nats) struct BucketState {
     pub(in crate::nats) created_ns: i64,
     /// The revision of the last put or deletion of any key.
     pub(in crate::nats) last_revision: u64,
-    /// Number of keys that were ever put and not purged.
+    /// Number of messages in the bucket: one for each key that was ever put and not purged, because the bucket keeps
+    /// one revision of a key.
     pub(in crate::nats) messages: u64,
 }
 
@@ -68,6 +69,7 @@ pub(in crate::nats) async fn ensure(
                 name: name.clone(),
                 description: Some("what streamgauge's dashboards show".into()),
                 subjects: vec![republish.source.clone()],
+                // The dashboard outbox counts on one message for each key.
                 max_messages_per_subject: 1,
                 storage: StorageType::File,
                 num_replicas: stream.replicas,

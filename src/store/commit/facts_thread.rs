@@ -12,7 +12,7 @@ use crate::position::Position;
 use crate::store::receipt::{Ending, stored};
 use crate::store::sqlite::rebuild::accepted_log::StoredRows;
 
-/// A first batch of fewer messages is not worth a thread.
+/// The second thread starts only if the transaction's first batch has this many messages.
 const MIN_MESSAGES: usize = 1_000;
 /// How many written batches may wait for the rules.
 const MAX_WAITING: usize = 1;

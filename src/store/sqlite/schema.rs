@@ -3,7 +3,8 @@
 /// The raw tables: one row for each accepted message.
 pub(in crate::store) const RAW_TABLES: [&str; 3] = ["analytics_events", "metrics", "_session_messages"];
 
-/// The public tables with the specification's columns; the digest covers these columns. `funnels.created_at` is left
+/// The public tables with the specification's columns. `digest` hashes these columns; `verify` compares them and takes
+/// samples of them. `funnels.created_at` is left
 /// out: it says when a definition first reached the database, and does not depend on the messages.
 pub(in crate::store) const PUBLIC_TABLES: [(&str, &str); 9] = [
     (

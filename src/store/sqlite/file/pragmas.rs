@@ -24,7 +24,8 @@ pub const WRITER_PRAGMAS: [(&str, &str); 6] = [
     // blocks back to the file system and take them again costs more than the checkpoint.
     ("journal_size_limit", "268435456"),
 ];
-/// More than the writer has statements: with fewer places, every transaction would prepare all statements again.
+/// Size of the cache of prepared statements. It is larger than the number of the writer's statements; otherwise every
+/// transaction would prepare all of them again.
 pub(in crate::store) const MAX_PREPARED_STATEMENTS: usize = 64;
 /// How long a reader waits if SQLite is busy.
 pub(in crate::store) const READER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -31,8 +31,8 @@ const SEQS_AT_ONCE: u64 = 1_000;
 pub(in crate::store) struct AcceptedLog {
     live: Connection,
     path: PathBuf,
-    /// A retry transaction. The replay includes the dead letters that were applied up to this transaction, as far as
-    /// they precede the replay's position.
+    /// The number of the last retry transaction that the replay includes. Dead letters beyond the replay's position
+    /// follow in the order of the stream.
     retries_upto: Cell<i64>,
 }
 

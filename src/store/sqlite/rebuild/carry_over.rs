@@ -41,7 +41,7 @@ pub(in crate::store) fn nothing_to_publish(tx: &Transaction<'_>) -> rusqlite::Re
     forget(tx)
 }
 
-/// Copies `funnels.created_at`. When a definition first reached the database is no function of the messages.
+/// Copies `funnels.created_at`. This time does not follow from messages, so a rebuild cannot make it.
 fn funnels(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(
         "UPDATE main.funnels AS f SET created_at = (SELECT created_at FROM live.funnels l WHERE l.id = f.id) \

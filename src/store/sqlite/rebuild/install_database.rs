@@ -2,8 +2,8 @@
 //! contents or all of the new.
 //!
 //! A process may die before the copy: the request is still open, and the next start installs the shadow. It may die
-//! after the copy: the next start drops the tables that mark a shadow (`shadow_database::forget`), and finishes the
-//! request, which the copy says is in place.
+//! after the copy: the next start drops the tables that mark a shadow (`shadow_database::forget`), and marks
+//! the request as done, as the copied pages record it.
 
 use std::fs::File;
 use std::path::Path;

@@ -30,7 +30,7 @@ use crate::store::sqlite::values::{from_sql, to_sql};
 
 /// Bytes that must stay free on the disk, because the worker keeps writing to the database.
 pub const MIN_FREE_BYTES: u64 = 64 << 20;
-/// Messages that a step applies at least, if there are so many. `MAX_STEP_MESSAGES` is the most.
+/// The minimum of messages in a step; the last step may have fewer. `MAX_STEP_MESSAGES` is the maximum.
 pub const STEP_MESSAGES: u32 = 20_000;
 const MAX_STEP_MESSAGES: u64 = 160_000;
 /// A step applies a quarter of the number of rows that all steps before it applied, but at least [`STEP_MESSAGES`]. A
