@@ -4,7 +4,7 @@
 //! ```text
 //! stream -> nats::Source             durable pull consumer, positioned from the database; checks for gaps
 //!        -> judge::Judge             subject -> kind; decode: bytes -> typed message; validate: limits and rules
-//!        -> judge::Batch             messages judged while the writer is busy; under backlog, a batch waits until it is full
+//!        -> judge::Batch             messages judged while the writer is busy; a backlog fills it
 //!        -> store::Writer            one transaction: raw rows, derived tables, ledger, gaps, position
 //!             analytics              rules of the derived tables: stored message -> facts -> applied to states
 //!        -> nats::Source::ack        one ack, for the last message, after the commit

@@ -2,8 +2,9 @@
 //!
 //! A checkpoint within a commit would delay the writer's next transaction until the disk is done. So a second thread
 //! moves pages while the writer goes on. The log starts over only if all of it is in the file when a transaction
-//! begins. Once the log is long and the thread has moved all but a few of its pages, the writer therefore moves the rest
-//! itself. SQLite then syncs the whole file. So the thread syncs the pages that it moved, and the writer waits only for the rest.
+//! begins. Once the log is long and the thread has moved all but a few of its pages, the writer therefore moves the
+//! rest itself. SQLite then syncs the whole file. So the thread syncs the pages that it moved, and the writer waits
+//! only for the rest.
 
 use std::cell::Cell;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Shadows that an earlier version left beside a database. It named them otherwise, so no rebuild would find them again.
+//! Shadows that an earlier version left beside a database. It used other names, so no rebuild would find them again.
 
 use std::path::Path;
 
