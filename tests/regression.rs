@@ -39,8 +39,8 @@ async fn a_panic_in_a_read_was_reported_as_a_stopped_writer() {
 }
 
 /// Shadow files had other names. Those that a killed process had left would have stayed on the disk for ever. A rebuild
-/// that was under way would not have been recognised by its name, and its command would have got an empty answer. A view
-/// that dangles would have stopped the migration.
+/// that was under way would not have been recognised, and its command would have got an empty answer. A view that
+/// dangles would have stopped the migration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shadow_files_of_an_earlier_version_stayed_on_the_disk() {
     let server = NatsServer::start().await;

@@ -5,8 +5,8 @@ use std::fmt;
 /// The rule that a message breaks.
 ///
 /// The order of the variants is the order of checking. A message that breaks several rules gets the first reason in
-/// this order. Only the store knows whether an id is new. So the writer applies [`Reason::DuplicateConflict`]. Validation
-/// judges the timestamp too, but the writer rejects a message for it only if the id is new.
+/// this order. Only the store knows whether an id is new, so the writer applies [`Reason::DuplicateConflict`].
+/// Validation judges the timestamp too, but the writer rejects a message for it only if the id is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The subject is none of `analytics.events`, `analytics.metrics`, `analytics.sessions`, with any suffix.

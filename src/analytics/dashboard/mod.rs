@@ -5,8 +5,9 @@
 //! hours -> periods                       the periods that widgets ask for, as far back as they are kept
 //! two tallies -> Shown                   of this period and the one before: value, previous value, change
 //! ```
-//! `expression` parses, `measure` lists the measures and their names (`count`, `p99`), `tally` the arithmetic of counts. Samples are
-//! counted as rollups. Expressions that count the same thing share a [`Series`]. The hours of a series are the history that charts show.
+//! `expression` parses, `measure` lists the measures and their names (`count`, `p99`), `tally` has the arithmetic of
+//! counts; samples are counted as rollups. Expressions that count the same thing share a [`Series`]. The hours of a
+//! series are the history that charts show.
 
 mod due;
 mod expression;
