@@ -4,6 +4,7 @@
 --          rows are updated meanwhile; otherwise they stay as they were until the rebuild is installed.
 --
 -- The table is made again, not altered: a column cannot be renamed if a view of somebody else names a table that is gone.
+-- Triggers and indexes that somebody put on this internal table go with it.
 CREATE TABLE _groups_before AS SELECT name, fingerprint, build FROM _groups;
 DROP TABLE _groups;
 CREATE TABLE _groups (

@@ -205,3 +205,17 @@ pub fn current_series(dashboards: &Dashboards, groups: &GroupSet) -> BTreeSet<us
 pub fn fingerprints(rules: &Rules) -> BTreeMap<String, String> {
     GroupName::all(rules).iter().map(|group| (group.name(), group.fingerprint(rules))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_group_has_a_word_and_each_word_a_group() {
+        let (funnel, series) = (GroupName::Funnel("f".into()), GroupName::Series("s".into()));
+        let fixed = [GroupName::Rollups, GroupName::Features, GroupName::Links, GroupName::Sessions];
+        let groups = fixed.into_iter().chain([GroupName::Activity, GroupName::EventCounts, funnel, series]);
+        let words: BTreeSet<&str> = groups.map(|group| group.word()).collect();
+        assert_eq!(words, GroupName::WORDS.into());
+    }
+}

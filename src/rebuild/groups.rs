@@ -117,16 +117,15 @@ pub async fn rebuild_groups(
     let database = &config.database_path;
     room::ensure_for_groups(database)?;
     Reader::open(database).await?.close();
-    // It opens the file only if a worker does the work: the last connection that closes must be able to write.
-    let reader = Reader::open_unchecked(database);
     let criteria = config.criteria();
     let asker = Asker { database, command: "rebuild", rules: &config.rules, criteria: &criteria };
     let told = async || {
+        // A connection for each look: the last connection that closes must be one that can write.
+        let reader = Reader::open_unchecked(database);
         if let Ok(Some(progress)) = reader.rebuild_progress().await {
             tell(progress.rows, progress.total);
         }
+        reader.close();
     };
-    let outcome = asker.ask(&Request::Rebuild { groups }, stop, told).await;
-    reader.close();
-    Ok(outcome?)
+    Ok(asker.ask(&Request::Rebuild { groups }, stop, told).await?)
 }

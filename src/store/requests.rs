@@ -35,8 +35,8 @@ impl Writer {
                 Ok(Request::Drop(which)) => self.drop_dead_letters(&wanted, &which)?,
                 // The process died just after it installed the shadow.
                 Ok(Request::Install { file }) if wanted.so_far.is_in_place => {
-                    remove_installed(&file)?;
                     self.finish(&wanted, "done", &wanted.so_far)?;
+                    self.remove_installed(&file)?;
                 }
                 Ok(Request::Install { file }) => match self.install_database(&file, &wanted) {
                     Ok(outcome) => self.answer_all_for(&file, &outcome)?,
@@ -47,6 +47,17 @@ impl Writer {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Removes a shadow that is installed, unless a later request asks to install the same file: that may be a new one.
+    fn remove_installed(&self, shadow: &Path) -> Result<(), StoreError> {
+        let is_wanted = |open: &OpenRequest| matches!(&open.request, Ok(Request::Install { file }) if file == shadow);
+        if !self.file.open_requests()?.iter().any(is_wanted)
+            && let Err(error) = remove_installed(shadow)
+        {
+            tracing::warn!("{} is installed, but stays on the disk: {error}", shadow.display());
+        }
+        Ok(())
     }
 
     /// Answers all requests to install a file. A command that was killed may have left such a request.

@@ -141,7 +141,9 @@ impl Writer {
         tracing::debug!(took_ms = began.elapsed().as_millis(), "what does not come from messages is carried over");
         let installed = install_database::install(&mut self.file, &shadow.file)
             .and_then(|()| self.set_rules((*self.rules).clone()));
-        install_database::end_pause(&self.file)?;
+        if let Err(error) = install_database::end_pause(&self.file) {
+            tracing::warn!("the settings of the database are those of an install until the next start: {error}");
+        }
         installed?;
         drop(shadow);
         remove_database(file)?;

@@ -28,7 +28,7 @@ pub(in crate::store) fn remove_former_shadows(database: &Path) {
 }
 
 fn remove_if_shadow(path: &Path, table: &str) -> Result<bool, StoreError> {
-    if !has_table(path, table).unwrap_or(false) {
+    if !has_table(path, table)? {
         return Ok(false);
     }
     let lock = Lock::try_acquire(path, "remove")?;

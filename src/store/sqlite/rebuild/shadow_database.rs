@@ -165,8 +165,12 @@ fn open_file(path: &Path, page_size: i64) -> rusqlite::Result<Connection> {
 /// texts mean equal files.
 fn about(live: &Path, rules: &Rules, built_from: BuiltFrom) -> Result<String, StoreError> {
     let live = open_for_reading(live)?;
+    // The marks may still be there if a process died just after it installed a shadow.
     let schema: Vec<String> = live
-        .prepare("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")?
+        .prepare(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('_shadow', '_shadow_passed') \
+             ORDER BY name",
+        )?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     let epochs: Vec<(i64, i64, i64)> = live
@@ -218,7 +222,7 @@ fn create(built: &Connection, live: &Path, about: &str) -> Result<(), StoreError
         built.pragma_update(None, pragma, value)?;
     }
     let sql = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_' \
-               ORDER BY type <> 'table', type <> 'index', name";
+               AND name NOT IN ('_shadow', '_shadow_passed') ORDER BY type <> 'table', type <> 'index', name";
     let schema: Vec<String> = live.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     if let Some(table) =
         schema.iter().find(|sql| sql.get(..15).is_some_and(|head| head.eq_ignore_ascii_case("CREATE VIRTUAL ")))
