@@ -23,7 +23,7 @@ use crate::telemetry::Telemetry;
 const STOP_BUDGET: Duration = Duration::from_secs(5);
 /// How long the stop waits for the current batch. A batch that still waits for another process's write lock is then
 /// left in the stream.
-const STOP_BUSY_PATIENCE: Duration = Duration::from_millis(2_500);
+const STOP_BUSY_PATIENCE: Duration = Duration::from_millis(2_400);
 /// How much longer the stop then waits for a batch that is being written, before it leaves that batch in the stream.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the stop waits for unpublished dead letters and live numbers. The rest are published after the next
@@ -37,6 +37,8 @@ const REBUILD_PATIENCE: Duration = Duration::from_millis(250);
 const SERVE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the stop waits for the database to close. A write-ahead log that remains is read at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the end of the process itself may take.
+const EXIT_PATIENCE: Duration = Duration::from_millis(100);
 const _: () = {
     // A stop waits for each in turn, in this order.
     let stop_ms = STOP_BUSY_PATIENCE.as_millis()
@@ -45,7 +47,8 @@ const _: () = {
         + FLUSH_PATIENCE.as_millis()
         + REBUILD_PATIENCE.as_millis()
         + SERVE_PATIENCE.as_millis()
-        + CLOSE_PATIENCE.as_millis();
+        + CLOSE_PATIENCE.as_millis()
+        + EXIT_PATIENCE.as_millis();
     assert!(stop_ms <= STOP_BUDGET.as_millis(), "a stop could take longer than is promised");
     assert!(MAX_BATCH_DELAY.as_millis() < STOP_BUSY_PATIENCE.as_millis(), "a stop could not wait for a batch");
 };
