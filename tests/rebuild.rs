@@ -118,19 +118,19 @@ async fn a_rebuild_continues_after_a_kill_and_installs_itself_without_a_worker()
     let before = worker.digest();
     worker.stop().await;
     database.write().execute_batch("DELETE FROM analytics_sessions; DELETE FROM _session_states").unwrap();
-    let aside = Database(folder.path().join("streamgauge.db.shadow"));
+    let shadow = Database(folder.path().join("streamgauge.db.shadow"));
     let mut random = Random(seed);
     let mut reached = 0;
     loop {
         let mut rebuild = worker.command().arg("rebuild").spawn().unwrap();
         let until = reached + 1 + random.below(20_000);
-        wait_for("some of it", || aside.applied() >= until || rebuild.try_wait().unwrap().is_some()).await;
+        wait_for("some of it", || shadow.applied() >= until || rebuild.try_wait().unwrap().is_some()).await;
         let _ = rebuild.kill();
         if rebuild.wait().unwrap().success() {
             break;
         }
-        let stands = aside.applied();
-        assert!(stands >= reached || !aside.0.exists(), "{stands} after {reached}");
+        let stands = shadow.applied();
+        assert!(stands >= reached || !shadow.0.exists(), "{stands} after {reached}");
         reached = stands;
         if reached >= last_seq {
             succeed(worker.command().arg("rebuild"));

@@ -50,13 +50,13 @@ pub fn measure(writer: &mut Writer, judge: &Judge, database: &Path, count: u64, 
 
 /// Rebuilds session rows that all differ by other rules, and installs the shadow file. Returns the time of the
 /// rebuild, and the receipt of the install.
-pub fn measure_swap(writer: &mut Writer, database: &Path) -> (Duration, InstallReceipt) {
+pub fn measure_install(writer: &mut Writer, database: &Path) -> (Duration, InstallReceipt) {
     let began = Instant::now();
     let build = writer.rebuilds().borrow().clone().unwrap();
-    let mut aside = ShadowGroups::open(database, build).unwrap();
-    while aside.step(aside.step_messages()).unwrap() {}
+    let mut shadow = ShadowGroups::open(database, build).unwrap();
+    while shadow.step(shadow.step_messages()).unwrap() {}
     let built = began.elapsed();
-    (built, writer.install_groups(aside).unwrap().unwrap())
+    (built, writer.install_groups(shadow).unwrap().unwrap())
 }
 
 /// Resets the peak resident size of this process to its current size.

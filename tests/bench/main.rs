@@ -254,7 +254,7 @@ async fn close_sessions(report: &mut Report, config: &Config, count: u64) {
 async fn swap_sessions(report: &mut Report, config: &Config) {
     const ROWS: u64 = 100_000;
     let folder = tempfile::tempdir().unwrap();
-    let database = folder.path().join("swap.db");
+    let database = folder.path().join("install.db");
     let mut writer = open(config, &database).await;
     writer.begin_epoch("ANALYTICS", 1, 1).unwrap();
     closing::measure(&mut writer, &judge(config), &database, ROWS, config.batch.max_messages as u64);
@@ -262,7 +262,7 @@ async fn swap_sessions(report: &mut Report, config: &Config) {
     let mut other = config.clone();
     other.rules.session_timeout_ms *= 2 * 24 * 60;
     let mut writer = open(&other, &database).await;
-    let (built, swapped) = closing::measure_swap(&mut writer, &database);
+    let (built, swapped) = closing::measure_install(&mut writer, &database);
     assert!(swapped.rows_that_differed >= usize::try_from(ROWS).unwrap());
     let group = "rebuild of 100,000 sessions with another timeout, all rows differ";
     report.add(group, "beside the worker", SECONDS, built.as_secs_f64());

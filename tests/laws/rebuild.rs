@@ -21,7 +21,7 @@ enum Action {
     /// The process dies and starts again with this configuration.
     Configure(usize),
     /// The shadow file is installed, however far the rebuild has come.
-    Swap,
+    Install,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -30,7 +30,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (1..8_u32).prop_map(Action::Step),
         2 => Just(Action::Kill),
         2 => (0..CONFIGS.len()).prop_map(Action::Configure),
-        1 => Just(Action::Swap),
+        1 => Just(Action::Install),
     ]
 }
 
@@ -62,7 +62,7 @@ impl World {
         Some(self.shadow.insert(kept.unwrap_or_else(fresh)))
     }
 
-    fn swap(&mut self) {
+    fn install(&mut self) {
         if self.shadow().is_some() {
             self.store.writer.install_groups(self.shadow.take().unwrap()).unwrap();
         }
@@ -102,7 +102,7 @@ proptest! {
                     world = world.restart(toml);
                 }
                 Action::Configure(to) => world = world.restart(CONFIGS[to]),
-                Action::Swap => world.swap(),
+                Action::Install => world.install(),
             }
         }
         world = world.restart(CONFIGS[last]);
