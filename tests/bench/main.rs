@@ -111,7 +111,7 @@ async fn main() {
     // First, before this process takes memory for anything else.
     if chosen.has("closing") {
         close_sessions(&mut report, &config, sizes.open_sessions).await;
-        swap_sessions(&mut report, &config).await;
+        install_sessions(&mut report, &config).await;
     }
     if chosen.has("memory") {
         measure_memory(&mut report, sizes.backlog).await;
@@ -251,7 +251,7 @@ async fn close_sessions(report: &mut Report, config: &Config, count: u64) {
 }
 
 /// Rebuilds 100,000 closed sessions with another `limits.session_timeout`, by which all of them are open.
-async fn swap_sessions(report: &mut Report, config: &Config) {
+async fn install_sessions(report: &mut Report, config: &Config) {
     const ROWS: u64 = 100_000;
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("install.db");
@@ -262,11 +262,11 @@ async fn swap_sessions(report: &mut Report, config: &Config) {
     let mut other = config.clone();
     other.rules.session_timeout_ms *= 2 * 24 * 60;
     let mut writer = open(&other, &database).await;
-    let (built, swapped) = closing::measure_install(&mut writer, &database);
-    assert!(swapped.rows_that_differed >= usize::try_from(ROWS).unwrap());
+    let (built, installed) = closing::measure_install(&mut writer, &database);
+    assert!(installed.rows_that_differed >= usize::try_from(ROWS).unwrap());
     let group = "rebuild of 100,000 sessions with another timeout, all rows differ";
     report.add(group, "beside the worker", SECONDS, built.as_secs_f64());
-    report.add(group, "ingestion waits", SECONDS, swapped.pause.as_secs_f64());
+    report.add(group, "ingestion waits", SECONDS, installed.pause.as_secs_f64());
     report.print();
 }
 
