@@ -145,8 +145,11 @@ impl Window {
                 biased;
                 ack = next(&mut self.acks) => self.take_acks(ack),
                 Ok(()) = returns.changed() => {
-                    self.backoff.reset();
-                    self.send_again().await;
+                    // The event of the first connect may arrive after the first messages were sent.
+                    if *returns.borrow_and_update() > 1 || self.retry_at.is_some() {
+                        self.backoff.reset();
+                        self.send_again().await;
+                    }
                 }
                 count = queue.recv_many(&mut handed, TAKEN_AT_ONCE), if is_open && has_room => {
                     is_open = count > 0;
