@@ -18,6 +18,10 @@ use crate::position::Position;
 const MAX_RETRIED: usize = 1_000;
 const MAX_RETRIED_BYTES: usize = 8 << 20;
 
+fn asks_to_install(open: &OpenRequest, shadow: &Path) -> bool {
+    matches!(&open.request, Ok(Request::Install { file }) if file == shadow)
+}
+
 impl Writer {
     /// Does the next step of the open requests. Returns whether there may be more to do now.
     ///
@@ -35,8 +39,8 @@ impl Writer {
                 Ok(Request::Drop(which)) => self.drop_dead_letters(&wanted, &which)?,
                 // The process died just after it installed the shadow.
                 Ok(Request::Install { file }) if wanted.so_far.is_in_place => {
+                    self.remove_installed(&file, &wanted.id)?;
                     self.finish(&wanted, "done", &wanted.so_far)?;
-                    self.remove_installed(&file)?;
                 }
                 Ok(Request::Install { file }) => match self.install_database(&file, &wanted) {
                     Ok(outcome) => self.answer_all_for(&file, &outcome)?,
@@ -49,9 +53,10 @@ impl Writer {
         Ok(false)
     }
 
-    /// Removes a shadow that is installed, unless a later request asks to install the same file: that may be a new one.
-    fn remove_installed(&self, shadow: &Path) -> Result<(), StoreError> {
-        let is_wanted = |open: &OpenRequest| matches!(&open.request, Ok(Request::Install { file }) if file == shadow);
+    /// Removes a shadow that a request has installed. If another request asks to install the same file, that may be a
+    /// new one: it stays. The request stays open until the file is gone, so a process that dies here loses nothing.
+    fn remove_installed(&self, shadow: &Path, installed_by: &str) -> Result<(), StoreError> {
+        let is_wanted = |open: &OpenRequest| open.id != installed_by && asks_to_install(open, shadow);
         if !self.file.open_requests()?.iter().any(is_wanted)
             && let Err(error) = remove_installed(shadow)
         {
@@ -61,9 +66,9 @@ impl Writer {
     }
 
     /// Answers all requests to install a file. A command that was killed may have left such a request.
-    fn answer_all_for(&self, put_in: &Path, outcome: &RequestOutcome) -> Result<(), StoreError> {
+    fn answer_all_for(&self, installed: &Path, outcome: &RequestOutcome) -> Result<(), StoreError> {
         for wanted in self.file.open_requests()? {
-            if matches!(&wanted.request, Ok(Request::Install { file }) if file == put_in) {
+            if asks_to_install(&wanted, installed) {
                 self.finish(&wanted, "done", outcome)?;
             }
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::disk::{remove_database, with_suffix};
+use super::disk::with_suffix;
 use super::lock::Lock;
 use crate::store::error::StoreError;
 
@@ -31,9 +31,7 @@ fn remove_if_shadow(path: &Path, table: &str) -> Result<bool, StoreError> {
     if !has_table(path, table)? {
         return Ok(false);
     }
-    let lock = Lock::try_acquire(path, "remove")?;
-    remove_database(path)?;
-    lock.discard();
+    Lock::try_acquire(path, "remove")?.remove_database()?;
     Ok(true)
 }
 

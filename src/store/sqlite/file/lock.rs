@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::disk::{folder_of, with_suffix};
+use super::disk::{folder_of, remove_database, with_suffix};
 use crate::model::Timestamp;
 use crate::store::error::{Holder, StoreError};
 
@@ -78,6 +78,16 @@ impl Lock {
         let holder = Holder { pid: std::process::id(), command: command.into(), since: Timestamp::now().to_string() };
         write_holder(&mut file, &holder).map_err(|source| StoreError::Io { path, source })?;
         Ok(Self { _file: file, database })
+    }
+
+    /// Removes the database and its lock file.
+    ///
+    /// # Errors
+    /// Fails if the system refuses to remove a file of the database.
+    pub(in crate::store) fn remove_database(self) -> Result<(), StoreError> {
+        remove_database(&self.database)?;
+        self.discard();
+        Ok(())
     }
 
     /// Removes the lock file of a database that nobody will open any more.

@@ -376,10 +376,10 @@ pub(in crate::store) fn remove_installed(path: &Path) -> Result<(), StoreError> 
     if !is_unfinished(path) {
         return Ok(());
     }
-    let Ok(lock) = Lock::try_acquire(path, "rebuild (install)") else { return Ok(()) };
-    remove_database(path)?;
-    lock.discard();
-    Ok(())
+    match Lock::try_acquire(path, "rebuild (install)") {
+        Err(StoreError::Locked { .. }) => Ok(()),
+        lock => lock?.remove_database(),
+    }
 }
 
 fn about_of(path: &Path) -> Option<String> {
